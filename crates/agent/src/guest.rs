@@ -1,0 +1,129 @@
+//! What all parts of the agent share: how far the boot is, who we are, the reaper.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use banger_wire::guest::handshake::{Nonce, Token};
+use banger_wire::guest::{GuestState, Health, PowerOff};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+use crate::reaper::Reaper;
+
+/// How long a command waits for the root file system.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// As PID 1 of a guest: power-off ends the machine.
+    Init,
+    /// As an ordinary process: power-off ends this process only.
+    Local,
+}
+
+/// The state of this guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// The secret of the channel.
+    pub token: Token,
+    /// Random value of this boot.
+    pub boot_nonce: Nonce,
+    /// How the VMM is told to end.
+    pub power_off: PowerOff,
+    /// Where the agent runs.
+    pub place: Place,
+    /// Collects ended children.
+    pub reaper: Reaper,
+    state: watch::Sender<GuestState>,
+    greeted: watch::Sender<bool>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Guest {
+    /// A guest that is booting.
+    pub fn new(token: Token, power_off: PowerOff, place: Place, reaper: Reaper) -> Self {
+        Self {
+            token,
+            boot_nonce: boot_nonce(),
+            power_off,
+            place,
+            reaper,
+            state: watch::Sender::new(GuestState::Booting),
+            greeted: watch::Sender::new(false),
+            warnings: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Commands may run now.
+    pub fn set_ready(&self) {
+        self.state.send_replace(GuestState::Ready);
+    }
+
+    /// The root file system could not be made; the VM stays up to say why.
+    pub fn set_failed(&self, reason: String) {
+        self.state.send_replace(GuestState::Failed { reason });
+    }
+
+    /// Something went wrong that does not stop the boot.
+    pub fn warn(&self, warning: String) {
+        if let Ok(mut warnings) = self.warnings.lock() {
+            warnings.push(warning);
+        }
+    }
+
+    /// The first hello was answered: from now on a retried boot could lose data, so disks may be written.
+    pub fn set_greeted(&self) {
+        self.greeted
+            .send_if_modified(|greeted| !std::mem::replace(greeted, true));
+    }
+
+    /// Waits for [`Self::set_greeted`].
+    pub async fn greeted(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.greeted.subscribe().wait_for(|greeted| *greeted).await;
+    }
+
+    /// Waits until commands may run; the error is a sentence that says why they may not.
+    pub async fn ready(&self) -> Result<(), String> {
+        let mut state = self.state.subscribe();
+        let decided = state.wait_for(|state| *state != GuestState::Booting);
+        match tokio::time::timeout(READY_LIMIT, decided).await {
+            Ok(Ok(state)) => match &*state {
+                GuestState::Failed { reason } => Err(format!(
+                    "the guest's root file system is not there: {reason}"
+                )),
+                _ => Ok(()),
+            },
+            _ => Err(format!(
+                "the guest's root file system was not ready after {} s",
+                READY_LIMIT.as_secs()
+            )),
+        }
+    }
+
+    /// The answer of the health method.
+    pub fn health(&self) -> Health {
+        let uptime = clock_gettime(ClockId::Boottime);
+        let millis = uptime.tv_sec * 1000 + uptime.tv_nsec / 1_000_000;
+        Health {
+            state: self.state.borrow().clone(),
+            boot_nonce: self.boot_nonce.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(millis).unwrap_or(0),
+            warnings: self
+                .warnings
+                .lock()
+                .map(|warnings| warnings.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// A value that differs between boots. It is no secret, so it does not wait for the kernel's entropy.
+fn boot_nonce() -> Nonce {
+    let mut bytes = [0_u8; 16];
+    let _ = getrandom(&mut bytes[..], GetRandomFlags::INSECURE);
+    Nonce(bytes)
+}

@@ -1,0 +1,238 @@
+//! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
+
+use banger_model::{ByteSize, VmName};
+use clap::{Args, Parser, Subcommand};
+
+/// Throw-away Linux machines for developers and coding agents.
+#[derive(Debug, Parser)]
+#[command(
+    name = "banger",
+    version,
+    about,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(after_help = "Examples:\n  \
+  banger run                                a shell in a new VM\n  \
+  banger run --rm -- uname -a               one command, then the VM is gone\n  \
+  banger vm create --name dev               a VM to keep\n  \
+  banger vm exec dev -- make test           a command in it\n  \
+  banger ps                                 what runs")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Top-level verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create, use and delete VMs
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// Short for `vm run`
+    Run(RunArgs),
+    /// List running VMs
+    Ps(ListArgs),
+    /// The background daemon
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// Rebuild the state database from the VM directories
+    Recover(JsonArgs),
+    /// Print the versions of banger's programs
+    Version(JsonArgs),
+}
+
+/// `banger vm …`
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// Create a VM and run a command or a shell in it
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Create a VM and boot it
+    #[command(after_help = "Example:\n  banger vm create --name dev --memory 2G --vcpu 2")]
+    Create(CreateArgs),
+    /// List all VMs
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show everything about VMs
+    Show(ReferencesArgs),
+    /// Run a command in a running VM
+    #[command(
+        after_help = "Examples:\n  banger vm exec dev -- ls -l /root\n  tar c src | banger vm exec dev -- tar x -C /root"
+    )]
+    Exec(ExecArgs),
+    /// Boot stopped VMs
+    Start(ReferencesArgs),
+    /// Power VMs off in order; their disks stay
+    Stop(ReferencesArgs),
+    /// End VMs at once; their disks stay
+    Kill(ReferencesArgs),
+    /// Delete VMs, disks and all
+    #[command(visible_alias = "rm")]
+    Delete(DeleteArgs),
+    /// Print a VM's console output
+    Logs(LogsArgs),
+}
+
+const RUN_EXAMPLES: &str = "Examples:\n  \
+  banger vm run                                   a shell; the VM stays\n  \
+  banger vm run --rm -- sh -c 'cat; exit 42' <file   stdin in, exit status out\n  \
+  banger vm run --name dev -d                     boot only, in the background\n\n\
+Exit status: that of the command (128+n when signal n ended it); 125 banger failed,\n\
+126 not executable, 127 not found.";
+
+/// The shape of a new VM.
+#[derive(Debug, Args)]
+pub struct ShapeArgs {
+    /// Name: a-z, 0-9 and '-', 1 to 63 characters [default: made up]
+    #[arg(long)]
+    pub name: Option<VmName>,
+    /// Image: name, id or unique id prefix [default: config, then the Debian image]
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
+    #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpu: Option<u32>,
+    /// Memory: 512M, 4G or MiB [default: config, then an eighth of the host's, 512M to 8G]
+    #[arg(long, short = 'm')]
+    pub memory: Option<ByteSize>,
+    /// Size of the disk at /root, kept when the system is thrown away [default: 8G]
+    #[arg(long)]
+    pub disk_size: Option<ByteSize>,
+    /// Size of the disk that takes the system's changes [default: 8G]
+    #[arg(long)]
+    pub system_overlay_size: Option<ByteSize>,
+    /// Let the guest reach beyond the host, and services on the host's loopback
+    #[arg(long)]
+    pub nat: bool,
+    /// Promise more memory than the host has
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `vm create`
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Shape.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Print the VM as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command is run in a guest.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// Set a variable: NAME=VALUE, or NAME to pass ours
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Run as this user (name or uid)
+    #[arg(short = 'u', long)]
+    pub user: Option<String>,
+    /// Working directory in the guest
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Give the command a terminal [default: when stdin and stdout are one]
+    #[arg(short = 't', long, conflicts_with = "no_tty")]
+    pub tty: bool,
+    /// Never give it a terminal
+    #[arg(short = 'T', long)]
+    pub no_tty: bool,
+}
+
+/// `vm run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Shape.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Delete the VM when the command ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Boot and return; print the VM's name
+    #[arg(short, long, conflicts_with_all = ["rm", "command"])]
+    pub detach: bool,
+    /// How to run it.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Command and its arguments [default: a shell]
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// `vm exec`
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// VM: name, id or unique id prefix
+    pub vm: String,
+    /// How to run it.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// Any number of VMs.
+#[derive(Debug, Args)]
+pub struct ReferencesArgs {
+    /// VMs: names, ids or unique id prefixes of at least 3 digits
+    #[arg(required = true)]
+    pub vms: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vm delete`
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// VMs: names, ids or unique id prefixes of at least 3 digits
+    #[arg(required = true)]
+    pub vms: Vec<String>,
+    /// Delete running VMs as well
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// `vm list`, `ps`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print ids only
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+/// `vm logs`
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// VM: name, id or unique id prefix
+    pub vm: String,
+    /// The VMM's log instead of the console's
+    #[arg(long)]
+    pub vmm: bool,
+}
+
+/// A verb whose only choice is the form of its answer.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `banger daemon …`
+#[derive(Debug, Subcommand)]
+pub enum DaemonCommand {
+    /// Is it running, and where
+    Status(JsonArgs),
+    /// End it; VMs keep running
+    Stop,
+    /// Print its log
+    Logs,
+}

@@ -1,0 +1,60 @@
+//! `banger`: the command line. One file per verb in `verbs/`, one renderer, one place that turns
+//! failures into text and exit status.
+
+mod args;
+mod connection;
+mod failure;
+mod output;
+mod progress;
+mod render;
+mod signals;
+mod spawn;
+mod stream;
+mod terminal;
+mod verbs;
+
+use args::{Cli, Command, DaemonCommand, VmCommand};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // clap ends the process itself for --help, --version and bad usage (status 2).
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::new("cannot start the event loop")
+                .caused_by(&error)
+                .report();
+        }
+    };
+    let outcome = runtime.block_on(dispatch(cli.command));
+    // A thread may still wait for the terminal's next key; nobody waits for it.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|failure| failure.report())
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Vm(VmCommand::Run(args)) | Command::Run(args) => verbs::run::run(args).await,
+        Command::Vm(VmCommand::Create(args)) => verbs::create::create(args).await,
+        Command::Vm(VmCommand::List(args)) => verbs::list::list(args, false).await,
+        Command::Ps(args) => verbs::list::list(args, true).await,
+        Command::Vm(VmCommand::Show(args)) => verbs::show::show(args).await,
+        Command::Vm(VmCommand::Exec(args)) => verbs::exec::exec(args).await,
+        Command::Vm(VmCommand::Start(args)) => verbs::lifecycle::start(args).await,
+        Command::Vm(VmCommand::Stop(args)) => verbs::lifecycle::stop(args).await,
+        Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,
+        Command::Vm(VmCommand::Delete(args)) => verbs::lifecycle::delete(args).await,
+        Command::Vm(VmCommand::Logs(args)) => verbs::logs::logs(args).await,
+        Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
+        Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
+        Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
+        Command::Recover(args) => verbs::recover::recover(args).await,
+        Command::Version(args) => verbs::version::version(args).await,
+    }
+}

@@ -1,0 +1,52 @@
+//! `vm create`: a VM to keep.
+
+use super::{print_json, print_text};
+use crate::{
+    args::{CreateArgs, ShapeArgs},
+    connection,
+    failure::Failure,
+    progress::Progress,
+};
+use banger_wire::api::{Client, Event, VmCreate, VmShape, VmView};
+use std::process::ExitCode;
+
+impl From<ShapeArgs> for VmShape {
+    fn from(args: ShapeArgs) -> Self {
+        VmShape {
+            name: args.name,
+            image: args.image,
+            kernel: None,
+            vcpus: args.vcpu,
+            memory: args.memory,
+            overlay_size: args.system_overlay_size,
+            disk_size: args.disk_size,
+            nat: args.nat.then_some(true),
+            force: args.force,
+        }
+    }
+}
+
+/// Creates and boots a VM; prints its name.
+pub async fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
+    let client = connection::connect().await?;
+    let vm = create_vm(&client, args.shape.into(), false).await?;
+    if args.json {
+        print_json(&vm)?;
+    } else {
+        print_text(&format!("{}\n", vm.name))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Creates and boots a VM with progress on stderr.
+pub async fn create_vm(client: &Client, shape: VmShape, detached: bool) -> Result<VmView, Failure> {
+    let mut events = client.events(&VmCreate { shape, detached }).await?;
+    let mut progress = Progress::default();
+    while let Some(event) = events.next().await? {
+        match event {
+            Event::Done { vm: Some(vm) } => return Ok(*vm),
+            other => progress.event(&other),
+        }
+    }
+    Err(Failure::new("the daemon did not say which VM it made").hint("banger vm list"))
+}

@@ -1,0 +1,51 @@
+//! `vm list` and `ps`.
+
+use super::{print_json, print_text};
+use crate::{args::ListArgs, connection, failure::Failure, render};
+use banger_wire::api::{VmList, VmView};
+use std::{
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Lists VMs: all, or those alive.
+pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
+    let vms = connection::connect()
+        .await?
+        .call(&VmList { running })
+        .await?;
+    if args.json {
+        print_json(&vms)?;
+    } else if args.quiet {
+        print_text(
+            &vms.iter()
+                .map(|vm| format!("{}\n", vm.id))
+                .collect::<String>(),
+        )?;
+    } else {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
+        print_text(&render::table(
+            &[
+                "NAME", "ID", "STATE", "IMAGE", "VCPU", "MEMORY", "CREATED", "USED",
+            ],
+            &rows,
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(vm: &VmView, now: u64) -> Vec<String> {
+    vec![
+        vm.name.to_string(),
+        vm.id.to_string(),
+        vm.state.to_string(),
+        vm.image.clone(),
+        vm.vcpus.to_string(),
+        vm.memory.to_string(),
+        render::age(now, vm.created_at),
+        render::age(now, vm.last_used_at),
+    ]
+}

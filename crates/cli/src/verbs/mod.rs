@@ -1,0 +1,33 @@
+//! The verbs, one file each.
+
+pub mod create;
+pub mod daemon;
+pub mod exec;
+pub mod lifecycle;
+pub mod list;
+pub mod logs;
+pub mod recover;
+pub mod run;
+pub mod show;
+pub mod version;
+
+use crate::failure::Failure;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Prints a value as JSON, for programs.
+fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new("cannot write JSON").caused_by(&e))?;
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints to stdout; a closed pipe is the reader's choice, not a failure.
+fn print_text(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("cannot write to stdout").caused_by(&error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,37 @@
+//! `version`: what is installed, without starting anything.
+
+use super::{print_json, print_text};
+use crate::{args::JsonArgs, connection, failure::Failure};
+use banger_wire::api::{GetVersion, Version};
+use serde::Serialize;
+use std::process::ExitCode;
+
+#[derive(Serialize)]
+struct Versions {
+    client: Version,
+    daemon: Option<Version>,
+}
+
+/// Prints the version of the command line and of a running daemon.
+pub async fn version(args: JsonArgs) -> Result<ExitCode, Failure> {
+    let daemon = match connection::connect_if_running().await? {
+        Some(client) => Some(client.call(&GetVersion {}).await?),
+        None => None,
+    };
+    let versions = Versions {
+        client: Version::current(),
+        daemon,
+    };
+    if args.json {
+        print_json(&versions)?;
+    } else {
+        let client = &versions.client;
+        let mut text = format!("banger  {} (api {})\n", client.version, client.api);
+        text.push_str(&match &versions.daemon {
+            Some(daemon) => format!("bangerd {} (api {})\n", daemon.version, daemon.api),
+            None => "bangerd not running\n".to_owned(),
+        });
+        print_text(&text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,124 @@
+//! What stands between a script and the code under test: requests, and a driver's waiting.
+
+use super::{
+    ledger::SimLedger,
+    script::Verb,
+    site::{self, SimRecipes},
+};
+use banger_converge::{
+    Env, Shared, Site, Told, Wait, Waiter,
+    request::{self, Accepted, NewVm, RequestError},
+};
+use banger_host::sim::{SimHost, World};
+use banger_model::VmId;
+use banger_plan::Action;
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+/// What `f` makes of an instance's environment on this host.
+pub fn with_env<T>(
+    host: &SimHost,
+    site: &Site,
+    f: impl FnOnce(&Env<'_, SimHost, SimLedger<'_>, SimRecipes>) -> T,
+) -> T {
+    let ledger = SimLedger {
+        host,
+        instance: site.instance,
+    };
+    f(&Env {
+        host,
+        ledger: &ledger,
+        recipes: &SimRecipes::new(Rc::new(site.clone())),
+        site,
+        // Nothing may depend on what a daemon remembers: none does for longer than a unit.
+        shared: &Shared::default(),
+    })
+}
+
+/// Makes a request.
+pub fn ask(
+    env: &Env<'_, SimHost, SimLedger<'_>, SimRecipes>,
+    instance: usize,
+    n: u8,
+    verb: Verb,
+) -> Result<Accepted, RequestError> {
+    let id = site::vm_id(instance, n);
+    match verb {
+        Verb::Create(name, profile) => request::create(
+            env,
+            NewVm {
+                id,
+                name: name.parse().unwrap_or_else(|e| panic!("{name}: {e}")),
+                owner_uid: 0,
+                spec: site::spec(profile),
+            },
+        ),
+        Verb::Start => request::start(env, id),
+        Verb::Stop | Verb::Kill => request::stop(env, id),
+        Verb::Delete => request::delete(env, id),
+    }
+}
+
+/// Actions on the way up: none may follow a goal that leads down (R-SVC-4).
+pub fn builds(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::MakeDisk(_)
+            | Action::AttachLoop(_)
+            | Action::CreateDm
+            | Action::LoadDm
+            | Action::ResumeDm
+            | Action::CreateTap
+            | Action::JoinBridge
+            | Action::CreateJail
+            | Action::CreateCgroup
+            | Action::Spawn(_)
+    )
+}
+
+/// The waiting of a driver that takes one VM after the other.
+pub struct Waits(pub Rc<RefCell<World>>);
+
+impl Waiter for Waits {
+    fn wait(&self, id: VmId, wait: &Wait) -> Told {
+        wait_for(&self.0, id, wait)
+    }
+}
+
+/// What a driver sees while it waits.
+pub fn wait_for(world: &RefCell<World>, vm: VmId, wait: &Wait) -> Told {
+    let mut world = world.borrow_mut();
+    match wait {
+        Wait::Hello { within } => {
+            if world.await_hello(vm) {
+                Told::Hello
+            } else if world.vmm_of(vm).is_none() {
+                Told::VmmEnded("it is gone".to_owned())
+            } else {
+                world.pass(millis(*within));
+                Told::NoHello
+            }
+        }
+        Wait::PowerOff { within } => {
+            if !world.await_power_off(vm) {
+                world.pass(millis(*within));
+            }
+            Told::PowerOffOver
+        }
+        Wait::Exit { within, .. } => {
+            world.pass(millis(*within));
+            Told::ExitOver
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}

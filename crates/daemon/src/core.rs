@@ -1,0 +1,79 @@
+//! What every service stands on: the machine, the database, the drivers, the place.
+
+use crate::ledger::StoreLedger;
+use crate::recipes::DriverRecipes;
+use banger_converge::{Env, Shared, Site};
+use banger_host::crash::CrashAt;
+use banger_host::linux::LinuxHost;
+use banger_wire::api::{ApiError, Code};
+use std::sync::Arc;
+
+/// The machine; in test builds it dies at the effect the environment names.
+pub type DaemonHost = CrashAt<LinuxHost>;
+
+/// The daemon's convergence environment.
+pub type DaemonEnv<'a> = Env<'a, DaemonHost, StoreLedger, DriverRecipes>;
+
+/// The machine, the database, the drivers, the place.
+#[derive(Debug)]
+pub struct Core {
+    /// The machine.
+    pub host: Arc<DaemonHost>,
+    /// The database.
+    pub ledger: StoreLedger,
+    /// The drivers.
+    pub recipes: DriverRecipes,
+    /// The instance.
+    pub site: Site,
+    /// In memory, shared by all convergences.
+    pub shared: Shared,
+}
+
+impl Core {
+    /// What a convergence works with.
+    pub fn env(&self) -> DaemonEnv<'_> {
+        Env {
+            host: &*self.host,
+            ledger: &self.ledger,
+            recipes: &self.recipes,
+            site: &self.site,
+            shared: &self.shared,
+        }
+    }
+
+    /// Runs blocking work with the core on a thread that may block.
+    ///
+    /// # Errors
+    /// The work panicked: a bug.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let core = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&core))
+            .await
+            .map_err(|error| {
+                ApiError::new(
+                    Code::OperationFailed,
+                    "the daemon has a bug: a task ended unexpectedly",
+                )
+                .caused_by(&error)
+                .hint("banger daemon logs")
+            })
+    }
+
+    /// Refuses what would change anything while there is no database (R-STATE-10).
+    ///
+    /// # Errors
+    /// The reason, and `banger recover`.
+    pub fn writable(&self) -> Result<(), ApiError> {
+        match self.ledger.absent() {
+            None => Ok(()),
+            Some(why) => Err(ApiError::new(
+                Code::Unavailable,
+                format!("the daemon is read-only: {why}"),
+            )
+            .hint("banger recover")),
+        }
+    }
+}

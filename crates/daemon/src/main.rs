@@ -1,0 +1,282 @@
+//! `bangerd`: one per user, started by the command line on first use.
+//!
+//! Birth ([`birth`]), the one instance ([`runtime_dir`]), the state directory ([`recovery`]), then the API
+//! ([`server`]) over the services ([`services`]). How they fit: `docs/design/daemon.md`.
+
+mod background;
+mod birth;
+mod config;
+mod core;
+mod daemon;
+mod failed;
+mod host_network;
+mod image_service;
+mod ledger;
+mod ops;
+mod recipes;
+mod recovery;
+mod runtime_dir;
+mod server;
+mod services;
+mod vm;
+
+use crate::config::{Config, LogLevel};
+use crate::core::Core;
+use banger_converge::{Bridge, Limits, Shared, Site};
+use banger_host::crash::{CrashAt, CrashPoints};
+use banger_host::linux::{LinuxConfig, LinuxHost};
+use banger_plan::Pool;
+use banger_wire::api::{Paths, Version};
+use birth::Readiness;
+use recipes::{DriverPaths, DriverRecipes};
+use std::{
+    error::Error, io::Write, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc,
+    time::Duration,
+};
+
+type Fatal = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let mut foreground = false;
+    for argument in std::env::args_os().skip(1) {
+        match argument.to_str() {
+            Some("--foreground") => foreground = true,
+            Some("--version") => {
+                let Version {
+                    version,
+                    api,
+                    build,
+                } = Version::current();
+                println!("bangerd {version} (api {api}, build {build})");
+                return ExitCode::SUCCESS;
+            }
+            _ => {
+                eprintln!("error: bangerd takes --foreground or --version, nothing else");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let paths = Paths::of_process(rustix::process::geteuid().as_raw());
+    let log = paths.as_ref().ok().map(Paths::daemon_log);
+    let started = paths
+        .map_err(Fatal::from)
+        .and_then(|paths| start(foreground, paths));
+    match started {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut told = vec![error.to_string()];
+            let mut source = error.source();
+            while let Some(cause) = source {
+                told.push(cause.to_string());
+                source = cause.source();
+            }
+            let told = format!("error: bangerd cannot start: {}", told.join(": "));
+            eprintln!("{told}");
+            // The log may not be open yet, and stderr may be nobody's: what started us shows the log's end.
+            if let Some(log) = log.and_then(|log| birth::open_log(&log).ok()) {
+                let _ = writeln!(std::fs::File::from(log), "{told}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// From birth to end. Nothing here may start a thread before the runtime does.
+fn start(foreground: bool, paths: Paths) -> Result<(), Fatal> {
+    runtime_dir::private_dir(&paths.runtime_dir)?;
+    runtime_dir::private_dir(&paths.state_dir)?;
+    let config = Config::load(&paths.config)?;
+    let readiness = if foreground {
+        Readiness::nobody()
+    } else {
+        birth::detach()?
+    };
+    birth::forget_caller()?;
+    // Before the socket exists: of ten that start at once, nine end here and their commands find the tenth.
+    let Some(_lock) = runtime_dir::our_turn(&paths.lock(), &paths.socket(), server::LONGEST_END)?
+    else {
+        readiness.ready();
+        return Ok(());
+    };
+    if foreground {
+        log_to_stderr(&config);
+    } else {
+        // What cannot be said in the log is said to whoever started us.
+        birth::open_log(&paths.daemon_log())?;
+        log_to_file(&config, &paths)?;
+    }
+    small_heap();
+    // One thread for all that waits, and a pool for what blocks: the relay of frames is far from filling one.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(64)
+        .thread_keep_alive(Duration::from_secs(2))
+        .thread_stack_size(512 * 1024)
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(run(paths, config, foreground, readiness));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    served
+}
+
+/// Opens everything, listens, serves until asked to end.
+async fn run(
+    paths: Paths,
+    config: Config,
+    foreground: bool,
+    readiness: Readiness,
+) -> Result<(), Fatal> {
+    let mut ends = Signals::listen()?;
+    let core = Arc::new(open(&paths, &config)?);
+    let peers = services::Peers::default();
+    let daemon = daemon::Daemon::compose(paths.clone(), &config, Arc::clone(&core), &peers)?;
+    let daemon = Arc::new(daemon);
+    // Before anyone can ask for anything: nothing may happen to a VM before its past is settled.
+    recovery::at_start(&core, &daemon.vms()).await?;
+    let listening = server::Listening::at(&paths.socket())?;
+    if !foreground {
+        birth::adopt_stdio(&paths.daemon_log())?;
+    }
+    tracing::info!(pid = std::process::id(), version = ?Version::current(), instance = %core.site.instance, "listening");
+    readiness.ready();
+    tokio::spawn(background::run(Arc::clone(&daemon)));
+    let signalled = Arc::clone(&daemon);
+    tokio::spawn(async move {
+        ends.received().await;
+        signalled.finish();
+    });
+    server::serve(Arc::clone(&daemon), listening).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn open(paths: &Paths, config: &Config) -> Result<Core, Fatal> {
+    let points = CrashPoints::from_env()?;
+    let linux = LinuxHost::new(LinuxConfig {
+        jail_root: paths.runtime_dir.join("jails"),
+        ..LinuxConfig::default()
+    });
+    let host = Arc::new(CrashAt::new(linux, points));
+    let opened = recovery::open_state(&host, &paths.state_dir)?;
+    let site = site(paths, config, opened.instance);
+    let drivers = DriverPaths {
+        qemu: config.qemu_bin.clone(),
+        path_var: std::env::var_os("PATH"),
+        data_dir: data_dir(),
+        agent: beside_us("banger-agent")?,
+    };
+    Ok(Core {
+        recipes: DriverRecipes::new(Arc::clone(&host), site.clone(), drivers),
+        host,
+        ledger: opened.ledger,
+        site,
+        shared: Shared::default(),
+    })
+}
+
+fn site(paths: &Paths, config: &Config, instance: banger_model::Instance) -> Site {
+    let standard = Limits::default();
+    let seconds = |wanted: Option<u64>, or| wanted.map_or(or, Duration::from_secs);
+    Site {
+        instance,
+        state_dir: paths.state_dir.clone(),
+        runtime_dir: paths.runtime_dir.clone(),
+        bridge: Bridge {
+            name: "br-fc".to_owned(),
+            pool: Pool {
+                host: Ipv4Addr::new(172, 16, 0, 1),
+                prefix: 24,
+            },
+        },
+        limits: Limits {
+            hello: seconds(config.boot_timeout, standard.hello),
+            power_off: seconds(config.stop_timeout, standard.power_off),
+            terminate: seconds(config.terminate_timeout, standard.terminate),
+            ..standard
+        },
+    }
+}
+
+/// Where `scripts/install-qemu` puts a QEMU of banger's own.
+fn data_dir() -> PathBuf {
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/share");
+    base.filter(|p| p.is_absolute())
+        .unwrap_or_else(home)
+        .join("banger")
+}
+
+fn beside_us(name: &str) -> std::io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
+}
+
+const fn level(config: &Config) -> tracing::Level {
+    match config.log_level {
+        Some(LogLevel::Error) => tracing::Level::ERROR,
+        Some(LogLevel::Warn) => tracing::Level::WARN,
+        None | Some(LogLevel::Info) => tracing::Level::INFO,
+        Some(LogLevel::Debug) => tracing::Level::DEBUG,
+        Some(LogLevel::Trace) => tracing::Level::TRACE,
+    }
+}
+
+fn log_to_stderr(config: &Config) {
+    subscribe(config, std::io::stderr);
+}
+
+fn log_to_file(config: &Config, paths: &Paths) -> Result<(), Fatal> {
+    let file = std::fs::File::from(birth::open_log(&paths.daemon_log())?);
+    subscribe(config, std::sync::Mutex::new(file));
+    Ok(())
+}
+
+/// Our own words at the configured level; of libraries only what is wrong.
+fn subscribe<W>(config: &Config, writer: W)
+where
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+{
+    use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+    let ours = Targets::new()
+        .with_default(tracing::Level::WARN)
+        .with_target("bangerd", level(config));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(writer);
+    tracing_subscriber::registry().with(lines).with(ours).init();
+}
+
+/// glibc keeps a heap per thread that allocates at the same time as another; two are enough here and keep the idle
+/// daemon small. What is freed in bulk goes back to the system.
+fn small_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters of the allocator; no other thread exists yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 * 1024);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 * 1024);
+    }
+}
+
+/// The signals that end the daemon in order; SIGHUP (a terminal that goes away) is none of them.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    _hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

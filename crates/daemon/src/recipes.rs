@@ -1,0 +1,340 @@
+//! The drivers' answers to the executor: how a disk and a VMM are made for a VM.
+
+use crate::core::DaemonHost;
+use banger_converge::{BootFile, Launch, RecipeError, Recipes, Site};
+use banger_host::{Clock, DiskRecipe, DmTable, ProcessIdentity};
+use banger_image::template::{self, Volume};
+use banger_model::{Role, RootDriver, Vm, VmId};
+use banger_vmm::boot::{cmdline::Accel, initramfs, kernel::Kernel, tsc};
+use banger_vmm::probe::{self, AccelKind, AccelWish};
+use banger_vmm::qemu::{Disk, DiskSource, QemuPlan, Sockets, UserNetwork, spawn_spec};
+use banger_wire::guest::{BootFacts, Network, PowerOff, Root, StaticNetwork, hex};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+/// Serials by which the guest finds its disks.
+const BASE: &str = "base";
+const OVERLAY: &str = "overlay";
+const WORK: &str = "work";
+const ROOT: &str = "root";
+
+/// Chunk of a dm snapshot: 8 sectors of 512 bytes, one page.
+const CHUNK: u32 = 8;
+
+/// Where the drivers find things.
+#[derive(Debug, Clone)]
+pub struct DriverPaths {
+    /// `qemu_bin` of the configuration.
+    pub qemu: Option<PathBuf>,
+    /// `PATH`.
+    pub path_var: Option<OsString>,
+    /// banger's data directory, where a private QEMU may be.
+    pub data_dir: PathBuf,
+    /// The agent, beside the daemon.
+    pub agent: PathBuf,
+}
+
+/// The drivers.
+#[derive(Debug)]
+pub struct DriverRecipes {
+    host: Arc<DaemonHost>,
+    site: Site,
+    paths: DriverPaths,
+    machine: OnceLock<Machine>,
+    agent: OnceLock<initramfs::Agent>,
+}
+
+/// What is found out once about this machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// QEMU's program.
+    pub qemu: PathBuf,
+    /// How instructions are executed.
+    pub accel: Accel,
+}
+
+fn recipe<E: std::error::Error + Send + Sync + 'static>(
+    what: impl Into<String>,
+) -> impl FnOnce(E) -> RecipeError {
+    let what = what.into();
+    move |source| RecipeError {
+        what,
+        source: Some(Box::new(source)),
+    }
+}
+
+impl DriverRecipes {
+    /// The drivers of an instance. Looks at nothing yet.
+    pub fn new(host: Arc<DaemonHost>, site: Site, paths: DriverPaths) -> Self {
+        DriverRecipes {
+            host,
+            site,
+            paths,
+            machine: OnceLock::new(),
+            agent: OnceLock::new(),
+        }
+    }
+
+    /// Directory of images.
+    pub fn images_dir(&self) -> PathBuf {
+        self.site.state_dir.join("images")
+    }
+
+    /// Directory of kernels.
+    pub fn kernels_dir(&self) -> PathBuf {
+        self.site.state_dir.join("kernels")
+    }
+
+    /// Directory of disk templates and initramfs bases: made anew when missing.
+    pub fn templates_dir(&self) -> PathBuf {
+        self.site.state_dir.join("templates")
+    }
+
+    /// What this machine runs VMs with; found out once, and again while it fails.
+    ///
+    /// # Errors
+    /// No QEMU, or no counter frequency to tell a guest about.
+    pub fn machine(&self) -> Result<&Machine, RecipeError> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(machine);
+        }
+        let paths = &self.paths;
+        let qemu = probe::find_qemu(
+            paths.qemu.as_deref(),
+            paths.path_var.as_deref(),
+            &paths.data_dir,
+        )
+        .map_err(recipe("no program to run VMs with"))?;
+        let kind = probe::choose_accel(AccelWish::Auto, &probe::probe_kvm())
+            .map_err(recipe("no way to execute guests"))?;
+        let accel = match kind {
+            AccelKind::Kvm => Accel::Kvm,
+            AccelKind::Tcg => {
+                let boot = self.host.boot_id().map_err(recipe("this boot has no id"))?;
+                let cache = self.site.runtime_dir.join("tsc.json");
+                let tsc_khz = tsc::khz(&*self.host, &cache, &boot)
+                    .map_err(recipe("the guest's clock cannot be set"))?;
+                Accel::Tcg { tsc_khz }
+            }
+        };
+        Ok(self.machine.get_or_init(|| Machine {
+            qemu: qemu.path,
+            accel,
+        }))
+    }
+
+    /// The initramfs base for a kernel, made if it is not there.
+    ///
+    /// # Errors
+    /// Kernel or agent cannot be read.
+    pub fn initramfs_base(&self, kernel: &Kernel) -> Result<PathBuf, RecipeError> {
+        let agent = match self.agent.get() {
+            Some(agent) => agent,
+            None => {
+                let agent = initramfs::Agent::at(&self.paths.agent).map_err(recipe(
+                    "the guest's agent cannot be read; build it with scripts/build",
+                ))?;
+                self.agent.get_or_init(|| agent)
+            }
+        };
+        initramfs::base(&*self.host, &self.templates_dir(), kernel, agent)
+            .map_err(recipe("the initramfs cannot be made"))
+    }
+
+    /// The kernel of this name.
+    ///
+    /// # Errors
+    /// It is not there or damaged.
+    pub fn kernel(&self, name: &str) -> Result<Kernel, RecipeError> {
+        Kernel::load(&*self.host, &self.kernels_dir(), name)
+            .map_err(recipe("the kernel cannot be read"))?
+            .ok_or_else(|| RecipeError {
+                what: format!(
+                    "the kernel '{name}' is not in {}; put it back, or create a new VM",
+                    self.kernels_dir().display()
+                ),
+                source: None,
+            })
+    }
+
+    fn rootfs(&self, vm: &Vm) -> PathBuf {
+        self.images_dir()
+            .join(&vm.spec.image_id)
+            .join(banger_image::ROOTFS_FILE)
+    }
+
+    fn qemu_plan(&self, vm: &Vm) -> Result<QemuPlan, RecipeError> {
+        let machine = self.machine()?;
+        let dir = self.site.vm_dir(vm.id);
+        let sockets = Sockets {
+            agent: self.site.agent_socket(vm.id),
+            qmp: control_socket(&self.site, vm.id),
+            qmp_spare: self.site.control_socket(vm.id, Role::Vmm),
+        };
+        Ok(QemuPlan {
+            program: machine.qemu.clone(),
+            label: self.site.label(vm.id, Role::Vmm),
+            uid: rustix::process::geteuid().as_raw(),
+            accel: machine.accel,
+            cpus: vm.spec.vcpus,
+            memory: vm.spec.memory,
+            kernel: self.kernel(&vm.spec.kernel)?.vmlinux(),
+            initramfs: dir.join("initramfs.cpio"),
+            disks: self.disks(vm),
+            network: Some(UserNetwork {
+                mac: vm.lease.mac,
+                nat: vm.spec.nat,
+            }),
+            console_log: self.site.console_log(vm.id),
+            vmm_log: self.site.process_log(vm.id, Role::Vmm),
+            sockets,
+            cwd: dir,
+        })
+    }
+
+    fn disks(&self, vm: &Vm) -> Vec<Disk> {
+        let dir = self.site.vm_dir(vm.id);
+        let disk = |serial: &str, source, read_only| Disk {
+            serial: serial.to_owned(),
+            source,
+            read_only,
+        };
+        let file = |role: Role| DiskSource::File(dir.join(role.file_name().unwrap_or_default()));
+        let mut disks = match vm.spec.drivers.root {
+            RootDriver::Overlay => vec![
+                disk(BASE, DiskSource::File(self.rootfs(vm)), true),
+                disk(OVERLAY, file(Role::OverlayDisk), false),
+            ],
+            RootDriver::Reflink => vec![disk(ROOT, file(Role::CowFile), false)],
+            RootDriver::DmSnapshot => {
+                let name = banger_model::DmName::of_vm(self.site.instance, vm.id);
+                let node = Path::new("/dev/mapper").join(name.as_str());
+                vec![disk(ROOT, DiskSource::Device(node), false)]
+            }
+        };
+        disks.push(disk(WORK, file(Role::WorkDisk), false));
+        disks
+    }
+
+    fn boot_facts(&self, vm: &Vm) -> Result<BootFacts, RecipeError> {
+        let token = token(&vm.spec.channel_token).ok_or_else(|| RecipeError {
+            what: format!("the channel token of VM {} is damaged", vm.id),
+            source: None,
+        })?;
+        Ok(BootFacts {
+            hostname: vm.name.as_str().to_owned(),
+            token,
+            port: banger_wire::guest::PORT_NAME.to_owned(),
+            root: match vm.spec.drivers.root {
+                RootDriver::Overlay => Root::Overlay {
+                    base: BASE.to_owned(),
+                    overlay: OVERLAY.to_owned(),
+                },
+                RootDriver::Reflink | RootDriver::DmSnapshot => Root::Disk {
+                    serial: ROOT.to_owned(),
+                },
+            },
+            work: Some(WORK.to_owned()),
+            network: Network::Static(StaticNetwork::qemu_user()),
+            power_off: PowerOff::PowerOff,
+        })
+    }
+}
+
+/// The control socket a VM's watch listens on; the spare one is the site's, and proves who listens.
+pub fn control_socket(site: &Site, id: VmId) -> PathBuf {
+    site.sockets_dir(id).join("qmp.sock")
+}
+
+/// The channel token of a spec.
+pub fn token(text: &str) -> Option<banger_wire::guest::Token> {
+    hex::decode16(text).map(banger_wire::guest::Token)
+}
+
+impl Recipes for DriverRecipes {
+    fn disk(&self, vm: &Vm, role: Role) -> Result<DiskRecipe, RecipeError> {
+        let template = |volume, size| DiskRecipe::CopyOf {
+            template: template::path(&self.templates_dir(), volume, size),
+        };
+        match role {
+            Role::WorkDisk => Ok(template(Volume::Work, vm.spec.disk_size)),
+            Role::OverlayDisk => Ok(template(Volume::Overlay, vm.spec.overlay_size)),
+            Role::CowFile if vm.spec.drivers.root == RootDriver::Reflink => {
+                Ok(DiskRecipe::CopyOf {
+                    template: self.rootfs(vm),
+                })
+            }
+            Role::CowFile => Ok(DiskRecipe::Sparse {
+                size: vm.spec.overlay_size,
+            }),
+            _ => Err(RecipeError {
+                what: format!("the role {role} is no disk file"),
+                source: None,
+            }),
+        }
+    }
+
+    fn base_image(&self, vm: &Vm) -> Result<PathBuf, RecipeError> {
+        Ok(self.rootfs(vm))
+    }
+
+    fn dm_table(&self, vm: &Vm, base_loop: u32, cow_loop: u32) -> Result<DmTable, RecipeError> {
+        let base = self.rootfs(vm);
+        let size = std::fs::metadata(&base)
+            .map_err(recipe(format!(
+                "the image {} cannot be looked at",
+                base.display()
+            )))?
+            .len();
+        Ok(DmTable::Snapshot {
+            sectors: size / 512,
+            base_loop,
+            cow_loop,
+            chunk: CHUNK,
+        })
+    }
+
+    fn launch(&self, vm: &Vm, role: Role) -> Result<Launch, RecipeError> {
+        if role != Role::Vmm {
+            return Err(RecipeError {
+                what: format!("the role {role} is no process of these drivers"),
+                source: None,
+            });
+        }
+        let plan = self.qemu_plan(vm)?;
+        let spec = spawn_spec(&plan).map_err(recipe("QEMU cannot be started like this"))?;
+        let base = self.initramfs_base(&self.kernel(&vm.spec.kernel)?)?;
+        let mut bytes = std::fs::read(&base).map_err(recipe(format!(
+            "the initramfs {} cannot be read",
+            base.display()
+        )))?;
+        bytes.extend(
+            initramfs::vm_archive(&self.boot_facts(vm)?)
+                .map_err(recipe("the boot facts cannot be written"))?,
+        );
+        let files = vec![BootFile {
+            path: plan.initramfs,
+            bytes,
+        }];
+        Ok(Launch { files, spec })
+    }
+
+    fn identity(&self, vm: &Vm, role: Role) -> ProcessIdentity {
+        ProcessIdentity {
+            label: self.site.label(vm.id, role),
+            // Without a QEMU no process can have been started by this daemon's predecessors with another one found
+            // now; an empty path proves nothing by executable, the control socket still does.
+            program: self
+                .machine()
+                .map(|machine| machine.qemu.clone())
+                .unwrap_or_default(),
+            uid: rustix::process::geteuid().as_raw(),
+            control_socket: Some(self.site.control_socket(vm.id, role)),
+            log: self.site.process_log(vm.id, role),
+            hint: None,
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! From a request to a VM whose agent answers.
+
+use super::drive::{Driven, How, unasked};
+use super::shape::{self, Sized};
+use super::{VmService, name, request_error};
+use crate::image_service::DEFAULT_KERNEL;
+use crate::ops::{self, Operation, Why};
+use banger_converge::{Failure, Outcome, request};
+use banger_image::template::Volume;
+use banger_image::{DebianBuild, Manifest};
+use banger_model::{ByteSize, Goal, Phase, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
+use banger_wire::api::{ApiError, Code, Event, SpecValue, VmShape, VmView};
+use banger_wire::guest::{Token, hex};
+use std::{path::Path, sync::Arc};
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// How often another made-up name is tried when one is taken.
+const NAME_TRIES: usize = 8;
+
+impl VmService {
+    /// Refuses, before anything exists, a shape no VM could have.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(self: &Arc<Self>, wanted: &VmShape) -> Result<()> {
+        self.core.writable()?;
+        shape::decide(wanted, &self.config.vm_defaults, self.host_size)?;
+        let (service, wanted) = (Arc::clone(self), wanted.clone());
+        self.core
+            .blocking(move |core| {
+                let images = service.peers.images()?;
+                images.check_image(&service.image_name(&wanted).0)?;
+                images.check_kernel(wanted.kernel.as_deref().unwrap_or(DEFAULT_KERNEL))?;
+                let Some(name) = &wanted.name else {
+                    return Ok(());
+                };
+                let store = core.ledger.store().map_err(|e| super::ledger_error(&e))?;
+                match store.by_name(name) {
+                    Ok(None) => Ok(()),
+                    Ok(Some(_)) => Err(name_taken(name)),
+                    Err(error) => Err(ApiError::of(Code::OperationFailed, &error)),
+                }
+            })
+            .await?
+    }
+
+    fn image_name(&self, wanted: &VmShape) -> (String, Origin) {
+        match (&wanted.image, &self.config.default_image_name) {
+            (Some(name), _) => (name.clone(), Origin::Flag),
+            (None, Some(name)) => (name.clone(), Origin::Config),
+            (None, None) => (DebianBuild::DEFAULT_NAME.to_owned(), Origin::Builtin),
+        }
+    }
+
+    /// Makes a VM and boots it; returns when its agent has answered. Failed or cancelled, nothing is left of it.
+    ///
+    /// # Errors
+    /// Refused, failed, cancelled, or another request decided otherwise.
+    pub async fn create(
+        self: &Arc<Self>,
+        op: &Operation,
+        wanted: &VmShape,
+        remove_on_exit: bool,
+    ) -> Result<VmView> {
+        self.check(wanted).await?;
+        let sized = shape::decide(wanted, &self.config.vm_defaults, self.host_size)?;
+        self.check_promised(&sized, wanted.force).await?;
+        let vm = self.reserve(op, wanted, sized, remove_on_exit).await?;
+        tracing::info!(op = %op.id, vm = %vm.id, name = %vm.name, "created");
+        self.boot(op, vm.id, "booting")
+            .await
+            .map_err(|failed| failed.of_create(&vm.name))?;
+        self.view(vm.id).await
+    }
+
+    async fn check_promised(&self, sized: &Sized, force: bool) -> Result<()> {
+        let rows = self.rows().await?;
+        let running = rows
+            .iter()
+            .filter(|vm| vm.goal == Goal::Running && vm.phase != Phase::Stopped);
+        let promised = ByteSize(running.map(|vm| vm.spec.memory.bytes()).sum());
+        shape::check_memory(sized.memory, promised, self.host_size, force)
+    }
+
+    /// Image, kernel and templates first, because they may take minutes; then name, leases and row under the create
+    /// lock.
+    async fn reserve(
+        self: &Arc<Self>,
+        op: &Operation,
+        wanted: &VmShape,
+        sized: Sized,
+        remove_on_exit: bool,
+    ) -> Result<Vm> {
+        let spec = self.provide(op, wanted, &sized, remove_on_exit).await?;
+        let id = VmId::from_bytes(ops::random()?);
+        let owner_uid = rustix::process::geteuid().as_raw();
+        // The token is in place before anyone can learn of the VM: a delete that comes early fires it.
+        self.set.entry(id).take_over(&op.cancel);
+        let _creating = self.create_lock.lock().await;
+        let mut tries = 0;
+        let accepted = loop {
+            let name = match &wanted.name {
+                Some(name) => name.clone(),
+                None => name::made_up(ops::random()?).ok_or_else(|| {
+                    ApiError::new(Code::OperationFailed, "no name could be made up")
+                })?,
+            };
+            let new = request::NewVm {
+                id,
+                name,
+                owner_uid,
+                spec: spec.clone(),
+            };
+            let made = self
+                .core
+                .blocking(move |core| request::create(&core.env(), new))
+                .await?;
+            tries += 1;
+            match made {
+                Err(request::RequestError::AlreadyExists(_))
+                    if wanted.name.is_none() && tries < NAME_TRIES => {}
+                Ok(accepted) => break accepted,
+                Err(error) => {
+                    self.set.forget(id);
+                    return Err(request_error(&error));
+                }
+            }
+        };
+        let vm = self.row(accepted.id).await?.ok_or_else(gone)?;
+        op.about(vm.id);
+        op.tell(Event::Accepted {
+            op_id: op.id,
+            id: vm.id,
+            name: vm.name.clone(),
+        });
+        let mut values = vec![
+            SpecValue {
+                key: "image".to_owned(),
+                value: vm.spec.image.clone(),
+                origin: self.image_name(wanted).1,
+            },
+            SpecValue {
+                key: "kernel".to_owned(),
+                value: vm.spec.kernel.clone(),
+                origin: wanted
+                    .kernel
+                    .as_ref()
+                    .map_or(Origin::Builtin, |_| Origin::Flag),
+            },
+        ];
+        values.extend(sized.told);
+        op.tell(Event::Spec { values });
+        Ok(vm)
+    }
+
+    async fn provide(
+        self: &Arc<Self>,
+        op: &Operation,
+        wanted: &VmShape,
+        sized: &Sized,
+        remove_on_exit: bool,
+    ) -> Result<VmSpec> {
+        let token = Token::random().map_err(|error| {
+            ApiError::new(Code::OperationFailed, "the system gives no random numbers")
+                .caused_by(&error)
+        })?;
+        let image_name = self.image_name(wanted).0;
+        let kernel_name = wanted
+            .kernel
+            .as_deref()
+            .unwrap_or(DEFAULT_KERNEL)
+            .to_owned();
+        let (overlay_size, disk_size) = (sized.overlay_size, sized.disk_size);
+        let drivers = self.config.drivers.of_new_vm();
+        let service = Arc::clone(self);
+        let operation = self.registry.get(op.id).ok_or_else(gone)?;
+        let (image, kernel): (Manifest, String) = self
+            .core
+            .blocking(move |core| {
+                let images = service.peers.images()?;
+                core.recipes
+                    .machine()
+                    .map_err(|e| ApiError::of(Code::Precondition, &e))?;
+                let image = images.image(&image_name, &operation)?;
+                let kernel = images.kernel(&kernel_name, &operation)?;
+                if drivers.root == RootDriver::Overlay {
+                    images.template(Volume::Overlay, overlay_size, &operation)?;
+                }
+                images.template(Volume::Work, disk_size, &operation)?;
+                core.recipes
+                    .initramfs_base(&kernel)
+                    .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
+                Ok::<_, ApiError>((image, kernel_name))
+            })
+            .await??;
+        if let Some(why) = op.cancel.why() {
+            return Err(cancelled(why));
+        }
+        Ok(VmSpec {
+            image: image.name,
+            image_id: image.id,
+            kernel,
+            vcpus: sized.vcpus,
+            memory: sized.memory,
+            overlay_size,
+            disk_size,
+            nat: sized.nat,
+            remove_on_exit,
+            drivers,
+            channel_token: hex::encode(&token.0),
+        })
+    }
+
+    /// Drives a VM whose goal is *running* until its agent has answered; cancelled, it is undone first.
+    pub(super) async fn boot(
+        self: &Arc<Self>,
+        op: &Operation,
+        id: VmId,
+        detail: &str,
+    ) -> std::result::Result<(), BootFailed> {
+        op.stage("boot", detail);
+        let how = How {
+            operation: Some(op),
+            graceful: false,
+            ..How::new(&op.cancel)
+        };
+        match self.drive(id, how).await.map_err(BootFailed::Api)? {
+            Driven::Settled(Outcome::Done(vm)) if vm.phase == Phase::Running => {
+                self.watch(vm.id);
+                Ok(())
+            }
+            Driven::Settled(Outcome::Done(_) | Outcome::Gone)
+            | Driven::Cancelled(Why::Superseded) => Err(BootFailed::Superseded),
+            Driven::Settled(Outcome::RolledBack { cause, kept_logs }) => {
+                self.set.entry(id).unlink();
+                if kept_logs.is_some() {
+                    self.trim_failed().await;
+                }
+                Err(BootFailed::RolledBack(cause, kept_logs))
+            }
+            Driven::Settled(Outcome::Fenced { cause, undo }) => {
+                Err(BootFailed::Fenced(cause, undo))
+            }
+            Driven::Settled(Outcome::Unfinished { failures }) => {
+                self.retry_later(id);
+                Err(BootFailed::Unfinished(failures))
+            }
+            Driven::Cancelled(why) => {
+                self.undo(id).await;
+                Err(BootFailed::Cancelled(why))
+            }
+        }
+    }
+
+    async fn trim_failed(&self) {
+        match self.core.blocking(crate::failed::trim).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "old logs of failed operations stay"),
+            Err(error) => tracing::error!(%error, "old logs of failed operations stay"),
+        }
+    }
+
+    /// Undoes a cancelled create or start: by a goal like any other, so a crash in between undoes it too.
+    async fn undo(self: &Arc<Self>, id: VmId) {
+        let written = self
+            .core
+            .blocking(move |core| {
+                let env = core.env();
+                match request::stop(&env, id) {
+                    // Never acknowledged to anyone: it goes.
+                    Err(request::RequestError::Conflict { .. }) => request::delete(&env, id),
+                    other => other,
+                }
+            })
+            .await;
+        match written {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(vm = %id, %error, "a cancelled operation cannot be undone now")
+            }
+            Err(error) => {
+                tracing::error!(vm = %id, %error, "a cancelled operation cannot be undone now")
+            }
+        }
+        self.settle(id, false, &unasked()).await;
+    }
+}
+
+/// Why a VM did not come up.
+#[derive(Debug)]
+pub(super) enum BootFailed {
+    RolledBack(Failure, Option<std::path::PathBuf>),
+    Fenced(Failure, Vec<Failure>),
+    Unfinished(Vec<Failure>),
+    Superseded,
+    Cancelled(Why),
+    Api(ApiError),
+}
+
+impl BootFailed {
+    /// As the error of a create.
+    pub(super) fn of_create(self, name: &VmName) -> ApiError {
+        self.told(format!("VM '{name}' could not be created"), name)
+    }
+
+    /// As the error of a start.
+    pub(super) fn of_start(self, name: &VmName) -> ApiError {
+        self.told(format!("VM '{name}' could not be started"), name)
+    }
+
+    fn told(self, message: String, name: &VmName) -> ApiError {
+        let failed = |cause: &Failure| {
+            ApiError::new(Code::OperationFailed, message.clone()).caused_by(cause)
+        };
+        match self {
+            BootFailed::RolledBack(cause, kept) => match kept {
+                Some(logs) => failed(&cause).hint(kept_hint(&logs)),
+                None => failed(&cause).hint(format!("banger vm logs {name}")),
+            },
+            BootFailed::Fenced(cause, undo) => {
+                let mut error = failed(&cause);
+                for failure in &undo {
+                    error = error.caused_by(failure);
+                }
+                error.hint(format!(
+                    "undoing it failed too; banger vm delete --force {name} tries again"
+                ))
+            }
+            BootFailed::Unfinished(failures) => super::unfinished(message, &failures),
+            BootFailed::Superseded => ApiError::new(
+                Code::Conflict,
+                format!("another request for VM '{name}' was accepted meanwhile"),
+            ),
+            BootFailed::Cancelled(why) => cancelled(why),
+            BootFailed::Api(error) => error,
+        }
+    }
+}
+
+fn kept_hint(logs: &Path) -> String {
+    format!("its console and logs were kept in {}", logs.display())
+}
+
+fn cancelled(why: Why) -> ApiError {
+    match why {
+        Why::Shutdown => ApiError::new(Code::Unavailable, "the daemon is shutting down"),
+        _ => ApiError::new(Code::Conflict, "the operation was cancelled"),
+    }
+}
+
+fn gone() -> ApiError {
+    ApiError::new(Code::Conflict, "it was deleted meanwhile")
+}
+
+fn name_taken(name: &VmName) -> ApiError {
+    ApiError::new(
+        Code::AlreadyExists,
+        format!("a VM called '{name}' exists already"),
+    )
+    .hint(format!(
+        "enter it with `banger vm exec {name} -- sh`, or choose another name"
+    ))
+}

@@ -1,0 +1,82 @@
+//! The disk-full watch (R-HOST-10): below 1 GiB or 2 % free, running VMs are held still; they go on by themselves.
+
+use super::VmService;
+use banger_host::Files;
+use banger_model::{Role, VmId};
+use banger_plan::{Pressure, pressure};
+use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering};
+
+impl VmService {
+    /// Looks at the disk once and holds, or lets go on, what runs.
+    pub async fn look_at_disk(self: &Arc<Self>) {
+        let looked = self
+            .core
+            .blocking(|core| core.host.disk_space(&core.site.state_dir))
+            .await;
+        let now = match looked {
+            Ok(Ok((free, total))) => pressure(free, total),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the disk cannot be looked at");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the disk cannot be looked at");
+                return;
+            }
+        };
+        match now {
+            Pressure::Full => {
+                for (id, entry) in self.set.linked() {
+                    if !entry.paused.load(Ordering::Relaxed) {
+                        self.hold(id, true).await;
+                    }
+                }
+            }
+            Pressure::Enough => {
+                for (id, _) in self.set.paused() {
+                    self.hold(id, false).await;
+                }
+            }
+        }
+    }
+
+    /// Finds out whether an adopted VM is held still from before.
+    pub async fn find_held(self: &Arc<Self>, id: VmId) {
+        let socket = self.control(id);
+        let Ok(network) = self.peers.network() else {
+            return;
+        };
+        let held = self.core.blocking(move |_| network.held(&socket)).await;
+        match held {
+            Ok(Ok(held)) => self.set.entry(id).paused.store(held, Ordering::Relaxed),
+            Ok(Err(error)) => {
+                tracing::warn!(vm = %id, %error, "its VMM does not say how it stands")
+            }
+            Err(error) => tracing::error!(vm = %id, %error, "its VMM cannot be asked"),
+        }
+    }
+
+    async fn hold(self: &Arc<Self>, id: VmId, still: bool) {
+        let socket = self.control(id);
+        let Ok(network) = self.peers.network() else {
+            return;
+        };
+        let done = self
+            .core
+            .blocking(move |_| network.hold(&socket, still))
+            .await;
+        match done {
+            Ok(Ok(())) => {
+                self.set.entry(id).paused.store(still, Ordering::Relaxed);
+                tracing::warn!(vm = %id, still, "held or let go on: disk pressure changed");
+            }
+            Ok(Err(error)) => tracing::warn!(vm = %id, still, %error, "its VMM does not obey"),
+            Err(error) => tracing::error!(vm = %id, still, %error, "its VMM cannot be told"),
+        }
+    }
+
+    /// The spare control socket; on the other one the VM's watch listens.
+    fn control(&self, id: VmId) -> PathBuf {
+        self.core.site.control_socket(id, Role::Vmm)
+    }
+}

@@ -1,0 +1,307 @@
+//! Start, stop, kill, delete: a goal first, then the running operation's token, then the VM's lock (R-SVC-4).
+
+use super::drive::{Driven, How, unasked};
+use super::{VmService, request_error, unfinished};
+use crate::ops::{Cancel, Operation, Why};
+use banger_converge::{Failure, Outcome, request};
+use banger_model::{Phase, ReasonKind, Vm, VmId};
+use banger_wire::api::{self, ApiError, Code, Deleted, VmState, VmView};
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// Wait before the first background retry; doubles to [`LAST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest wait between background retries.
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+/// When a VM whose convergence did not finish is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+/// How a goal that only goes forward ended.
+#[derive(Debug)]
+pub enum Forward {
+    /// Where it was wanted, or at another goal that came meanwhile.
+    At,
+    /// Gone.
+    Gone,
+    /// Not there yet; it is tried again.
+    Unfinished(Vec<Failure>),
+    /// A newer request took over.
+    Superseded,
+    /// A bug of ours.
+    Bug(ApiError),
+}
+
+impl VmService {
+    /// `vm.start`.
+    ///
+    /// # Errors
+    /// Refused, failed and rolled back, or cancelled.
+    pub async fn start(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
+        self.core.writable()?;
+        let vm = self.find(reference).await?;
+        op.about(vm.id);
+        let id = vm.id;
+        let accepted = self
+            .core
+            .blocking(move |core| request::start(&core.env(), id))
+            .await?
+            .map_err(|e| request_error(&e))?;
+        if !accepted.new {
+            return Err(ApiError::new(
+                Code::Precondition,
+                format!("VM '{}' is running, or about to", vm.name),
+            ));
+        }
+        self.set.entry(id).take_over(&op.cancel);
+        self.boot(op, id, "booting")
+            .await
+            .map_err(|failed| failed.of_start(&vm.name))?;
+        self.view(id).await
+    }
+
+    /// `vm.stop`.
+    ///
+    /// # Errors
+    /// Refused, or not finished yet.
+    pub async fn stop(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
+        self.down(op, reference, true).await
+    }
+
+    /// `vm.kill`: waits for no other operation; its goal makes them end.
+    ///
+    /// # Errors
+    /// Refused, or not finished yet.
+    pub async fn kill(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
+        self.down(op, reference, false).await
+    }
+
+    async fn down(
+        self: &Arc<Self>,
+        op: &Operation,
+        reference: &str,
+        graceful: bool,
+    ) -> Result<VmView> {
+        self.core.writable()?;
+        let vm = self.find(reference).await?;
+        op.about(vm.id);
+        op.stage("stop", format!("stopping '{}'", vm.name));
+        let id = vm.id;
+        self.core
+            .blocking(move |core| request::stop(&core.env(), id))
+            .await?
+            .map_err(|e| request_error(&e))?;
+        match self.settle(id, graceful, &op.cancel).await {
+            Forward::At => self.view(id).await,
+            Forward::Gone => Err(conflict(&vm, "was deleted meanwhile")),
+            Forward::Superseded => Err(conflict(&vm, "was given another goal meanwhile")),
+            Forward::Unfinished(failures) => Err(unfinished(
+                format!("VM '{}' is not down yet", vm.name),
+                &failures,
+            )),
+            Forward::Bug(error) => Err(error),
+        }
+    }
+
+    /// `vm.delete`.
+    ///
+    /// # Errors
+    /// It runs and `force` was not given, or not finished yet.
+    pub async fn delete(
+        self: &Arc<Self>,
+        op: &Operation,
+        request: &api::VmDelete,
+    ) -> Result<Deleted> {
+        self.core.writable()?;
+        let vm = match self.find(&request.vm).await {
+            Err(error) if error.code == Code::NotFound => self.entomb_lost(request, error).await?,
+            found => found?,
+        };
+        let deleted = Deleted {
+            id: vm.id,
+            name: vm.name.clone(),
+        };
+        let view = match self.view(vm.id).await {
+            // A delete that was under way has just ended: it is what was asked for.
+            Err(error) if error.code == Code::NotFound => return Ok(deleted),
+            other => other?,
+        };
+        let up = matches!(
+            view.state,
+            VmState::Running | VmState::Paused | VmState::Stopping
+        );
+        if up && !request.force {
+            return Err(ApiError::new(
+                Code::Precondition,
+                format!("VM '{}' is {}", vm.name, view.state),
+            )
+            .hint(format!(
+                "banger vm stop {0}, or insist with banger vm delete --force {0}",
+                vm.name
+            )));
+        }
+        op.about(vm.id);
+        self.remove(op, vm.id).await?;
+        Ok(deleted)
+    }
+
+    /// Deletes a VM whatever it does: tombstone, SIGKILL, teardown.
+    ///
+    /// # Errors
+    /// Not finished yet; it is tried again.
+    pub async fn remove(self: &Arc<Self>, op: &Operation, id: VmId) -> Result<()> {
+        op.stage("delete", format!("deleting {id}"));
+        let written = self
+            .core
+            .blocking(move |core| request::delete(&core.env(), id))
+            .await?;
+        match written {
+            Ok(_) => {}
+            Err(request::RequestError::NotFound(_)) => return Ok(()),
+            Err(error) => return Err(request_error(&error)),
+        }
+        match self.settle(id, false, &unasked()).await {
+            Forward::Gone => Ok(()),
+            Forward::At | Forward::Superseded => Ok(()),
+            Forward::Unfinished(failures) => {
+                Err(unfinished(format!("VM {id} is not gone yet"), &failures))
+            }
+            Forward::Bug(error) => Err(error),
+        }
+    }
+
+    /// Drives a VM to the goal its row has, forward only: what fails is tried again in the background.
+    pub async fn settle(self: &Arc<Self>, id: VmId, graceful: bool, cancel: &Cancel) -> Forward {
+        self.set.entry(id).take_over(cancel);
+        let how = How {
+            graceful,
+            ..How::new(cancel)
+        };
+        self.follow(id, how).await
+    }
+
+    /// Brings a VM to what its row says, as nobody's operation: it supersedes none.
+    pub async fn background(self: &Arc<Self>, id: VmId, word: Option<ReasonKind>) -> Forward {
+        let cancel = unasked();
+        let how = How {
+            last_word: word,
+            ..How::new(&cancel)
+        };
+        self.follow(id, how).await
+    }
+
+    async fn follow(self: &Arc<Self>, id: VmId, how: How<'_>) -> Forward {
+        let entry = self.set.entry(id);
+        let driven = match self.drive(id, how).await {
+            Ok(driven) => driven,
+            Err(error) => return Forward::Bug(error),
+        };
+        match driven {
+            Driven::Settled(Outcome::Done(vm)) => {
+                if vm.phase == Phase::Running {
+                    self.watch(id);
+                } else {
+                    entry.unlink();
+                }
+                Forward::At
+            }
+            Driven::Settled(Outcome::Gone) => {
+                entry.unlink();
+                self.set.forget(id);
+                Forward::Gone
+            }
+            Driven::Settled(Outcome::Unfinished { failures }) => {
+                self.retry_later(id);
+                Forward::Unfinished(failures)
+            }
+            Driven::Settled(Outcome::RolledBack { cause, .. } | Outcome::Fenced { cause, .. }) => {
+                entry.unlink();
+                self.retry_no_more(id);
+                Forward::Unfinished(vec![cause])
+            }
+            Driven::Cancelled(Why::Superseded) => Forward::Superseded,
+            Driven::Cancelled(_) => {
+                // Forward only: whoever stopped waiting, the goal stays.
+                self.retry_later(id);
+                Forward::Unfinished(Vec::new())
+            }
+        }
+    }
+
+    /// Puts a VM on the background loop's list, with back-off.
+    pub fn retry_later(&self, id: VmId) {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let wait = unfinished
+            .get(&id)
+            .map_or(FIRST_RETRY, |r| (r.wait * 2).min(LAST_RETRY));
+        let at = Instant::now() + wait;
+        unfinished.insert(id, Retry { at, wait });
+        self.work.notify_one();
+    }
+
+    /// Takes a VM from the list: a time that has passed and stays there would make the loop spin.
+    fn retry_no_more(&self, id: VmId) {
+        self.unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    /// Tries again what is due; returns when the next is.
+    pub async fn retry_due(self: &Arc<Self>) -> Option<Instant> {
+        let now = Instant::now();
+        let due: Vec<VmId> = {
+            let list = self
+                .unfinished
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            list.iter()
+                .filter(|(_, r)| r.at <= now)
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        // Side by side: one that is stuck until its time limits keeps no other waiting (R-HOST-9).
+        let mut tries = tokio::task::JoinSet::new();
+        for id in due {
+            let service = Arc::clone(self);
+            tries.spawn(async move { service.retry(id).await });
+        }
+        while tries.join_next().await.is_some() {}
+        let list = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        list.values().map(|r| r.at).min()
+    }
+
+    /// Tries one VM again; takes it from the list if nothing is left to try.
+    async fn retry(self: &Arc<Self>, id: VmId) {
+        match self.background(id, None).await {
+            Forward::Unfinished(failures) => {
+                for failure in &failures {
+                    tracing::warn!(vm = %id, error = %ApiError::of(Code::OperationFailed, failure), "still not at its goal");
+                }
+            }
+            Forward::Bug(error) => {
+                tracing::error!(vm = %id, %error, "still not at its goal");
+                self.retry_later(id);
+            }
+            _ => self.retry_no_more(id),
+        }
+    }
+}
+
+fn conflict(vm: &Vm, what: &str) -> ApiError {
+    ApiError::new(Code::Conflict, format!("VM '{}' {what}", vm.name))
+}

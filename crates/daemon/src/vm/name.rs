@@ -1,0 +1,34 @@
+//! Names for VMs that were given none.
+
+use banger_model::VmName;
+
+const FIRST: [&str; 16] = [
+    "amber", "brisk", "calm", "deft", "eager", "fond", "glad", "keen", "lively", "mellow",
+    "nimble", "proud", "quick", "rapid", "steady", "witty",
+];
+const SECOND: [&str; 16] = [
+    "badger", "crane", "dingo", "egret", "falcon", "gecko", "heron", "ibis", "jay", "koala",
+    "lynx", "marten", "otter", "puffin", "raven", "stoat",
+];
+
+/// A name made of random bytes: two words and two hex digits, 65536 in all.
+pub fn made_up(random: [u8; 2]) -> Option<VmName> {
+    let [words, number] = random;
+    let (a, b) = (
+        FIRST[usize::from(words >> 4)],
+        SECOND[usize::from(words & 15)],
+    );
+    format!("{a}-{b}-{number:02x}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_one() {
+        for words in 0..=255 {
+            assert!(made_up([words, 7]).is_some());
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What a new VM will be: request, then configuration, then this host, then built-in defaults (R-CLI-7). Pure.
+
+use crate::config::VmDefaults;
+use banger_model::{ByteSize, spec::Origin};
+use banger_wire::api::{ApiError, Code, SpecValue, VmShape};
+
+/// Overlay and work disk where nobody says otherwise.
+const DISK: ByteSize = ByteSize::gib(8);
+/// The most virtual CPUs QEMU's microvm is asked for.
+const MOST_VCPUS: u32 = 64;
+/// Less does not boot Debian's kernel with its initramfs.
+const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
+/// Less holds no ext4 with a journal.
+const LEAST_DISK: ByteSize = ByteSize::mib(16);
+
+/// What this host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostSize {
+    /// CPUs, at least 1.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: ByteSize,
+}
+
+/// The numbers of a new VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sized {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Guest memory.
+    pub memory: ByteSize,
+    /// Overlay disk.
+    pub overlay_size: ByteSize,
+    /// Work disk.
+    pub disk_size: ByteSize,
+    /// Reaches beyond the host.
+    pub nat: bool,
+    /// Each value with its origin, in the order to print.
+    pub told: Vec<SpecValue>,
+}
+
+impl HostSize {
+    /// This machine.
+    pub fn of_this_machine() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        HostSize {
+            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+            memory: total_memory(&meminfo).unwrap_or(ByteSize::gib(2)),
+        }
+    }
+
+    /// A quarter of the CPUs, 1 to 4.
+    fn vcpus(self) -> u32 {
+        (self.cpus / 4).clamp(1, 4)
+    }
+
+    /// An eighth of the memory in whole MiB, 512 MiB to 8 GiB.
+    fn guest_memory(self) -> ByteSize {
+        let eighth = ByteSize::mib(self.memory.as_mib() / 8);
+        eighth.clamp(ByteSize::mib(512), ByteSize::gib(8))
+    }
+}
+
+/// `MemTotal` of `/proc/meminfo` (proc(5)); its unit is KiB whatever it says.
+fn total_memory(meminfo: &str) -> Option<ByteSize> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(ByteSize(kib * 1024))
+}
+
+/// Decides the numbers of a VM.
+///
+/// # Errors
+/// A value nothing could be made of.
+pub fn decide(wanted: &VmShape, defaults: &VmDefaults, host: HostSize) -> Result<Sized, ApiError> {
+    let mut told = Vec::new();
+    let vcpus = pick(wanted.vcpus, defaults.vcpus, (host.vcpus(), Origin::Host));
+    let memory = pick(
+        wanted.memory,
+        defaults.memory,
+        (host.guest_memory(), Origin::Host),
+    );
+    let builtin = (DISK, Origin::Builtin);
+    let overlay = pick(wanted.overlay_size, defaults.system_overlay_size, builtin);
+    let disk = pick(wanted.disk_size, defaults.disk_size, builtin);
+    let nat = pick(wanted.nat, defaults.nat, (false, Origin::Builtin));
+    let mut tell = |key: &str, value: String, origin| {
+        told.push(SpecValue {
+            key: key.to_owned(),
+            value,
+            origin,
+        });
+    };
+    tell("vcpus", vcpus.0.to_string(), vcpus.1);
+    tell("memory", memory.0.to_string(), memory.1);
+    tell("overlay", overlay.0.to_string(), overlay.1);
+    tell("disk", disk.0.to_string(), disk.1);
+    tell("nat", if nat.0 { "yes" } else { "no" }.to_owned(), nat.1);
+    let sized = Sized {
+        vcpus: vcpus.0,
+        memory: memory.0,
+        overlay_size: overlay.0,
+        disk_size: disk.0,
+        nat: nat.0,
+        told,
+    };
+    check(&sized)?;
+    Ok(sized)
+}
+
+fn pick<T>(flag: Option<T>, config: Option<T>, or: (T, Origin)) -> (T, Origin) {
+    match (flag, config) {
+        (Some(value), _) => (value, Origin::Flag),
+        (None, Some(value)) => (value, Origin::Config),
+        (None, None) => or,
+    }
+}
+
+fn check(sized: &Sized) -> Result<(), ApiError> {
+    let refuse = |text: String| Err(ApiError::new(Code::BadRequest, text));
+    if !(1..=MOST_VCPUS).contains(&sized.vcpus) {
+        return refuse(format!(
+            "a VM has 1 to {MOST_VCPUS} virtual CPUs, not {}",
+            sized.vcpus
+        ));
+    }
+    if sized.memory < LEAST_MEMORY {
+        return refuse(format!(
+            "a VM needs at least {LEAST_MEMORY} of memory, not {}",
+            sized.memory
+        ));
+    }
+    for (what, size) in [
+        ("overlay disk", sized.overlay_size),
+        ("work disk", sized.disk_size),
+    ] {
+        if size < LEAST_DISK {
+            return refuse(format!("the {what} has at least {LEAST_DISK}, not {size}"));
+        }
+        if !size.bytes().is_multiple_of(1 << 20) {
+            return refuse(format!("the {what} has a whole number of MiB, not {size}"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to promise more memory than the host has, unless forced.
+///
+/// # Errors
+/// It would be more.
+pub fn check_memory(
+    wanted: ByteSize,
+    promised: ByteSize,
+    host: HostSize,
+    force: bool,
+) -> Result<(), ApiError> {
+    let sum = ByteSize(promised.bytes().saturating_add(wanted.bytes()));
+    if force || sum <= host.memory {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Code::Precondition,
+        format!(
+            "{wanted} of memory on top of the {promised} of running VMs is more than this host's {}",
+            host.memory
+        ),
+    )
+    .hint("ask for less with --memory, stop a VM, or insist with --force"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: HostSize = HostSize {
+        cpus: 16,
+        memory: ByteSize::gib(32),
+    };
+
+    fn values(sized: &Sized) -> Vec<(&str, &str, Origin)> {
+        sized
+            .told
+            .iter()
+            .map(|v| (v.key.as_str(), v.value.as_str(), v.origin))
+            .collect()
+    }
+
+    #[test]
+    fn flag_then_config_then_host_then_builtin() {
+        let wanted = VmShape {
+            vcpus: Some(3),
+            ..VmShape::default()
+        };
+        let defaults = VmDefaults {
+            disk_size: Some(ByteSize::gib(1)),
+            vcpus: Some(7),
+            ..VmDefaults::default()
+        };
+        let sized = decide(&wanted, &defaults, HOST).unwrap();
+        assert_eq!(
+            values(&sized),
+            [
+                ("vcpus", "3", Origin::Flag),
+                ("memory", "4 GiB", Origin::Host),
+                ("overlay", "8 GiB", Origin::Builtin),
+                ("disk", "1 GiB", Origin::Config),
+                ("nat", "no", Origin::Builtin),
+            ]
+        );
+    }
+
+    #[test]
+    fn host_derived_values_stay_in_bounds() {
+        let small = HostSize {
+            cpus: 1,
+            memory: ByteSize::gib(1),
+        };
+        assert_eq!(
+            (small.vcpus(), small.guest_memory()),
+            (1, ByteSize::mib(512))
+        );
+        let large = HostSize {
+            cpus: 128,
+            memory: ByteSize::gib(512),
+        };
+        assert_eq!((large.vcpus(), large.guest_memory()), (4, ByteSize::gib(8)));
+        let text = "MemTotal:       16303416 kB\nMemFree: 1 kB\n";
+        assert_eq!(total_memory(text), Some(ByteSize(16_303_416 * 1024)));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let refused = |wanted: VmShape| {
+            decide(&wanted, &VmDefaults::default(), HOST)
+                .unwrap_err()
+                .code
+        };
+        for wanted in [
+            VmShape {
+                vcpus: Some(0),
+                ..VmShape::default()
+            },
+            VmShape {
+                vcpus: Some(65),
+                ..VmShape::default()
+            },
+            VmShape {
+                memory: Some(ByteSize::mib(64)),
+                ..VmShape::default()
+            },
+            VmShape {
+                disk_size: Some(ByteSize(20_000_001)),
+                ..VmShape::default()
+            },
+            VmShape {
+                overlay_size: Some(ByteSize::mib(1)),
+                ..VmShape::default()
+            },
+        ] {
+            assert_eq!(refused(wanted), Code::BadRequest);
+        }
+    }
+
+    #[test]
+    fn memory_is_not_promised_twice() {
+        let all = HOST.memory;
+        assert!(check_memory(all, ByteSize(0), HOST, false).is_ok());
+        assert!(check_memory(all, ByteSize::mib(1), HOST, false).is_err());
+        assert!(check_memory(all, ByteSize::mib(1), HOST, true).is_ok());
+    }
+}

@@ -1,0 +1,175 @@
+//! `Files` on the simulated machine.
+
+use super::{content::Content, fs::Refusal, host::SimHost, world::World};
+use crate::{DiskRecipe, Effect, ErrorKind, FileSeen, Files, effects::Result};
+use std::path::Path;
+
+impl World {
+    /// A path lost its name: a disk that a live process uses must not.
+    fn losing(&mut self, path: &Path) {
+        if let Some(ino) = self.fs.lookup(path)
+            && self.fs.disk(ino).is_some()
+            && (self.processes.values().any(|p| p.files.contains(&ino))
+                || self.kernel.loops.values().any(|l| l.backing == ino))
+        {
+            self.sin(format!("{} was removed while in use", path.display()));
+        }
+    }
+}
+
+impl Files for SimHost {
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        self.effect(Effect::Read, "read", path.display(), |world| {
+            Ok(world.fs.read(path)?.map(|content| match content {
+                Content::Bytes(bytes) => bytes.to_vec(),
+                Content::Disk(_) => Vec::new(),
+            }))
+        })
+    }
+
+    fn stat(&self, path: &Path) -> Result<Option<FileSeen>> {
+        self.effect(Effect::Read, "look at", path.display(), |world| {
+            world.fs.resolve(path)?;
+            Ok(world.fs.stat(path))
+        })
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        self.effect(Effect::List, "list", dir.display(), |world| {
+            match world.fs.resolve(dir)? {
+                None => Ok(Vec::new()),
+                Some(_) => (world.fs.list(dir)).ok_or(Refusal(ErrorKind::Other, "not a directory")),
+            }
+        })
+    }
+
+    fn mkdir(&self, dir: &Path) -> Result<()> {
+        self.effect(Effect::Mkdir, "make directory", dir.display(), |world| {
+            world.space()?;
+            world.fs.mkdir(dir)
+        })
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let whole = Content::bytes(bytes);
+        let prefixes = |world: &World, _| {
+            [Content::empty(), whole.half()]
+                .into_iter()
+                .filter_map(|content| {
+                    let mut world = world.clone();
+                    world.fs.write(path, content).ok().map(|_| world)
+                })
+                .collect()
+        };
+        self.effect_with_prefixes(
+            Effect::WriteFile,
+            "write",
+            path.display(),
+            prefixes,
+            |world| {
+                world.space()?;
+                world.fs.write(path, whole.clone()).map(drop)
+            },
+        )
+    }
+
+    fn sync_file(&self, path: &Path) -> Result<()> {
+        self.effect(Effect::SyncFile, "sync", path.display(), |world| {
+            world.fs.sync_file(path)
+        })
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.effect(Effect::SyncDir, "sync directory", dir.display(), |world| {
+            world.fs.sync_dir(dir)?;
+            let held = world.held_inodes();
+            world.fs.drop_unreachable(&held);
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.effect(Effect::Rename, "rename", from.display(), |world| {
+            if from != to {
+                world.losing(to);
+            }
+            world.fs.rename(from, to)
+        })
+    }
+
+    fn unlink(&self, path: &Path) -> Result<()> {
+        self.effect(Effect::Unlink, "unlink", path.display(), |world| {
+            world.losing(path);
+            world.fs.unlink(path)
+        })
+    }
+
+    fn rmdir(&self, dir: &Path) -> Result<()> {
+        self.effect(Effect::Rmdir, "remove directory", dir.display(), |world| {
+            world.fs.rmdir(dir)
+        })
+    }
+
+    fn make_disk(&self, path: &Path, recipe: &DiskRecipe) -> Result<()> {
+        let prefixes = |world: &World, _| {
+            let mut half = world.clone();
+            match make_half(&mut half, path, recipe) {
+                Ok(()) => vec![half],
+                Err(_) => Vec::new(),
+            }
+        };
+        self.effect_with_prefixes(
+            Effect::MakeDisk,
+            "make disk",
+            path.display(),
+            prefixes,
+            |world| {
+                if let Err(refusal) = world.space() {
+                    // What fits is there.
+                    make_half(world, path, recipe)?;
+                    return Err(refusal);
+                }
+                world.losing(path);
+                make(world, path, recipe)
+            },
+        )
+    }
+
+    fn disk_space(&self, path: &Path) -> Result<(u64, u64)> {
+        self.effect(
+            Effect::DiskSpace,
+            "ask the free space of",
+            path.display(),
+            |world| match world.fs.resolve(path)? {
+                Some(_) => Ok((if world.full { 0 } else { 1 << 40 }, 1 << 41)),
+                None => Err(Refusal(ErrorKind::NotFound, "no such file")),
+            },
+        )
+    }
+}
+
+fn make(world: &mut World, path: &Path, recipe: &DiskRecipe) -> super::fs::Answer<()> {
+    let (template, len) = match recipe {
+        DiskRecipe::Sparse { size } => (None, size.bytes()),
+        DiskRecipe::CopyOf { template } => match world.fs.read(template)? {
+            Some(_) if template == path => {
+                return Err(Refusal(ErrorKind::Other, "a disk is no template of itself"));
+            }
+            Some(content) => (Some(template.as_path()), content.len()),
+            None => return Err(Refusal(ErrorKind::NotFound, "no such template")),
+        },
+    };
+    let serial = world.take_serial();
+    world
+        .fs
+        .write(path, Content::disk(serial, template, len))
+        .map(drop)
+}
+
+fn make_half(world: &mut World, path: &Path, recipe: &DiskRecipe) -> super::fs::Answer<()> {
+    make(world, path, recipe)?;
+    match world.fs.content(path).map(Content::half) {
+        Some(content) => world.fs.write(path, content).map(drop),
+        None => Ok(()),
+    }
+}

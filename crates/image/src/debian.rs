@@ -1,0 +1,275 @@
+//! The default image: a small Debian root built by `mmdebstrap` from the host's package sources,
+//! packed into one read-only ext4 file. A VM's boot depends on nothing in it: the agent comes from
+//! the initramfs.
+
+use crate::error::Doing;
+use crate::ext4::{self, Content, Mkfs};
+use crate::manifest::{self, Manifest, ROOTFS_FILE};
+use crate::{Error, ImageStore, Progress, Result, digest, sources};
+use banger_host::{Clock, Files, Tools};
+use std::{collections::BTreeMap, ffi::OsString, path::Path, time::Duration};
+
+/// What comes with the essential packages and apt.
+const PACKAGES: &str = "ca-certificates,git,iproute2,procps";
+/// A mirror that is slower than this is down.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(900);
+/// Room for the tree, apt's archives and the file made of it.
+const ROOM_MIB: u64 = 1024;
+
+/// Kept out of the tree: documentation and translations are half of its files. Licences stay.
+const DPKG_OPTIONS: [&str; 6] = [
+    "force-unsafe-io",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+];
+const APT_OPTIONS: [&str; 2] = [
+    "Acquire::Languages \"none\"",
+    "APT::Install-Recommends \"false\"",
+];
+/// mmdebstrap copies the host's name and resolver in; an image knows neither.
+const FORGET_HOST: &str = "echo localhost > \"$1/etc/hostname\"; : > \"$1/etc/resolv.conf\"; \
+     chmod 644 \"$1/etc/hostname\" \"$1/etc/resolv.conf\"; rm -f \"$1\"/var/cache/ldconfig/aux-cache \"$1\"/var/log/apt/* \"$1\"/var/log/*.log";
+
+/// What to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebianBuild {
+    /// Name of the image.
+    pub name: String,
+    /// Release code name; `None`: the host's, or bookworm where the host is not Debian.
+    pub suite: Option<String>,
+    /// Build even if an image of this name is there; the name then moves to the new one.
+    pub rebuild: bool,
+}
+
+impl Default for DebianBuild {
+    /// The default image.
+    fn default() -> Self {
+        DebianBuild {
+            name: DebianBuild::DEFAULT_NAME.to_owned(),
+            suite: None,
+            rebuild: false,
+        }
+    }
+}
+
+impl DebianBuild {
+    /// Name of the image that is used when none is named.
+    pub const DEFAULT_NAME: &str = "debian";
+}
+
+impl<H: Files + Tools + Clock> ImageStore<H> {
+    /// The default image, `None` until [`ImageStore::build_debian`] has made it.
+    ///
+    /// # Errors
+    /// The images cannot be listed.
+    pub fn default_image(&self) -> Result<Option<Manifest>> {
+        self.named(DebianBuild::DEFAULT_NAME)
+    }
+
+    /// Builds a Debian image. Of two builders of one name exactly one works; the other waits and is
+    /// given the result. Cancelled or failed, nothing is left behind.
+    ///
+    /// # Errors
+    /// `NeedsRoot`, `ToolMissing`, `NoSpace`, `Cancelled`, a failing program, `BadName`.
+    pub fn build_debian(&self, build: &DebianBuild, progress: &dyn Progress) -> Result<Manifest> {
+        manifest::check_name(&build.name)?;
+        if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
+            return Ok(there);
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NeedsRoot);
+        }
+        let lock = self.lock(progress)?;
+        if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
+            return Ok(there);
+        }
+        self.sweep_locked(&lock)?;
+        let built = self.build_staged(build, progress);
+        match (built, self.sweep_locked(&lock)) {
+            (Ok(manifest), _) => Ok(manifest), // what is left then, the next build removes
+            (Err(error), Ok(())) => Err(error),
+            (Err(original), Err(source)) => Err(Error::NotCleared {
+                original: Box::new(original),
+                staging: self.staging(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    fn build_staged(&self, build: &DebianBuild, progress: &dyn Progress) -> Result<Manifest> {
+        let staging = self.staging();
+        let (root, image) = (staging.join("root"), staging.join("image"));
+        self.check_room(&staging)?;
+        self.host
+            .mkdir(&staging)
+            .doing("make the staging directory")?;
+        self.host
+            .mkdir(&image)
+            .doing("make the staging directory")?;
+
+        let sources = sources::of_host(Path::new("/"), build.suite.as_deref());
+        progress.stage(&format!(
+            "building the image {} from Debian {}",
+            build.name, sources.suite
+        ));
+        self.bootstrap(&staging, &root, &sources, progress)?;
+        let cancelled = || progress.cancelled();
+        let between = || {
+            if progress.cancelled() {
+                Err(Error::Cancelled)
+            } else {
+                Ok(())
+            }
+        };
+        between()?;
+
+        let content = Content::of(&root)?;
+        progress.stage(&format!(
+            "packing {} files into {} MiB of ext4",
+            content.inodes,
+            content.size() >> 20
+        ));
+        let rootfs = image.join(ROOTFS_FILE);
+        let mkfs = Mkfs {
+            label: "banger-base",
+            uuid: None,
+            // No journal: the base is only ever mounted `ro,noload`.
+            features: "",
+            inodes: Some(content.inodes_wanted()),
+            grow_to: None,
+            content: Some(&root),
+        };
+        ext4::make(&*self.host, &rootfs, content.size(), &mkfs, &cancelled)?;
+        progress.stage("checking the image");
+        ext4::check(&*self.host, &rootfs, &cancelled)?;
+        let (digest, size) = digest::sha256_file(&rootfs, &cancelled)?;
+        between()?;
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            id: digest[..Manifest::ID_DIGITS].to_owned(),
+            name: build.name.clone(),
+            distro: format!("debian-{}", sources.suite),
+            arch: std::env::consts::ARCH.to_owned(),
+            digest: format!("sha256:{digest}"),
+            size,
+            created: self.host.now(),
+            kernel: None,
+        };
+        self.publish(&image, &manifest)
+    }
+
+    fn check_room(&self, staging: &Path) -> Result<()> {
+        let path = staging.parent().unwrap_or(Path::new("/"));
+        let (free, _) = self.host.disk_space(path).doing("look for free space")?;
+        if free >> 20 < ROOM_MIB {
+            return Err(Error::NoSpace {
+                path: path.to_owned(),
+                free_mib: free >> 20,
+                needed_mib: ROOM_MIB,
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs mmdebstrap; its target directory is the one it makes itself, with a root's mode.
+    fn bootstrap(
+        &self,
+        staging: &Path,
+        root: &Path,
+        sources: &sources::Sources,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let list = staging.join("sources.list");
+        let text = sources.lines.join("\n") + "\n";
+        self.host
+            .write(&list, text.as_bytes())
+            .doing("write the package sources")?;
+        let mut args: Vec<OsString> = ["--mode=root", "--format=directory", "--variant=minbase"]
+            .map(OsString::from)
+            .to_vec();
+        args.push(format!("--include={PACKAGES}").into());
+        args.extend(APT_OPTIONS.map(|o| format!("--aptopt={o}").into()));
+        args.extend(DPKG_OPTIONS.map(|o| format!("--dpkgopt={o}").into()));
+        args.push(format!("--customize-hook={FORGET_HOST}").into());
+        args.extend([OsString::from(&sources.suite), root.into(), list.into()]);
+        let mut line = |line: &str| match stage_of(line) {
+            Some(stage) => progress.stage(stage),
+            None => progress.detail(line),
+        };
+        let env = self.proxies();
+        let doing = "building a Debian root with mmdebstrap";
+        ext4::run(
+            &*self.host,
+            "mmdebstrap",
+            "mmdebstrap",
+            doing,
+            args,
+            env,
+            BOOTSTRAP_TIMEOUT,
+            &mut line,
+            &|| progress.cancelled(),
+        )
+        .map(drop)
+    }
+
+    /// The proxies apt is told to use on this host (mmdebstrap does not look at them): ours by
+    /// environment, else apt's own configuration.
+    fn proxies(&self) -> BTreeMap<OsString, OsString> {
+        let mut env = BTreeMap::new();
+        for name in ["http_proxy", "https_proxy", "no_proxy"] {
+            if let Some(value) = std::env::var_os(name) {
+                env.insert(name.into(), value);
+            }
+        }
+        for (name, key) in [
+            ("http_proxy", "Acquire::http::Proxy"),
+            ("https_proxy", "Acquire::https::Proxy"),
+        ] {
+            if env.contains_key(&OsString::from(name)) {
+                continue;
+            }
+            let args = ["dump", "--format", "%v%n", key]
+                .map(OsString::from)
+                .to_vec();
+            let asked = ext4::run(
+                &*self.host,
+                "apt-config",
+                "apt",
+                "asking apt for a proxy",
+                args,
+                BTreeMap::new(),
+                Duration::from_secs(10),
+                &mut |_| {},
+                &|| false,
+            );
+            // No apt, no proxy: the bootstrap itself says what is missing.
+            let value = asked
+                .map(|out| String::from_utf8_lossy(&out).trim().to_owned())
+                .unwrap_or_default();
+            if value.contains("://") {
+                env.insert(name.into(), value.into());
+            }
+        }
+        env
+    }
+}
+
+/// mmdebstrap's own headlines, as stages for a person; its other lines are detail.
+fn stage_of(line: &str) -> Option<&'static str> {
+    let said = line.strip_prefix("I: ")?;
+    let stages = [
+        ("running apt-get update", "reading the package lists"),
+        ("downloading packages", "downloading packages"),
+        ("extracting archives", "extracting packages"),
+        ("installing essential", "installing the essential packages"),
+        ("installing remaining", "installing the other packages"),
+        ("cleaning", "cleaning up"),
+    ];
+    stages
+        .into_iter()
+        .find(|(head, _)| said.starts_with(head))
+        .map(|(_, stage)| stage)
+}

@@ -1,0 +1,61 @@
+//! Digest of a file.
+
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::{fs::File, io::Read, path::Path};
+
+/// Lower-case hex sha256 of a file, and its length in bytes; `cancelled` is polled for each MiB.
+pub(crate) fn sha256_file(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<(String, u64)> {
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut length = 0;
+    loop {
+        if cancelled() {
+            return Err(Error::Cancelled);
+        }
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok((hex(&hash.finalize()), length)),
+            n => {
+                hash.update(&buffer[..n]);
+                length += n as u64;
+            }
+        }
+    }
+}
+
+/// Lower-case hex sha256 of bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_of_a_known_text() {
+        // FIPS 180-2, appendix B.1.
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(b"abc"), known);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "abc").unwrap();
+        assert_eq!(
+            sha256_file(&path, &|| false).unwrap(),
+            (known.to_owned(), 3)
+        );
+        assert!(matches!(
+            sha256_file(&path, &|| true),
+            Err(Error::Cancelled)
+        ));
+    }
+}

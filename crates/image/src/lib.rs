@@ -1,0 +1,44 @@
+//! Images (root file systems to boot) and the templates empty disks are copied from.
+//!
+//! An image is a directory `images/<id>/` with a read-only ext4 file and a manifest; the directories
+//! are the truth, there is no other catalogue. The id is the head of the file's digest, so an image
+//! never changes under a VM that pins it. Publishing is stage, fsync, rename (R-IMG-5).
+
+mod debian;
+mod digest;
+mod error;
+mod ext4;
+mod lock;
+mod manifest;
+mod sources;
+mod store;
+pub mod template;
+
+pub use debian::DebianBuild;
+pub use error::{Error, Result};
+pub use manifest::{Manifest, ROOTFS_FILE};
+pub use store::ImageStore;
+
+/// What building reports and asks while it runs.
+///
+/// Methods take `&self`: a line is reported while cancelling is asked about.
+pub trait Progress {
+    /// A new stage begins: one short sentence for a person, without a full stop.
+    fn stage(&self, text: &str);
+    /// A line of detail from a program that was run.
+    fn detail(&self, line: &str);
+    /// Polled between and within steps: true ends the work, and nothing is left behind.
+    fn cancelled(&self) -> bool;
+}
+
+/// Progress nobody looks at, never cancelled.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn stage(&self, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,89 @@
+//! `manifest.json`: what an image is.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// File name of the root file system inside an image's directory.
+pub const ROOTFS_FILE: &str = "rootfs.ext4";
+/// File name of the manifest inside an image's directory.
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+
+/// Description of one image. Immutable: a new build is a new image, and the name moves to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format of this file; 1.
+    pub format: u32,
+    /// First 12 hex digits of the digest.
+    pub id: String,
+    /// Name it can be asked for by.
+    pub name: String,
+    /// Distribution and release, `debian-bookworm`.
+    pub distro: String,
+    /// Architecture as `uname -m` calls it.
+    pub arch: String,
+    /// `sha256:` and 64 hex digits: of the root file system's file.
+    pub digest: String,
+    /// Size of that file in bytes.
+    pub size: u64,
+    /// Unix time in seconds.
+    pub created: u64,
+    /// Kernel that suits it, as a reference to a kernel directory; `None`: any.
+    pub kernel: Option<String>,
+}
+
+impl Manifest {
+    /// Format this program writes and reads.
+    pub const FORMAT: u32 = 1;
+    /// Digits of an image id.
+    pub const ID_DIGITS: usize = 12;
+}
+
+/// Refuses names that could be an id or a path.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let good = (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+        && name.as_bytes()[0].is_ascii_alphanumeric()
+        && !is_id(name);
+    if good {
+        Ok(())
+    } else {
+        Err(Error::BadName(name.to_owned()))
+    }
+}
+
+/// Whether a text has the form of an image id.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == Manifest::ID_DIGITS && is_hex(text)
+}
+
+/// Whether a text is lower-case hex.
+pub(crate) fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_not_ids_and_not_paths() {
+        for good in ["debian", "debian-12", "a", "img_1.2", "0123456789a"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "A",
+            "0123456789ab",
+            "a b",
+            &"x".repeat(64),
+        ] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

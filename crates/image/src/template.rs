@@ -1,0 +1,135 @@
+//! Empty file systems, made once per size and copied for each VM: a copy of the few allocated
+//! extents costs a fraction of a `mke2fs` run, and nothing is spawned.
+
+use crate::error::Doing;
+use crate::ext4::{self, BLOCK, Mkfs};
+use crate::{Result, digest, lock};
+use banger_host::{Clock, Files, Tools};
+use banger_model::ByteSize;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Version of what [`empty_ext4`] makes, part of the file's name: bumping it is the migration.
+const VERSION: u32 = 1;
+/// How far a disk can grow by its resize inode. Larger costs a block per 8 GiB in each copy.
+const GROW_TO: u64 = 1 << 40;
+/// Longest time one template may take another process.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Which empty disk. Two disks of one VM have different volumes, so that a guest can tell them
+/// apart by label and UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Volume {
+    /// Upper layer of the root file system.
+    Overlay,
+    /// The work disk at `/root`.
+    Work,
+}
+
+impl Volume {
+    /// The ext4 volume label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Volume::Overlay => "banger-overlay",
+            Volume::Work => "banger-work",
+        }
+    }
+}
+
+/// Path of the template for a size in `dir`, there or not.
+pub fn path(dir: &Path, volume: Volume, size: ByteSize) -> PathBuf {
+    dir.join(format!(
+        "ext4-v{VERSION}-{}-{}.img",
+        volume.label(),
+        size.bytes()
+    ))
+}
+
+/// The template: an ext4 file system of exactly `size`, with a journal, that can grow online to
+/// 1 TiB and more. Made if it is not there; a second caller waits for the first.
+///
+/// # Errors
+/// A size that is no multiple of 4096 or below 16 MiB, mke2fs missing or failing, disk full.
+pub fn empty_ext4<H: Files + Tools + Clock + ?Sized>(
+    host: &H,
+    dir: &Path,
+    volume: Volume,
+    size: ByteSize,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<PathBuf> {
+    let path = path(dir, volume, size);
+    if host
+        .stat(&path)
+        .doing("look for a disk template")?
+        .is_some()
+    {
+        return Ok(path);
+    }
+    let _lock = lock::acquire(
+        host,
+        &dir.join(".lock"),
+        LOCK_TIMEOUT,
+        cancelled,
+        &mut || {},
+    )?;
+    if host
+        .stat(&path)
+        .doing("look for a disk template")?
+        .is_some()
+    {
+        return Ok(path);
+    }
+    // The same for every maker: a template is a function of its name.
+    let uuid = uuid_of(&format!(
+        "banger template {VERSION} {} {}",
+        volume.label(),
+        size.bytes()
+    ));
+    let mkfs = Mkfs {
+        label: volume.label(),
+        uuid: Some(&uuid),
+        features: "has_journal,resize_inode",
+        inodes: None,
+        // Near the limit mke2fs's own choice (1024 times) is as good, and above it the only one.
+        grow_to: (size.bytes() < GROW_TO / 4).then_some(GROW_TO / BLOCK),
+        content: None,
+    };
+    let part = banger_host::state_file::temporary(&path);
+    ext4::make(host, &part, size.bytes(), &mkfs, cancelled)?;
+    host.sync_file(&part)
+        .doing("make a disk template durable")?;
+    host.rename(&part, &path).doing("publish a disk template")?;
+    host.sync_dir(dir).doing("make a disk template durable")?;
+    Ok(path)
+}
+
+/// A version 8 (free-form, RFC 9562 section 5.8) UUID made of a text's digest.
+fn uuid_of(text: &str) -> String {
+    let hex = digest::sha256(text.as_bytes());
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..15],
+        &hex[15..18],
+        &hex[18..30]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_have_the_form_and_tell_volumes_apart() {
+        let uuid = uuid_of("a");
+        assert_eq!(
+            uuid.split('-').map(str::len).collect::<Vec<_>>(),
+            [8, 4, 4, 4, 12]
+        );
+        assert_eq!(uuid.as_bytes()[14], b'8');
+        assert_ne!(uuid, uuid_of("b"));
+    }
+}

@@ -1,0 +1,233 @@
+//! Templates of empty disks, on this machine: whole, small, the same for every maker, and cheap to
+//! copy.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+use banger_host::linux::{LinuxConfig, LinuxHost};
+use banger_host::{DiskRecipe, Files, ToolCall, Tools};
+use banger_image::Error;
+use banger_image::template::{Volume, empty_ext4};
+use banger_model::ByteSize;
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+
+fn host() -> LinuxHost {
+    LinuxHost::new(LinuxConfig::default())
+}
+
+fn run(host: &LinuxHost, program: &str, args: &[&str]) -> String {
+    let call = ToolCall {
+        program: program.into(),
+        args: args.iter().map(Into::into).collect(),
+        env: Default::default(),
+        cwd: "/".into(),
+        stdin: Vec::new(),
+        timeout: Duration::from_secs(60),
+    };
+    let output = host.run_tool(&call, &mut |_| {}, &|| false).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn make(host: &LinuxHost, dir: &Path, volume: Volume, size: ByteSize) -> std::path::PathBuf {
+    empty_ext4(host, dir, volume, size, &|| false).unwrap()
+}
+
+#[test]
+fn a_template_is_whole_small_and_needs_no_lazy_work_in_the_guest() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    for size in [ByteSize::mib(16), ByteSize::gib(8), ByteSize::gib(300)] {
+        let path = make(&host, dir.path(), Volume::Overlay, size);
+        let text = path.to_str().unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!(meta.len(), size.bytes());
+        assert!(
+            meta.blocks() * 512 < 8 << 20,
+            "{size}: {} KiB allocated",
+            meta.blocks() / 2
+        );
+        run(&host, "e2fsck", &["-fn", text]);
+        let dump = run(&host, "dumpe2fs", &[text]);
+        for feature in [
+            "has_journal",
+            "resize_inode",
+            "extent",
+            "metadata_csum",
+            "64bit",
+        ] {
+            assert!(dump.contains(feature), "{feature}");
+        }
+        assert!(dump.contains("banger-overlay"));
+        let groups = dump
+            .lines()
+            .filter(|l| l.starts_with("Group ") && l.contains(": (Blocks "))
+            .count();
+        assert_eq!(
+            dump.matches("ITABLE_ZEROED").count(),
+            groups,
+            "an inode table is left to the guest"
+        );
+    }
+    let left: Vec<_> = host
+        .list(dir.path())
+        .unwrap()
+        .into_iter()
+        .filter(|n| n.ends_with(".part"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_copy_is_whole_sparse_and_can_grow() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    let template = make(&host, dir.path(), Volume::Work, ByteSize::gib(8));
+    let copy = dir.path().join("copy.ext4");
+    host.make_disk(
+        &copy,
+        &DiskRecipe::CopyOf {
+            template: template.clone(),
+        },
+    )
+    .unwrap();
+    let (of_template, of_copy) = (
+        fs::metadata(&template).unwrap(),
+        fs::metadata(&copy).unwrap(),
+    );
+    assert_eq!(of_copy.len(), of_template.len());
+    assert!(
+        of_copy.blocks() <= of_template.blocks(),
+        "holes were filled"
+    );
+    let text = copy.to_str().unwrap();
+    run(&host, "e2fsck", &["-fn", text]);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&copy)
+        .unwrap()
+        .set_len(64 << 30)
+        .unwrap();
+    run(&host, "e2fsck", &["-fp", text]);
+    run(&host, "resize2fs", &[text]);
+    run(&host, "e2fsck", &["-fn", text]);
+    assert!(run(&host, "dumpe2fs", &["-h", text]).contains("Block count:              16777216"));
+}
+
+#[test]
+fn a_template_is_made_once_and_volumes_differ() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    let size = ByteSize::gib(8);
+    let paths: Vec<_> = std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| make(&host, dir.path(), Volume::Work, size)))
+            .collect();
+        makers.into_iter().map(|m| m.join().unwrap()).collect()
+    });
+    assert!(paths.windows(2).all(|w| w[0] == w[1]));
+    let inode = fs::metadata(&paths[0]).unwrap().ino();
+    assert_eq!(make(&host, dir.path(), Volume::Work, size), paths[0]);
+    assert_eq!(fs::metadata(&paths[0]).unwrap().ino(), inode, "made again");
+
+    let other = make(&host, dir.path(), Volume::Overlay, size);
+    let uuid = |path: &Path| {
+        let dump = run(&host, "dumpe2fs", &["-h", path.to_str().unwrap()]);
+        dump.lines()
+            .find(|l| l.starts_with("Filesystem UUID"))
+            .unwrap()
+            .to_owned()
+    };
+    assert_ne!(uuid(&paths[0]), uuid(&other));
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert_eq!(
+        uuid(&make(&host, elsewhere.path(), Volume::Work, size)),
+        uuid(&paths[0])
+    );
+}
+
+#[test]
+fn sizes_no_file_system_can_have_are_refused_before_anything_is_made() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    for size in [0, 4096, (64 << 20) + 1] {
+        let made = empty_ext4(&host, dir.path(), Volume::Work, ByteSize(size), &|| false);
+        assert!(
+            matches!(made, Err(Error::BadSize(n)) if n == size),
+            "{made:?}"
+        );
+    }
+    let left: Vec<_> = host
+        .list(dir.path())
+        .unwrap()
+        .into_iter()
+        .filter(|n| n != ".lock")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// CPU of this process and its ended children, in milliseconds.
+fn cpu() -> f64 {
+    // The second line of times in proc_pid_stat(5): utime, stime, cutime, cstime, in ticks of 10 ms.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    (11..15)
+        .map(|i| fields[i].parse::<f64>().unwrap() * 10.0)
+        .sum()
+}
+
+/// Figures for the record: `cargo test --release -p banger-image --test template -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "prints figures, decides nothing"]
+fn cost_of_a_disk_by_mke2fs_and_by_copy() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    let runs = 200;
+    let template = make(&host, dir.path(), Volume::Work, ByteSize::gib(8));
+    let disk = dir.path().join("disk.ext4");
+    let measure = |what: &str, each: &mut dyn FnMut()| {
+        let (before, start) = (cpu(), std::time::Instant::now());
+        for _ in 0..runs {
+            each();
+            let _ = fs::remove_file(&disk);
+        }
+        let n = f64::from(runs);
+        println!(
+            "{what}: {:.2} ms CPU, {:.2} ms wall",
+            (cpu() - before) / n,
+            start.elapsed().as_secs_f64() * 1e3 / n
+        );
+    };
+    measure("copy, synced", &mut || {
+        host.make_disk(
+            &disk,
+            &DiskRecipe::CopyOf {
+                template: template.clone(),
+            },
+        )
+        .unwrap();
+        host.sync_file(&disk).unwrap();
+    });
+    measure("copy, not synced", &mut || {
+        host.make_disk(
+            &disk,
+            &DiskRecipe::CopyOf {
+                template: template.clone(),
+            },
+        )
+        .unwrap();
+    });
+    let mut n = 0;
+    let fresh = tempfile::tempdir().unwrap();
+    measure(
+        "mke2fs through the template's own recipe, synced",
+        &mut || {
+            n += 1;
+            // Another size each time, so that it is made each time.
+            let made = make(
+                &host,
+                fresh.path(),
+                Volume::Work,
+                ByteSize((8 << 30) + n * 4096),
+            );
+            fs::remove_file(made).unwrap();
+        },
+    );
+}

@@ -1,0 +1,27 @@
+//! The nouns of banger: ids, validated names, sizes with units, what a VM should be ([`VmSpec`],
+//! [`Goal`]), what is durable about it ([`Vm`], [`VmRuntime`]) and what the kernel gave us for it
+//! ([`VmHandles`]).
+//!
+//! Everything here is data and parsing: no I/O, no async, no clock.
+
+pub mod drivers;
+pub mod handles;
+pub mod id;
+pub mod label;
+pub mod lease;
+pub mod name;
+pub mod role;
+pub mod size;
+pub mod spec;
+pub mod vm;
+
+pub use drivers::{Drivers, NetworkDriver, RootDriver, VmmDriver};
+pub use handles::{ProcessHandle, RecoveryMirror, VmHandles};
+pub use id::{BootId, Generation, Instance, OpId, VmId};
+pub use label::{Label, Owner};
+pub use lease::{Lease, MacAddress};
+pub use name::{DmName, NameError, TapName, VmName};
+pub use role::{Role, RoleSet};
+pub use size::{ByteSize, SizeError};
+pub use spec::{Origin, VmSpec};
+pub use vm::{Goal, Phase, Reason, ReasonKind, Vm, VmRuntime};

@@ -1,0 +1,46 @@
+//! What the user asked a VM to be.
+
+use crate::{ByteSize, Drivers};
+use serde::{Deserialize, Serialize};
+
+/// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A flag of this request.
+    Flag,
+    /// The configuration file.
+    Config,
+    /// Derived from this host's CPUs and memory.
+    Host,
+    /// The product's own default.
+    Builtin,
+}
+
+/// The shape of a VM. Every value is decided when the VM is created; nothing is looked up later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// Image as the user named it.
+    pub image: String,
+    /// Id of the image: the digest it is pinned to (R-IMG-5).
+    pub image_id: String,
+    /// Name of the kernel directory.
+    pub kernel: String,
+    /// Virtual CPUs, at least 1.
+    pub vcpus: u32,
+    /// Guest memory.
+    pub memory: ByteSize,
+    /// Size of the overlay (or CoW) disk.
+    pub overlay_size: ByteSize,
+    /// Size of the work disk at `/root`.
+    pub disk_size: ByteSize,
+    /// Whether the guest reaches beyond the host.
+    pub nat: bool,
+    /// Deleted by the daemon when its command ends, client there or not (`--rm`, R-CLI-1).
+    pub remove_on_exit: bool,
+    /// Drivers, kept for life.
+    pub drivers: Drivers,
+    /// Channel token (hex of 16 bytes): what the agent's handshake scans for (design: agent
+    /// channel). Secret enough that user data cannot hold it by accident.
+    pub channel_token: String,
+}

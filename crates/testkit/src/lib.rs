@@ -1,0 +1,36 @@
+//! What tests of the real programs share: a private home per test ([`Home`]), runs of the command
+//! line with a deadline ([`Run`]), waits that say what they waited for ([`wait_until`]), and the check
+//! that the machine is as it was ([`Machine`]).
+
+mod home;
+mod machine;
+mod run;
+mod skip;
+
+pub use home::{Home, binaries, seed};
+pub use machine::Machine;
+pub use run::{Run, Running};
+pub use skip::{in_test_host, skip};
+
+use std::time::{Duration, Instant};
+
+/// Waits until `probe` yields a value, polling every 20 ms.
+///
+/// # Panics
+/// After `timeout`, saying what was waited for and the last thing seen.
+pub fn wait_until<T>(
+    what: &str,
+    timeout: Duration,
+    mut probe: impl FnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(seen) if Instant::now() >= deadline => {
+                panic!("waited {timeout:?} for {what}; last seen: {seen}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

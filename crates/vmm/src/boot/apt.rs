@@ -1,0 +1,380 @@
+//! Fetching one Debian package as any user.
+//!
+//! `apt-get download` verifies what it fetches against the signed package lists and needs no rights of its own; the
+//! machine's own lists serve where they are readable and fresh, else lists are fetched into private directories from
+//! the machine's own sources.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_host::{Files, ToolCall, Tools};
+use thiserror::Error;
+
+use crate::tree;
+
+/// A fetched package.
+#[derive(Debug)]
+pub struct FetchedPackage {
+    /// The real package's name, behind a meta package.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The file's bytes.
+    pub deb: Vec<u8>,
+}
+
+/// Why a package could not be fetched.
+#[derive(Debug, Error)]
+pub enum AptError {
+    /// The lists, the machine's and freshly fetched ones, do not lead to the package.
+    #[error("apt knows no package behind {package:?} in this machine's package sources")]
+    Unknown {
+        /// What was asked for.
+        package: String,
+        /// What apt said last.
+        #[source]
+        source: Option<banger_host::Error>,
+    },
+    /// apt-get could not be run, or failed with fresh lists too.
+    #[error("apt-get could not fetch {package}")]
+    Fetch {
+        /// The real package.
+        package: String,
+        /// What it said.
+        #[source]
+        source: banger_host::Error,
+    },
+    /// A directory could not be made, read or removed.
+    #[error("the private apt directory cannot be used")]
+    Files {
+        /// Why.
+        #[source]
+        source: banger_host::Error,
+    },
+    /// The file that apt-get left cannot be read.
+    #[error("the package that apt-get fetched cannot be read ({path})")]
+    Read {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Long enough for a slow line; a line that says nothing is given up by apt itself (20 s, twice).
+const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Takes the machine's hooks out (apt.conf(5), `#clear`): they are made for the machine's own directories, and some
+/// clear its package cache. Other settings of the machine (proxies, pins) stay.
+const CONF: &str = "apt.conf";
+const CONF_TEXT: &str = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
+    #clear APT::Update::Post-Invoke-Success;\n";
+
+/// Whose package lists are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    Machine,
+    Private,
+}
+
+/// Fetches the newest version of the package behind `meta` (itself, or the first `linux-image-*` that it depends on).
+///
+/// `work` is a directory of ours that does not exist or holds an earlier attempt's rests; it is gone afterwards.
+///
+/// # Errors
+/// apt missing, sources unreachable, no such package; the chain holds the end of apt's own words.
+pub fn fetch_kernel_package<H: Files + Tools>(
+    host: &H,
+    meta: &str,
+    work: &Path,
+    progress: &mut dyn FnMut(&str),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<FetchedPackage, AptError> {
+    let files_err = |source| AptError::Files { source };
+    tree::remove(host, work).map_err(files_err)?;
+    host.mkdir(work).map_err(files_err)?;
+    prepare(host, work).map_err(files_err)?;
+    let mut apt = Apt {
+        host,
+        work,
+        progress,
+        cancelled,
+    };
+    let fetched = apt.fetch(meta);
+    // What went wrong first is what is told; rests are removed by the next attempt too.
+    let cleaned = tree::remove(host, work).map_err(files_err);
+    let fetched = fetched?;
+    cleaned?;
+    Ok(fetched)
+}
+
+/// Makes what apt wants to find, in an empty directory.
+fn prepare<F: Files>(files: &F, work: &Path) -> Result<(), banger_host::Error> {
+    let dirs = [
+        "state",
+        "state/lists",
+        "state/lists/partial",
+        "cache",
+        "cache/archives",
+        "cache/archives/partial",
+        "deb",
+    ];
+    for dir in dirs {
+        files.mkdir(&work.join(dir))?;
+    }
+    files.write(&work.join(CONF), CONF_TEXT.as_bytes())
+}
+
+struct Apt<'a, H> {
+    host: &'a H,
+    work: &'a Path,
+    progress: &'a mut dyn FnMut(&str),
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+impl<H: Files + Tools> Apt<'_, H> {
+    fn fetch(&mut self, meta: &str) -> Result<FetchedPackage, AptError> {
+        match self.with_machines_lists(meta) {
+            Some(fetched) => fetched,
+            // No lists, unreadable ones, or ones that name a version which the mirror has dropped.
+            None => self.with_fresh_lists(meta),
+        }
+    }
+
+    fn with_machines_lists(&mut self, meta: &str) -> Option<Result<FetchedPackage, AptError>> {
+        let (name, version) = self.resolve(meta, Lists::Machine).ok().flatten()?;
+        self.download(&name, &version, Lists::Machine).ok()?;
+        Some(self.read(name, version))
+    }
+
+    fn with_fresh_lists(&mut self, meta: &str) -> Result<FetchedPackage, AptError> {
+        (self.progress)("fetching package lists");
+        // Its status says nothing: one of the machine's sources may be broken and another one have what we want.
+        let updated = self.run("apt-get", &["update"], Lists::Private, FETCH_TIMEOUT);
+        let unknown = |source| AptError::Unknown {
+            package: meta.to_owned(),
+            source,
+        };
+        let found = self
+            .resolve(meta, Lists::Private)
+            .map_err(|source| unknown(Some(source)))?;
+        let (name, version) = found.ok_or_else(|| unknown(updated.err()))?;
+        self.download(&name, &version, Lists::Private)
+            .map_err(|source| AptError::Fetch {
+                package: name.clone(),
+                source,
+            })?;
+        self.read(name, version)
+    }
+
+    fn resolve(
+        &mut self,
+        meta: &str,
+        lists: Lists,
+    ) -> Result<Option<(String, String)>, banger_host::Error> {
+        let shown = self.run(
+            "apt-cache",
+            &["show", "--no-all-versions", meta],
+            lists,
+            QUERY_TIMEOUT,
+        )?;
+        let Some(real) = real_package(meta, &shown) else {
+            return Ok(None);
+        };
+        let shown = if real == meta {
+            shown
+        } else {
+            self.run(
+                "apt-cache",
+                &["show", "--no-all-versions", &real],
+                lists,
+                QUERY_TIMEOUT,
+            )?
+        };
+        Ok(field(&shown, "Version").map(|version| (real, version.to_owned())))
+    }
+
+    fn download(
+        &mut self,
+        name: &str,
+        version: &str,
+        lists: Lists,
+    ) -> Result<(), banger_host::Error> {
+        (self.progress)(&format!("fetching {name} {version}"));
+        self.run(
+            "apt-get",
+            &["download", &format!("{name}={version}")],
+            lists,
+            FETCH_TIMEOUT,
+        )
+        .map(drop)
+    }
+
+    fn read(&self, name: String, version: String) -> Result<FetchedPackage, AptError> {
+        let dir = self.work.join("deb");
+        let files = self
+            .host
+            .list(&dir)
+            .map_err(|source| AptError::Files { source })?;
+        let file = files
+            .iter()
+            .find(|f| f.ends_with(".deb"))
+            .map_or("none.deb", String::as_str);
+        let path = dir.join(file);
+        let deb = std::fs::read(&path).map_err(|source| AptError::Read { path, source })?;
+        Ok(FetchedPackage { name, version, deb })
+    }
+
+    fn run(
+        &mut self,
+        program: &str,
+        args: &[&str],
+        lists: Lists,
+        timeout: Duration,
+    ) -> Result<String, banger_host::Error> {
+        let call = ToolCall {
+            program: program.into(),
+            args: options(self.work, lists)
+                .into_iter()
+                .chain(args.iter().map(OsString::from))
+                .collect(),
+            env: proxies(),
+            cwd: self.work.join("deb"),
+            stdin: Vec::new(),
+            timeout,
+        };
+        let output = self.host.run_tool(&call, &mut |_| {}, self.cancelled)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// A machine behind a proxy says so in its environment, and tools inherit nothing by themselves.
+fn proxies() -> std::collections::BTreeMap<OsString, OsString> {
+    let names = ["http_proxy", "https_proxy", "no_proxy"];
+    names
+        .iter()
+        .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
+        .collect()
+}
+
+fn options(work: &Path, lists: Lists) -> Vec<OsString> {
+    let mut out = vec![OsString::from("-c"), work.join(CONF).into_os_string()];
+    let mut set = |key: &str, value: &Path| {
+        let mut option = OsString::from(format!("{key}="));
+        option.push(value);
+        out.extend([OsString::from("-o"), option]);
+    };
+    // Never the machine's cache directory: a user cannot write it, and root has no business leaving files there.
+    set("Dir::Cache", &work.join("cache"));
+    if lists == Lists::Private {
+        set("Dir::State", &work.join("state"));
+        set("Dir::State::status", Path::new("/var/lib/dpkg/status"));
+    }
+    // apt as root drops to the user _apt, who cannot enter a private directory.
+    set("APT::Sandbox::User", Path::new("root"));
+    set("Acquire::Retries", Path::new("2"));
+    set("Acquire::http::Timeout", Path::new("20"));
+    set("Acquire::https::Timeout", Path::new("20"));
+    // Translations and desktop metadata triple what an update fetches.
+    set("Acquire::Languages", Path::new("none"));
+    set(
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
+        Path::new("false"),
+    );
+    out
+}
+
+/// The package that a control record stands for: a meta package's first `linux-image-` dependency, or itself.
+fn real_package(meta: &str, record: &str) -> Option<String> {
+    field(record, "Package")?;
+    let depends = field(record, "Depends").unwrap_or_default();
+    let names = depends
+        .split([',', '|'])
+        .filter_map(|d| d.split_whitespace().next());
+    let image = names
+        .map(|n| n.split(':').next().unwrap_or(n))
+        .find(|n| n.starts_with("linux-image-"));
+    Some(image.unwrap_or(meta).to_owned())
+}
+
+/// A field of the first record of a control file.
+fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
+    record
+        .lines()
+        .take_while(|l| !l.is_empty())
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_host::linux::{LinuxConfig, LinuxHost};
+
+    const META: &str = "Package: linux-image-cloud-amd64\nVersion: 6.1.192-2\n\
+        Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\nDescription: x\n\nPackage: other\n";
+
+    #[test]
+    fn the_package_behind_a_meta_package_is_found() {
+        let real = real_package("linux-image-cloud-amd64", META);
+        assert_eq!(real.as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
+        let own = "Package: linux-image-6.1.0-56-cloud-amd64\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools\n";
+        assert_eq!(
+            real_package("linux-image-6.1.0-56-cloud-amd64", own).as_deref(),
+            Some("linux-image-6.1.0-56-cloud-amd64")
+        );
+        assert_eq!(real_package("x", ""), None);
+        assert_eq!(field(META, "Version"), Some("6.1.192-2"));
+    }
+
+    #[test]
+    fn private_lists_leave_the_machines_state_alone() {
+        let words = |lists| {
+            let options = options(Path::new("/w"), lists);
+            options
+                .iter()
+                .map(|o| o.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert!(
+            words(Lists::Private)
+                .contains("-o Dir::State=/w/state -o Dir::State::status=/var/lib/dpkg/status")
+        );
+        assert!(!words(Lists::Machine).contains("Dir::State"));
+        assert!(words(Lists::Machine).contains("-o Dir::Cache=/w/cache"));
+    }
+
+    fn in_apt<R>(work: impl FnOnce(&mut Apt<'_, LinuxHost>) -> R) -> R {
+        let host = LinuxHost::new(LinuxConfig::default());
+        let dir = tempfile::tempdir().unwrap();
+        prepare(&host, dir.path()).unwrap();
+        let (progress, cancelled) = (&mut |_: &str| {}, &|| false);
+        work(&mut Apt {
+            host: &host,
+            work: dir.path(),
+            progress,
+            cancelled,
+        })
+    }
+
+    /// A machine whose own lists are missing or stale: they are fetched, from its own sources, to our place.
+    #[test]
+    fn fresh_lists_lead_to_a_package() {
+        let fetched = in_apt(|apt| apt.with_fresh_lists("hostname")).unwrap();
+        assert_eq!(fetched.name, "hostname");
+        assert!(fetched.deb.starts_with(b"!<arch>\n"));
+    }
+
+    #[test]
+    fn an_unknown_package_is_named_after_one_look_at_fresh_lists() {
+        let error = in_apt(|apt| apt.fetch("linux-image-of-nobody")).unwrap_err();
+        assert!(
+            matches!(&error, AptError::Unknown { package, .. } if package == "linux-image-of-nobody"),
+            "{error:?}"
+        );
+    }
+}

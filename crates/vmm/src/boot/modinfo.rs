@@ -1,0 +1,116 @@
+//! What a kernel module says about itself: the `.modinfo` section.
+//!
+//! Debian's kernel packages carry no `modules.dep` (their installer runs `depmod`); the names of the modules that a
+//! module needs are written into each one by the kernel's build (`depends=`, scripts/mod/modpost.c), so that the
+//! dependency order needs no program.
+
+use thiserror::Error;
+
+use super::elf::{self, ElfError};
+use super::unpack::{Packing, UnpackError, unpack};
+
+/// The largest module taken (the biggest of Debian's cloud kernel has 4 MB).
+const LARGEST_MODULE: usize = 64 << 20;
+
+/// Why a file is no readable module.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// Compressed and damaged.
+    #[error("the compressed module cannot be unpacked")]
+    Unpack {
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// Not an ELF object.
+    #[error("the module is no ELF object")]
+    Elf {
+        /// Why.
+        #[source]
+        source: ElfError,
+    },
+    /// Without the section that every module has.
+    #[error("the module has no .modinfo section")]
+    NoModinfo,
+}
+
+/// The plain ELF bytes of a `.ko`, `.ko.xz`, `.ko.zst` or `.ko.gz` file.
+pub fn plain_module(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
+    match Packing::of(bytes) {
+        Some(packing) => {
+            unpack(packing, bytes, LARGEST_MODULE).map_err(|source| ModuleError::Unpack { source })
+        }
+        None => Ok(bytes.to_vec()),
+    }
+}
+
+/// The modules that a plain module needs to be loaded first, as it names them.
+pub fn depends(module: &[u8]) -> Result<Vec<String>, ModuleError> {
+    let info = elf::section(module, ".modinfo")
+        .map_err(|source| ModuleError::Elf { source })?
+        .ok_or(ModuleError::NoModinfo)?;
+    let fields = info
+        .split(|b| *b == 0)
+        .filter_map(|f| std::str::from_utf8(f).ok());
+    Ok(fields
+        .filter_map(|f| f.strip_prefix("depends="))
+        .flat_map(|list| list.split(','))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A relocatable ELF file with one `.modinfo` section.
+    pub(crate) fn tiny_module(modinfo: &[u8]) -> Vec<u8> {
+        let names = b"\0.shstrtab\0.modinfo\0";
+        let mut elf = vec![0u8; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        let names_at = elf.len();
+        elf.extend(names);
+        let info_at = elf.len();
+        elf.extend(modinfo);
+        let table = elf.len();
+        let mut section = |name: u32, at: usize, len: usize| {
+            let mut s = [0u8; 64];
+            s[..4].copy_from_slice(&name.to_le_bytes());
+            s[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+            s[32..40].copy_from_slice(&(len as u64).to_le_bytes());
+            elf.extend(s);
+        };
+        section(0, 0, 0);
+        section(1, names_at, names.len());
+        section(11, info_at, modinfo.len());
+        elf[40..48].copy_from_slice(&(table as u64).to_le_bytes());
+        elf[58..60].copy_from_slice(&64u16.to_le_bytes());
+        elf[60..62].copy_from_slice(&3u16.to_le_bytes());
+        elf[62..64].copy_from_slice(&1u16.to_le_bytes());
+        elf
+    }
+
+    #[test]
+    fn depends_is_read_and_empty_means_none() {
+        let m = tiny_module(b"license=GPL\0depends=failover,net_failover\0name=virtio_net\0");
+        assert_eq!(depends(&m).unwrap(), ["failover", "net_failover"]);
+        assert!(
+            depends(&tiny_module(b"depends=\0name=x\0"))
+                .unwrap()
+                .is_empty()
+        );
+        assert!(matches!(
+            depends(b"#!/bin/sh"),
+            Err(ModuleError::Elf { .. })
+        ));
+    }
+
+    #[test]
+    fn compressed_modules_come_out_plain() {
+        let m = tiny_module(b"depends=\0");
+        let zst = zstd::bulk::compress(&m, 3).unwrap();
+        assert_eq!(plain_module(&zst).unwrap(), m);
+        assert_eq!(plain_module(&m).unwrap(), m);
+    }
+}

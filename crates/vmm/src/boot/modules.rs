@@ -1,0 +1,288 @@
+//! Kernel modules in the order in which a guest can load them.
+//!
+//! Formats: `modules.dep` (kmod's modules.dep(5): `path: dep dep …`, paths relative to the file), `modules.builtin`
+//! (one path a line).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+/// What a guest must load before it can say its first word: the bus and the channel.
+///
+/// Few on purpose: each module costs 10 to 40 ms under emulation, a disk driver the most of all because it reads its
+/// disks (docs/design/boot.md).
+pub const FIRST: &[&str] = &["virtio_mmio", "virtio_console"];
+
+/// What a guest loads while the host answers its first word: disks, root file system, network, entropy.
+pub const SECOND: &[&str] = &["virtio_blk", "overlay", "virtio_net", "virtio_rng"];
+
+/// Modules by name, with their files and the names they need, and what is built into the kernel.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct ModuleIndex {
+    modules: BTreeMap<String, Entry>,
+    builtin: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    path: String,
+    needs: Vec<String>,
+}
+
+/// Why a list of modules cannot be ordered.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ModulesError {
+    /// A line that is not of the format.
+    #[error("modules.dep line {line}: no colon in {text:?}")]
+    BadLine {
+        /// 1-based.
+        line: usize,
+        /// The line.
+        text: String,
+    },
+    /// Neither a module nor built in.
+    #[error("the kernel has no module {name:?}{}, neither loadable nor built in", needed_by(.by))]
+    Missing {
+        /// The module's name.
+        name: String,
+        /// Which module needs it; `None` if it was asked for.
+        by: Option<String>,
+    },
+    /// Modules that need each other.
+    #[error("modules need each other in a circle through {name:?}")]
+    Circle {
+        /// One of them.
+        name: String,
+    },
+}
+
+fn needed_by(by: &Option<String>) -> String {
+    by.as_ref()
+        .map(|by| format!(" (needed by {by:?})"))
+        .unwrap_or_default()
+}
+
+/// A module's name from its file's: `kernel/drivers/net/virtio-net.ko.xz` is `virtio_net`.
+///
+/// Files say `-` or `_` as their authors liked; the kernel's own name has `_` always.
+pub fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let stem = file.split(".ko").next().unwrap_or(file);
+    stem.replace('-', "_")
+}
+
+impl ModuleIndex {
+    /// Reads `modules.dep` and `modules.builtin`.
+    pub fn parse(dep: &str, builtin: &str) -> Result<ModuleIndex, ModulesError> {
+        let mut index = ModuleIndex::with_builtin(builtin);
+        for (i, line) in dep
+            .lines()
+            .enumerate()
+            .filter(|(_, l)| !l.trim().is_empty())
+        {
+            let (path, needs) = line.split_once(':').ok_or_else(|| ModulesError::BadLine {
+                line: i + 1,
+                text: line.to_owned(),
+            })?;
+            index.insert(path.trim(), needs.split_whitespace().map(name_of).collect());
+        }
+        Ok(index)
+    }
+
+    /// An index of nothing loadable, for [`ModuleIndex::insert`] to fill.
+    pub fn with_builtin(builtin: &str) -> ModuleIndex {
+        let builtin = builtin
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .map(name_of)
+            .collect();
+        ModuleIndex {
+            modules: BTreeMap::new(),
+            builtin,
+        }
+    }
+
+    /// Adds one module: its path and the names of the modules it needs.
+    pub fn insert(&mut self, path: &str, needs: Vec<String>) {
+        let needs = needs.iter().map(|n| name_of(n)).collect();
+        self.modules.insert(
+            name_of(path),
+            Entry {
+                path: path.to_owned(),
+                needs,
+            },
+        );
+    }
+
+    /// The path of a loadable module.
+    pub fn path(&self, name: &str) -> Option<&str> {
+        self.modules.get(&name_of(name)).map(|e| e.path.as_str())
+    }
+
+    /// The same index as `modules.dep` text.
+    pub fn to_modules_dep(&self) -> String {
+        let mut out = String::new();
+        for entry in self.modules.values() {
+            out.push_str(&entry.path);
+            out.push(':');
+            for need in entry.needs.iter().filter_map(|n| self.path(n)) {
+                out.push(' ');
+                out.push_str(need);
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    /// Paths in loading order for `names` with everything they need; what is built in takes no part.
+    pub fn closure(&self, names: &[&str]) -> Result<Vec<String>, ModulesError> {
+        self.closure_without(names, &[])
+    }
+
+    /// Like [`ModuleIndex::closure`], leaving out the paths that are loaded `already`.
+    pub fn closure_without(
+        &self,
+        names: &[&str],
+        already: &[String],
+    ) -> Result<Vec<String>, ModulesError> {
+        let mut walk = Walk {
+            index: self,
+            open: BTreeSet::new(),
+            done: already.iter().map(|p| name_of(p)).collect(),
+            order: Vec::new(),
+        };
+        for name in names {
+            walk.visit(&name_of(name), None)?;
+        }
+        Ok(walk.order)
+    }
+}
+
+struct Walk<'a> {
+    index: &'a ModuleIndex,
+    open: BTreeSet<String>,
+    done: BTreeSet<String>,
+    order: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, name: &str, by: Option<&str>) -> Result<(), ModulesError> {
+        if self.done.contains(name) {
+            return Ok(());
+        }
+        let Some(entry) = self.index.modules.get(name) else {
+            if self.index.builtin.contains(name) {
+                return Ok(());
+            }
+            return Err(ModulesError::Missing {
+                name: name.to_owned(),
+                by: by.map(str::to_owned),
+            });
+        };
+        if !self.open.insert(name.to_owned()) {
+            return Err(ModulesError::Circle {
+                name: name.to_owned(),
+            });
+        }
+        for need in &entry.needs {
+            self.visit(need, Some(name))?;
+        }
+        self.open.remove(name);
+        self.done.insert(name.to_owned());
+        self.order.push(entry.path.clone());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DEP: &str = "kernel/drivers/net/virtio_net.ko: kernel/net/core/net_failover.ko kernel/drivers/virtio/virtio.ko\n\
+        kernel/net/core/net_failover.ko: kernel/net/core/failover.ko\n\
+        kernel/net/core/failover.ko:\n\
+        kernel/drivers/virtio/virtio.ko.xz:\n\
+        kernel/drivers/char/hw_random/virtio-rng.ko: kernel/drivers/virtio/virtio.ko.xz\n";
+
+    #[test]
+    fn what_a_module_needs_comes_first_and_once() {
+        let index = ModuleIndex::parse(DEP, "kernel/fs/ext4/ext4.ko\n").unwrap();
+        let order = index
+            .closure(&["virtio_net", "virtio-rng", "ext4"])
+            .unwrap();
+        assert_eq!(
+            order,
+            [
+                "kernel/net/core/failover.ko",
+                "kernel/net/core/net_failover.ko",
+                "kernel/drivers/virtio/virtio.ko.xz",
+                "kernel/drivers/net/virtio_net.ko",
+                "kernel/drivers/char/hw_random/virtio-rng.ko",
+            ]
+        );
+        assert_eq!(
+            index.closure_without(&["virtio_rng"], &order[..3]).unwrap(),
+            &order[4..]
+        );
+    }
+
+    #[test]
+    fn dashes_in_file_names_are_underscores_in_names() {
+        let index = ModuleIndex::parse(DEP, "").unwrap();
+        assert_eq!(index.path("virtio_rng"), index.path("virtio-rng"));
+        assert!(index.path("virtio_rng").is_some());
+    }
+
+    #[test]
+    fn errors_name_the_module_and_who_wants_it() {
+        let index = ModuleIndex::parse("a.ko: b.ko\nb.ko: a.ko\nc.ko: gone.ko\n", "").unwrap();
+        assert_eq!(
+            index.closure(&["a"]),
+            Err(ModulesError::Circle { name: "a".into() })
+        );
+        let missing = index.closure(&["c"]).unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "the kernel has no module \"gone\" (needed by \"c\"), neither loadable nor built in"
+        );
+        assert!(matches!(
+            ModuleIndex::parse("nonsense", ""),
+            Err(ModulesError::BadLine { line: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn modules_dep_survives_a_round_trip() {
+        let index = ModuleIndex::parse(&DEP.replace("virtio.ko ", "virtio.ko.xz "), "").unwrap();
+        assert_eq!(
+            ModuleIndex::parse(&index.to_modules_dep(), "").unwrap(),
+            index
+        );
+    }
+
+    proptest! {
+        /// Random acyclic graphs (edges only to smaller numbers): every module after all it needs, none twice.
+        #[test]
+        fn order_is_a_topological_order(edges in proptest::collection::vec((0usize..30, 0usize..30), 0..120), ask in 0usize..30) {
+            let mut needs = vec![BTreeSet::new(); 30];
+            for (a, b) in edges {
+                if a != b { needs[a.max(b)].insert(a.min(b)); }
+            }
+            let mut index = ModuleIndex::default();
+            for (i, n) in needs.iter().enumerate() {
+                index.insert(&format!("m{i}.ko"), n.iter().map(|j| format!("m{j}")).collect());
+            }
+            let order = index.closure(&[&format!("m{ask}")]).unwrap();
+            let at = |i: usize| order.iter().position(|p| *p == format!("m{i}.ko"));
+            prop_assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), order.len());
+            for (i, n) in needs.iter().enumerate() {
+                if let Some(here) = at(i) {
+                    for j in n { prop_assert!(at(*j).is_some_and(|there| there < here)); }
+                }
+            }
+            prop_assert_eq!(at(ask), Some(order.len() - 1));
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The client of the API. One connection per call: on a Unix socket that costs microseconds, and no call waits
+//! for another.
+
+use super::method::{Method, Shape};
+use super::{
+    API_VERSION, API_VERSION_HEADER, ApiError, Decoder, Event, Frame, FrameError, UPGRADE, frame,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, Response, StatusCode, body::Incoming, header};
+use hyper_util::rt::TokioIo;
+use std::{io, path::PathBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
+
+/// Longest answer of a method that answers with one object, in bytes.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No daemon listens there.
+    #[error("cannot connect to the daemon at {socket}")]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection ended before the answer was complete. Whether it was done is unknown.
+    #[error("the connection to the daemon was lost")]
+    Lost(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stream ended without its last event or frame.
+    #[error("the daemon ended before the operation did")]
+    Cut,
+    /// The daemon refused or failed; it says how.
+    #[error("{0}")]
+    Api(ApiError),
+    /// What was answered is not what this API answers.
+    #[error("the daemon's answer to {method} cannot be read")]
+    Json {
+        /// The method.
+        method: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A frame that is none.
+    #[error("the daemon sent a bad frame")]
+    Frame(#[source] FrameError),
+}
+
+impl ClientError {
+    /// True if nobody listens: the daemon is to be started.
+    pub fn no_daemon(&self) -> bool {
+        matches!(self, ClientError::Connect { source, .. }
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+    }
+}
+
+type Lost = Box<dyn std::error::Error + Send + Sync>;
+
+fn lost(error: impl Into<Lost>) -> ClientError {
+    ClientError::Lost(error.into())
+}
+
+/// Speaks to the daemon at a socket.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client for the daemon at this socket; connects with each call.
+    pub fn new(socket: PathBuf) -> Self {
+        Client { socket }
+    }
+
+    /// Calls a method that answers with one object.
+    ///
+    /// # Errors
+    /// No connection, a lost connection, or what the daemon says.
+    pub async fn call<M: Method>(&self, request: &M) -> Result<M::Reply, ClientError> {
+        debug_assert_eq!(M::SHAPE, Shape::Json);
+        let answer = self.send(request, false).await?;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(lost)?
+            .to_bytes();
+        serde_json::from_slice(&body).map_err(|source| ClientError::Json {
+            method: M::NAME,
+            source,
+        })
+    }
+
+    /// Calls a method that streams events.
+    ///
+    /// # Errors
+    /// No connection, a lost connection, or what the daemon says before the first event.
+    pub async fn events<M: Method>(&self, request: &M) -> Result<EventStream, ClientError> {
+        debug_assert_eq!(M::SHAPE, Shape::Events);
+        Ok(EventStream {
+            method: M::NAME,
+            body: self.send(request, false).await?.into_body(),
+            buffer: Vec::new(),
+            ended: false,
+        })
+    }
+
+    /// Calls a method that upgrades to frames.
+    ///
+    /// # Errors
+    /// No connection, a lost connection, or what the daemon says before the upgrade.
+    pub async fn frames<M: Method>(
+        &self,
+        request: &M,
+    ) -> Result<(FrameSender, FrameReceiver), ClientError> {
+        debug_assert_eq!(M::SHAPE, Shape::Frames);
+        let answer = self.send(request, true).await?;
+        let stream = hyper::upgrade::on(answer).await.map_err(lost)?;
+        let parts = stream
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_| lost("the connection is not the one that was opened"))?;
+        let (read, write) = tokio::io::split(parts.io.into_inner());
+        let mut decoder = Decoder::default();
+        decoder.push(&parts.read_buf);
+        let receiver = FrameReceiver {
+            read,
+            decoder,
+            exited: false,
+        };
+        Ok((FrameSender { write }, receiver))
+    }
+
+    async fn send<M: Method>(
+        &self,
+        request: &M,
+        upgrade: bool,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| ClientError::Connect {
+                    socket: self.socket.clone(),
+                    source,
+                })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(lost)?;
+        // Ends with the answer's body, or hands the socket over.
+        tokio::spawn(async move {
+            let _ = connection.with_upgrades().await;
+        });
+        let body = serde_json::to_vec(request).map_err(|source| ClientError::Json {
+            method: M::NAME,
+            source,
+        })?;
+        let mut http = Request::post(format!("/v1/{}", M::NAME))
+            .header(header::HOST, "banger")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(API_VERSION_HEADER, API_VERSION);
+        if upgrade {
+            http = http
+                .header(header::CONNECTION, "upgrade")
+                .header(header::UPGRADE, UPGRADE);
+        } else {
+            http = http.header(header::CONNECTION, "close");
+        }
+        let http = http.body(Full::new(Bytes::from(body))).map_err(lost)?;
+        let answer = sender.send_request(http).await.map_err(lost)?;
+        let wanted = if upgrade {
+            StatusCode::SWITCHING_PROTOCOLS
+        } else {
+            StatusCode::OK
+        };
+        if answer.status() == wanted {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(lost)?
+            .to_bytes();
+        Err(match serde_json::from_slice(&body) {
+            Ok(error) => ClientError::Api(error),
+            Err(_) => lost(format!("the daemon answered {status}")),
+        })
+    }
+}
+
+/// Events as they come.
+#[derive(Debug)]
+pub struct EventStream {
+    method: &'static str,
+    body: Incoming,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+impl EventStream {
+    /// The next event. After [`Event::Done`] there is none; [`Event::Failed`] comes as [`ClientError::Api`].
+    ///
+    /// # Errors
+    /// The operation failed, or the stream ended before it did.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                let event = serde_json::from_slice(&line).map_err(|source| ClientError::Json {
+                    method: self.method,
+                    source,
+                })?;
+                self.ended = matches!(event, Event::Done { .. } | Event::Failed { .. });
+                return match event {
+                    Event::Failed { error } => Err(ClientError::Api(error)),
+                    event => Ok(Some(event)),
+                };
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(lost(error)),
+                None => return Err(ClientError::Cut),
+            }
+        }
+    }
+}
+
+/// The sending half after an upgrade.
+#[derive(Debug)]
+pub struct FrameSender {
+    write: WriteHalf<UnixStream>,
+}
+
+impl FrameSender {
+    /// Sends a frame; waits while the daemon does not read.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&mut self, frame: &frame::Frame) -> Result<(), ClientError> {
+        self.write.write_all(&frame.encode()).await.map_err(lost)
+    }
+}
+
+/// The receiving half after an upgrade.
+#[derive(Debug)]
+pub struct FrameReceiver {
+    read: ReadHalf<UnixStream>,
+    decoder: Decoder,
+    /// The command's exit frame has come.
+    exited: bool,
+}
+
+impl FrameReceiver {
+    /// The next frame, `None` at the end of the stream. Whether the end came in order is for the caller to say: a
+    /// stream without its exit or error frame was cut. [`Frame::Error`] comes as [`ClientError::Api`].
+    ///
+    /// # Errors
+    /// The daemon says so, sent what is no frame, or the connection broke inside one.
+    pub async fn next(&mut self) -> Result<Option<Frame>, ClientError> {
+        loop {
+            match self.decoder.next_frame().map_err(ClientError::Frame)? {
+                Some(Frame::Error(error)) => return Err(ClientError::Api(error)),
+                Some(frame) => {
+                    self.exited |=
+                        matches!(frame, Frame::Command(crate::guest::frame::Frame::Exit(_)));
+                    return Ok(Some(frame));
+                }
+                None => {}
+            }
+            let buffer = self.decoder.buffer();
+            buffer.reserve(16 * 1024);
+            let count = match self.read.read_buf(buffer).await {
+                // After the last frame of a command it is no matter how the daemon closes its end.
+                Err(_) if self.exited => 0,
+                other => other.map_err(lost)?,
+            };
+            if count == 0 {
+                return if self.decoder.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ClientError::Cut)
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The one form in which a failure reaches a client.
+
+use banger_model::OpId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What kind of failure it is, as far as a program would act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request itself is wrong: nothing was tried.
+    BadRequest,
+    /// No such VM, image, kernel or operation.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// Another request got in first.
+    Conflict,
+    /// The state of a thing does not allow it now.
+    Precondition,
+    /// The daemon cannot do this now: read-only, shutting down, disk full.
+    Unavailable,
+    /// It was tried and failed.
+    OperationFailed,
+    /// The caller may not do this.
+    Unauthorized,
+    /// Client and daemon speak different API versions.
+    BadVersion,
+}
+
+impl Code {
+    /// The HTTP status that goes with it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Code::BadRequest => 400,
+            Code::NotFound => 404,
+            Code::AlreadyExists | Code::Conflict => 409,
+            Code::Precondition => 412,
+            Code::Unavailable => 503,
+            Code::OperationFailed => 500,
+            Code::Unauthorized => 403,
+            Code::BadVersion => 426,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Code::BadRequest => "bad request",
+            Code::NotFound => "not found",
+            Code::AlreadyExists => "already exists",
+            Code::Conflict => "conflict",
+            Code::Precondition => "precondition failed",
+            Code::Unavailable => "unavailable",
+            Code::OperationFailed => "operation failed",
+            Code::Unauthorized => "unauthorized",
+            Code::BadVersion => "version mismatch",
+        })
+    }
+}
+
+/// A failure: what, why, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// Kind.
+    pub code: Code,
+    /// What failed, one sentence without a full stop.
+    pub message: String,
+    /// Why, outermost cause first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cause: Vec<String>,
+    /// The next command or file to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Operation whose log lines belong to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op_id: Option<OpId>,
+}
+
+impl ApiError {
+    /// A failure of this kind.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        ApiError {
+            code,
+            message: message.into(),
+            cause: Vec::new(),
+            hint: None,
+            op_id: None,
+        }
+    }
+
+    /// A failure of this kind told by an error and its sources.
+    pub fn of(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut told = ApiError::new(code, error.to_string());
+        told.cause = sources(error);
+        told
+    }
+
+    /// The same failure, caused by an error and its sources.
+    #[must_use]
+    pub fn caused_by(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        self.cause.push(error.to_string());
+        self.cause.extend(sources(error));
+        self
+    }
+
+    /// The same failure with a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+fn sources(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(error.source(), |e| e.source())
+        .map(ToString::to_string)
+        .collect()
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.cause.iter().try_for_each(|c| write!(f, ": {c}"))
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_json() {
+        let error = ApiError::new(Code::AlreadyExists, "a VM named 'dev' already exists")
+            .hint("banger vm exec dev -- sh");
+        assert_eq!(
+            serde_json::to_string(&error).unwrap(),
+            r#"{"code":"already_exists","message":"a VM named 'dev' already exists","hint":"banger vm exec dev -- sh"}"#
+        );
+    }
+}

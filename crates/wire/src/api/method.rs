@@ -1,0 +1,60 @@
+//! Which methods there are, and how each answers.
+
+use super::request::*;
+use super::view::*;
+use super::{Event, Version};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// How a method answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One JSON object.
+    Json,
+    /// A stream of [`Event`]s, one JSON object per line.
+    Events,
+    /// `101`, then frames ([`super::Frame`]).
+    Frames,
+}
+
+/// A method of the API; implemented by its request.
+pub trait Method: Serialize + DeserializeOwned + Send + 'static {
+    /// Name in the path.
+    const NAME: &'static str;
+    /// How it answers.
+    const SHAPE: Shape;
+    /// What it answers with: for [`Shape::Json`] the body, else the unit of the stream.
+    type Reply: Serialize + DeserializeOwned + Send;
+}
+
+macro_rules! methods {
+    ($($name:literal $shape:ident $request:ty => $reply:ty;)*) => {
+        $(impl Method for $request {
+            const NAME: &'static str = $name;
+            const SHAPE: Shape = Shape::$shape;
+            type Reply = $reply;
+        })*
+
+        /// Every method and how it answers; the daemon's dispatch is tested against it.
+        pub const METHODS: &[(&str, Shape)] = &[$(($name, Shape::$shape)),*];
+    };
+}
+
+methods! {
+    "ping" Json Ping => Empty;
+    "version" Json GetVersion => Version;
+    "daemon.status" Json DaemonStatus => DaemonView;
+    "shutdown" Json Shutdown => ShutdownView;
+    "vm.create" Events VmCreate => Event;
+    "vm.run" Frames VmRun => Event;
+    "vm.exec" Frames VmExec => Event;
+    "vm.list" Json VmList => Vec<VmView>;
+    "vm.show" Json VmShow => VmDetail;
+    "vm.start" Events VmStart => Event;
+    "vm.stop" Json VmStop => VmView;
+    "vm.kill" Json VmKill => VmView;
+    "vm.delete" Json VmDelete => Deleted;
+    "vm.logs" Json VmLogs => LogText;
+    "recover" Json Recover => RecoverView;
+    "operation.list" Json OperationList => Vec<OperationView>;
+    "operation.cancel" Json OperationCancel => OperationView;
+}

@@ -1,0 +1,45 @@
+//! The API between `banger` and `bangerd`: HTTP/1.1 over a Unix socket, one `POST /v1/<method>` per method.
+//!
+//! The body of a request is one JSON object; unknown fields are refused. A method answers in one of three ways
+//! ([`Shape`]): one JSON object; a stream of JSON objects, one per line ([`Event`]); or, asked with
+//! `Upgrade: banger-frames`, a `101` after which both sides speak [`Frame`]s. A failure before the answer has
+//! begun is a status of 400 or more with an [`ApiError`] as body; after that it is the last event or an error
+//! frame. Everything but the upgrades can be driven with `curl --unix-socket`.
+//!
+//! ```text
+//! curl --unix-socket /run/banger/bangerd.sock -d '{}' http://banger/v1/vm.list
+//! ```
+
+pub mod client;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod method;
+pub mod paths;
+pub mod reference;
+pub mod request;
+pub mod version;
+pub mod view;
+
+pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
+pub use error::{ApiError, Code};
+pub use event::{COMMAND_STAGE, Event, SpecValue};
+pub use frame::{Decoder, Frame, FrameError};
+pub use method::{METHODS, Method, Shape};
+pub use paths::{Paths, PathsError};
+pub use reference::{ReferenceError, resolve};
+pub use request::*;
+pub use version::Version;
+pub use view::*;
+
+/// Version of this API; a client and a daemon with different ones do not talk (R-PROG-4).
+pub const API_VERSION: u32 = 1;
+
+/// Header of every request and answer that carries [`API_VERSION`].
+pub const API_VERSION_HEADER: &str = "banger-api";
+
+/// The protocol named by `Upgrade`.
+pub const UPGRADE: &str = "banger-frames";
+
+/// Longest body of a request in bytes; an argument list of Linux fits.
+pub const MAX_REQUEST: usize = 4 * 1024 * 1024;

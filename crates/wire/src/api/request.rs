@@ -1,0 +1,248 @@
+//! The bodies of requests. Unknown fields are refused everywhere.
+
+use crate::guest::{ExecRequest, TtySize};
+use banger_model::{ByteSize, OpId, VmName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `ping`: is anyone there?
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ping {}
+
+/// `version`: what was the daemon built from?
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetVersion {}
+
+/// `daemon.status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonStatus {}
+
+/// `shutdown`: ends the daemon after at most 10 s of draining; VMs stay (R-CLI-6).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {}
+
+/// The wanted shape of a new VM; what is absent is decided by configuration, host and built-in defaults in this
+/// order (R-CLI-7). Sizes are bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmShape {
+    /// Name; one is made up if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<VmName>,
+    /// Image by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Kernel by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Virtual CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Guest memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Size of the overlay disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_size: Option<ByteSize>,
+    /// Size of the work disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_size: Option<ByteSize>,
+    /// Whether the guest reaches beyond the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<bool>,
+    /// Overrides the refusal to promise more memory than the host has.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `vm.create`: makes a VM and boots it. Streams events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmCreate {
+    /// Shape.
+    #[serde(default)]
+    pub shape: VmShape,
+    /// Goes on when the client leaves.
+    #[serde(default)]
+    pub detached: bool,
+}
+
+/// A command in a guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment on top of the image's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the user's home if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// User; root if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A terminal of this size; three pipes if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<TtySize>,
+}
+
+impl From<Command> for ExecRequest {
+    fn from(command: Command) -> Self {
+        let Command {
+            argv,
+            env,
+            cwd,
+            user,
+            tty,
+        } = command;
+        ExecRequest {
+            argv,
+            env,
+            cwd,
+            user,
+            tty,
+        }
+    }
+}
+
+/// `vm.run`: makes a VM, runs a command in it and, if `rm`, deletes it when the command ends, whether the client
+/// is still there or not. Upgrades: event frames, then output frames, then the exit frame. Events may follow the
+/// exit frame; the end of the stream says that a VM with `rm` is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmRun {
+    /// Shape.
+    #[serde(default)]
+    pub shape: VmShape,
+    /// The command.
+    pub command: Command,
+    /// Delete the VM when the command ends.
+    #[serde(default)]
+    pub rm: bool,
+}
+
+/// `vm.exec`: runs a command in a running VM. Upgrades: output frames, then the exit frame.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmExec {
+    /// Reference: name, id, or unique id prefix.
+    pub vm: String,
+    /// The command.
+    pub command: Command,
+}
+
+/// `vm.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmList {
+    /// Only VMs that are alive (`banger ps`).
+    #[serde(default)]
+    pub running: bool,
+}
+
+macro_rules! vm_request {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// Reference: name, id, or unique id prefix.
+            pub vm: String,
+        }
+    };
+}
+
+vm_request!(
+    /// `vm.show`.
+    VmShow
+);
+vm_request!(
+    /// `vm.start`: boots a stopped VM.
+    VmStart
+);
+vm_request!(
+    /// `vm.stop`: asks the guest to power off, and ends it if it does not (R-HOST-5).
+    VmStop
+);
+vm_request!(
+    /// `vm.kill`: ends the VMM at once; waits for no other operation.
+    VmKill
+);
+
+/// `vm.delete`: removes a VM and its disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmDelete {
+    /// Reference: name, id, or unique id prefix.
+    pub vm: String,
+    /// Also when it is running.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Which log of a VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// What the guest wrote to its console.
+    #[default]
+    Console,
+    /// What the VMM said.
+    Vmm,
+}
+
+/// `vm.logs`: the end of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmLogs {
+    /// Reference: name, id, or unique id prefix.
+    pub vm: String,
+    /// Which log.
+    #[serde(default)]
+    pub log: LogKind,
+    /// At most so many lines from the end; 200 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<usize>,
+}
+
+/// `recover`: rebuilds the database from the VMs' own descriptions, adopts lost directories.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recover {}
+
+/// `operation.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationList {}
+
+/// `operation.cancel`: asks a running operation to end and be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationCancel {
+    /// The operation.
+    pub id: OpId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_refused_at_every_level() {
+        for bad in [
+            r#"{"shape":{"memroy":5},"command":{"argv":["true"]}}"#,
+            r#"{"command":{"argv":["true"],"ty":1}}"#,
+            r#"{"command":{"argv":["true"]},"remove":true}"#,
+        ] {
+            assert!(serde_json::from_str::<VmRun>(bad).is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<Ping>(r#"{"x":1}"#).is_err());
+        let ok = r#"{"shape":{"name":"dev","vcpus":1},"command":{"argv":["true"]},"rm":true}"#;
+        assert!(serde_json::from_str::<VmRun>(ok).unwrap().rm);
+    }
+}

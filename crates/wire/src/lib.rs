@@ -1,0 +1,4 @@
+//! API types, frames, handshake, and the clients for both.
+
+pub mod api;
+pub mod guest;

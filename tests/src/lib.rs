@@ -1,0 +1,1 @@
+//! Scenarios are in `tests/`; this library is empty on purpose.

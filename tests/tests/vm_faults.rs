@@ -1,0 +1,209 @@
+//! Guests and machines that misbehave: a clear error in bounded time that names the kept log, or the
+//! VM held safe until things are better; the machine as before (R-HOST-7, R-HOST-10).
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "mounts a small file system"
+)]
+
+use banger_testkit::{Home, Machine, binaries, skip, wait_until};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn vmms(home: &Home) -> Vec<u32> {
+    home.instance()
+        .map(|i| Machine::look(Some(&i)).pids().collect())
+        .unwrap_or_default()
+}
+
+/// The path after `see ` or in the text of an error that lies under `failed/`.
+fn kept_logs(error: &str) -> PathBuf {
+    let word = error.split_whitespace().find(|w| w.contains("/failed/"));
+    let word = word.unwrap_or_else(|| panic!("names no kept log: {error}"));
+    PathBuf::from(word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/'))
+}
+
+/// A guest that never says its first word: every boot ends in bounded time, it is tried again, then
+/// refused with its logs kept.
+#[test]
+fn a_silent_guest_is_given_up_with_its_logs_kept() {
+    let home = Home::new();
+    fs::write(home.config(), "boot_timeout = 1\n").expect("config");
+    let began = Instant::now();
+    let run = home.start(&["vm", "create", "--name", "dev"], b"");
+    // A VMM that is stopped says nothing, whatever kernel is in it.
+    let mut stopped = Vec::new();
+    while Path::new(&format!("/proc/{}/exe", run.pid()))
+        .read_link()
+        .is_ok()
+    {
+        for pid in vmms(&home)
+            .into_iter()
+            .filter(|pid| !stopped.contains(pid))
+            .collect::<Vec<_>>()
+        {
+            signal(pid, rustix::process::Signal::STOP);
+            stopped.push(pid);
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "it was not given up"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let run = run.finish().exits(125);
+    assert!(stopped.len() >= 2, "the boot was tried again: {stopped:?}");
+    assert!(kept_logs(&run.err()).exists(), "{}", run.err());
+    assert_eq!(
+        home.banger(&["vm", "list", "--json"]).exits(0).json(),
+        serde_json::json!([])
+    );
+    home.finish();
+}
+
+/// A guest that panics at boot: the VMM ends, the error comes at once and its console is kept.
+#[test]
+fn a_guest_that_panics_is_an_error_with_its_console() {
+    let mut home = Home::new();
+    // A directory of programs whose agent the guest's kernel cannot run.
+    let programs = home.scratch().join("bin");
+    fs::create_dir(&programs).expect("a directory");
+    for name in ["banger", "bangerd"] {
+        fs::copy(binaries().join(name), programs.join(name)).expect("a program");
+    }
+    let agent = programs.join("banger-agent");
+    fs::write(&agent, b"this is no program").expect("an agent");
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("an agent");
+    home.set_programs(&programs);
+    let run = home.banger(&["vm", "run", "--rm", "--", "true"]).exits(125);
+    let logs = kept_logs(&run.err());
+    let dir = if logs.is_dir() {
+        logs
+    } else {
+        logs.parent().expect("a directory").to_owned()
+    };
+    let console = fs::read_to_string(dir.join("console.log")).unwrap_or_default();
+    assert!(console.contains("Kernel panic"), "{}: {console}", run.err());
+    assert_eq!(
+        home.banger(&["vm", "list", "--json"]).exits(0).json(),
+        serde_json::json!([])
+    );
+    home.finish();
+}
+
+/// A small file system of its own, mounted where the home keeps its state.
+struct SmallDisk {
+    mounted: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(home: &Home, size: u64) -> Result<SmallDisk, String> {
+        let (image, mounted) = (home.scratch().join("disk.img"), home.state());
+        let file = fs::File::create(&image).map_err(|e| e.to_string())?;
+        file.set_len(size).map_err(|e| e.to_string())?;
+        run(
+            "mkfs.ext4",
+            &["-q", "-m", "0", &image.display().to_string()],
+        )?;
+        fs::create_dir_all(&mounted).map_err(|e| e.to_string())?;
+        run(
+            "mount",
+            &[
+                "-o",
+                "loop",
+                &image.display().to_string(),
+                &mounted.display().to_string(),
+            ],
+        )?;
+        Ok(SmallDisk { mounted })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = run("umount", &[&self.mounted.display().to_string()]);
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    match Command::new(program).args(args).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!(
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
+        Err(error) => Err(format!("{program}: {error}")),
+    }
+}
+
+/// R-HOST-10: below 1 GiB free creates are refused and VMs held still; both end by themselves.
+#[test]
+fn a_full_disk_holds_vms_still_and_loses_nothing() {
+    if !rustix::process::getuid().is_root() {
+        return skip("mounting a small file system needs root");
+    }
+    let home = Home::bare();
+    let disk = match SmallDisk::mount(&home, 3 << 30) {
+        Ok(disk) => disk,
+        Err(why) => return skip(&format!("no small file system: {why}")),
+    };
+    home.share_images();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    home.banger(&[
+        "vm",
+        "exec",
+        "dev",
+        "--",
+        "sh",
+        "-c",
+        "echo kept >/root/work; sync",
+    ])
+    .exits(0);
+
+    let ballast = home.state().join("ballast");
+    run(
+        "fallocate",
+        &["-l", "2200M", &ballast.display().to_string()],
+    )
+    .expect("ballast");
+    let state = |wanted: &str| {
+        let what = format!("the VM to be {wanted}");
+        wait_until(&what, Duration::from_secs(30), || {
+            match home.show("dev")["state"].as_str() {
+                Some(state) if state == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    state("paused");
+    let refused = home.banger(&["vm", "create", "--name", "other"]).exits(125);
+    assert!(refused.err().contains("free"), "{}", refused.err());
+
+    fs::remove_file(&ballast).expect("ballast");
+    state("running");
+    assert_eq!(
+        home.banger(&["vm", "exec", "dev", "--", "cat", "/root/work"])
+            .exits(0)
+            .out(),
+        "kept"
+    );
+    home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
+    home.banger(&["daemon", "stop"]).exits(0);
+    drop(disk);
+    home.finish();
+}

@@ -1,0 +1,183 @@
+//! The thin line: command line → daemon → a real kernel → a command's output and status back.
+
+use banger_testkit::Home;
+
+/// R-CLI-1: stdin in, stdout and stderr apart, binary-safe, the command's own exit status.
+#[test]
+fn run_passes_streams_and_status_through_and_leaves_nothing() {
+    let home = Home::new();
+    let every_byte: Vec<u8> = (0..=255u8).cycle().take(1 << 20).collect();
+    let run = home.banger_with(
+        &[
+            "vm",
+            "run",
+            "--rm",
+            "--",
+            "sh",
+            "-c",
+            "cat; echo to-stderr >&2; exit 42",
+        ],
+        &every_byte,
+    );
+    let run = run.exits(42);
+    assert!(
+        run.stdout == every_byte,
+        "stdout differs from stdin ({} bytes)",
+        run.stdout.len()
+    );
+    assert!(run.err().lines().any(|l| l == "to-stderr"), "{}", run.err());
+    assert!(
+        run.err().contains("spec:"),
+        "the spec line is on stderr: {}",
+        run.err()
+    );
+    assert_eq!(
+        home.banger(&["vm", "list", "--json"]).exits(0).json(),
+        serde_json::json!([])
+    );
+    home.finish();
+}
+
+/// R-CLI-1: 127 not found, 126 not executable, 128+n for a signal.
+#[test]
+fn exit_statuses_are_those_of_a_shell() {
+    let home = Home::new();
+    home.banger(&["vm", "run", "--name", "dev", "-d"]).exits(0);
+    for (command, status) in [
+        (&["no-such-program"][..], 127),
+        (&["/etc/passwd"], 126),
+        (&["sh", "-c", "kill -TERM $$"], 143),
+        (&["sh", "-c", "exit 7"], 7),
+        (&["true"], 0),
+    ] {
+        let args: Vec<&str> = ["vm", "exec", "dev", "--"]
+            .iter()
+            .chain(command)
+            .copied()
+            .collect();
+        home.banger(&args).exits(status);
+    }
+    home.finish();
+}
+
+/// R-STATE-11, R-HOST-5: stop keeps what was written, start finds it, delete ends it all.
+#[test]
+fn a_vm_lives_through_stop_and_start_and_dies_by_delete() {
+    let home = Home::new();
+    let name = home
+        .banger(&["vm", "create", "--name", "dev"])
+        .exits(0)
+        .out();
+    assert_eq!(name, "dev");
+    home.banger(&[
+        "vm",
+        "exec",
+        "dev",
+        "--",
+        "sh",
+        "-c",
+        "echo kept >/root/work; echo kept >/opt/system",
+    ])
+    .exits(0);
+    assert_eq!(home.show("dev")["state"], "running");
+
+    home.banger(&["vm", "stop", "dev"]).exits(0);
+    assert_eq!(home.show("dev")["state"], "stopped");
+    home.banger(&["vm", "exec", "dev", "--", "true"]).exits(125);
+
+    home.banger(&["vm", "start", "dev"]).exits(0);
+    let kept = home
+        .banger(&[
+            "vm",
+            "exec",
+            "dev",
+            "--",
+            "cat",
+            "/root/work",
+            "/opt/system",
+        ])
+        .exits(0);
+    assert_eq!(kept.out(), "kept\nkept");
+
+    let refused = home.banger(&["vm", "delete", "dev"]).exits(125);
+    assert!(
+        refused.err().contains("--force"),
+        "a running VM wants --force: {}",
+        refused.err()
+    );
+    assert_eq!(home.show("dev")["state"], "running");
+
+    home.banger(&["vm", "kill", "dev"]).exits(0);
+    assert_eq!(home.show("dev")["state"], "stopped");
+    home.banger(&["vm", "delete", "dev"]).exits(0);
+    let gone = home.banger(&["vm", "show", "dev"]).exits(125);
+    assert!(gone.err().contains("no VM"), "{}", gone.err());
+    home.finish();
+}
+
+/// R-CLI-2: running ones in `ps`, all in `vm list`, a second VM of a name refused with the way in.
+#[test]
+fn names_are_unique_and_lists_tell_the_truth() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "a"]).exits(0);
+    home.banger(&["vm", "run", "--name", "b", "-d"]).exits(0);
+    let again = home
+        .banger(&["vm", "run", "--name", "a", "--", "true"])
+        .exits(125);
+    assert!(
+        again.err().contains("already") && again.err().contains("banger vm exec a"),
+        "{}",
+        again.err()
+    );
+    home.banger(&["vm", "stop", "a"]).exits(0);
+    let names = |run: banger_testkit::Run| -> Vec<String> {
+        let json = run.json();
+        json.as_array()
+            .into_iter()
+            .flatten()
+            .map(|v| v["name"].as_str().unwrap_or("?").to_owned())
+            .collect()
+    };
+    assert_eq!(names(home.banger(&["ps", "--json"]).exits(0)), ["b"]);
+    assert_eq!(
+        names(home.banger(&["vm", "list", "--json"]).exits(0)),
+        ["a", "b"]
+    );
+    home.banger(&["vm", "delete", "--force", "a", "b"]).exits(0);
+    home.finish();
+}
+
+/// A guest that powers itself off is a stopped VM, with the reason (R-STATE-11).
+#[test]
+fn power_off_from_inside_is_seen() {
+    let home = Home::new();
+    home.banger(&["vm", "run", "--name", "dev", "-d"]).exits(0);
+    home.start(
+        &[
+            "vm",
+            "exec",
+            "dev",
+            "--",
+            "sh",
+            "-c",
+            "echo o >/proc/sysrq-trigger; sleep 60",
+        ],
+        b"",
+    )
+    .finish()
+    .exits(125);
+    banger_testkit::wait_until(
+        "the VM to be seen stopped",
+        std::time::Duration::from_secs(20),
+        || {
+            let state = home.show("dev")["state"].to_string();
+            if state == "\"stopped\"" {
+                Ok(())
+            } else {
+                Err(state)
+            }
+        },
+    );
+    home.banger(&["vm", "delete", "dev"]).exits(0);
+    home.finish();
+}
