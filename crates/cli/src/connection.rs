@@ -1,8 +1,11 @@
 //! Reaching the daemon, and starting it on first use.
 
 use crate::{failure::Failure, spawn};
-use banger_wire::api::{Client, ClientError, Paths, Ping};
+use banger_wire::api::{
+    Client, ClientError, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping,
+};
 use std::{
+    future::Future,
     os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
@@ -43,43 +46,94 @@ fn check_owner(dir: &Path, uid: u32) -> Result<(), Failure> {
     .hint("set BANGER_RUNTIME_DIR to a directory that only you can enter"))
 }
 
-/// A client of the running daemon, which is started if there is none.
+/// The daemon as the verbs see it: whatever is asked of it, it is started if none listens.
 ///
-/// # Errors
-/// It cannot be started, or does not answer in time.
-pub async fn connect() -> Result<Client, Failure> {
-    let paths = paths()?;
-    let client = Client::new(paths.socket());
-    match client.call(&Ping {}).await {
-        Err(error) if error.no_daemon() => start(&paths, &client).await?,
-        other => {
-            other?;
+/// A request that found nobody was not sent, so it is safe to send it to the next daemon. There is no look whether one
+/// runs before: it could end between the look and the request (R-PROG-2).
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    paths: Paths,
+    client: Client,
+}
+
+impl Daemon {
+    /// The daemon of this user and environment; touches nothing yet.
+    ///
+    /// # Errors
+    /// The environment names no usable place.
+    pub fn of_this_user() -> Result<Self, Failure> {
+        let paths = paths()?;
+        let client = Client::new(paths.socket());
+        Ok(Daemon { paths, client })
+    }
+
+    /// Calls a method that answers with one object.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says.
+    pub async fn call<M: Method>(&self, request: &M) -> Result<M::Reply, Failure> {
+        self.started(|| self.client.call(request)).await
+    }
+
+    /// Calls a method that streams events.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says before the first event.
+    pub async fn events<M: Method>(&self, request: &M) -> Result<EventStream, Failure> {
+        self.started(|| self.client.events(request)).await
+    }
+
+    /// Calls a method that upgrades to frames.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says before the upgrade.
+    pub async fn frames<M: Method>(
+        &self,
+        request: &M,
+    ) -> Result<(FrameSender, FrameReceiver), Failure> {
+        self.started(|| self.client.frames(request)).await
+    }
+
+    /// Calls a method of a daemon that runs already; `None` if none does.
+    ///
+    /// # Errors
+    /// One listens but does not answer as it should.
+    pub async fn call_if_running<M: Method>(
+        &self,
+        request: &M,
+    ) -> Result<Option<M::Reply>, Failure> {
+        match self.client.call(request).await {
+            Err(error) if error.no_daemon() => Ok(None),
+            answer => Ok(Some(answer?)),
         }
     }
-    Ok(client)
-}
 
-/// A client of the running daemon, `None` if none runs.
-///
-/// # Errors
-/// One listens but does not answer as it should.
-pub async fn connect_if_running() -> Result<Option<Client>, Failure> {
-    let client = Client::new(paths()?.socket());
-    match client.call(&Ping {}).await {
-        Ok(_) => Ok(Some(client)),
-        Err(error) if error.no_daemon() => Ok(None),
-        Err(error) => Err(error.into()),
+    /// Asks; while nobody listens, starts a daemon and asks again.
+    async fn started<T, F>(&self, ask: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        // One that we have started may be ended by somebody else before we ask, but not for ever.
+        let deadline = Instant::now() + BIRTH;
+        loop {
+            match ask().await {
+                Err(error) if error.no_daemon() && Instant::now() < deadline => {
+                    start(&self.paths, &self.client, deadline).await?;
+                }
+                answer => return Ok(answer?),
+            }
+        }
     }
 }
 
-async fn start(paths: &Paths, client: &Client) -> Result<(), Failure> {
+/// Starts a daemon and waits until one answers.
+async fn start(paths: &Paths, client: &Client, deadline: Instant) -> Result<(), Failure> {
     let binary = spawn::daemon_binary().ok_or_else(|| {
         Failure::new("the daemon 'bangerd' is neither beside this program nor in PATH")
             .hint("./quickstart builds it; put target/release in PATH")
     })?;
     let mut daemon = spawn::spawn_daemon(&binary)
         .map_err(|e| Failure::new(format!("cannot start {}", binary.display())).caused_by(&e))?;
-    let deadline = Instant::now() + BIRTH;
     loop {
         match client.call(&Ping {}).await {
             Ok(_) => return Ok(()),

@@ -3,11 +3,11 @@
 use super::{print_json, print_text};
 use crate::{
     args::{CreateArgs, ShapeArgs},
-    connection,
+    connection::Daemon,
     failure::Failure,
     progress::Progress,
 };
-use banger_wire::api::{Client, Event, VmCreate, VmShape, VmView};
+use banger_wire::api::{Event, VmCreate, VmShape, VmView};
 use std::process::ExitCode;
 
 impl From<ShapeArgs> for VmShape {
@@ -28,8 +28,8 @@ impl From<ShapeArgs> for VmShape {
 
 /// Creates and boots a VM; prints its name.
 pub async fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
-    let vm = create_vm(&client, args.shape.into(), false).await?;
+    let daemon = Daemon::of_this_user()?;
+    let vm = create_vm(&daemon, args.shape.into(), false).await?;
     if args.json {
         print_json(&vm)?;
     } else {
@@ -39,8 +39,8 @@ pub async fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Creates and boots a VM with progress on stderr.
-pub async fn create_vm(client: &Client, shape: VmShape, detached: bool) -> Result<VmView, Failure> {
-    let mut events = client.events(&VmCreate { shape, detached }).await?;
+pub async fn create_vm(daemon: &Daemon, shape: VmShape, detached: bool) -> Result<VmView, Failure> {
+    let mut events = daemon.events(&VmCreate { shape, detached }).await?;
     let mut progress = Progress::default();
     while let Some(event) = events.next().await? {
         match event {

@@ -1,7 +1,11 @@
 //! `daemon status|stop|logs`.
 
 use super::{print_json, print_text};
-use crate::{args::JsonArgs, connection, failure::Failure};
+use crate::{
+    args::JsonArgs,
+    connection::{self, Daemon},
+    failure::Failure,
+};
 use banger_wire::api::{DaemonStatus, Shutdown};
 use std::{
     path::Path,
@@ -15,7 +19,8 @@ const END: Duration = Duration::from_secs(15);
 /// Says whether the daemon runs and where; starts nothing. Exit status 3 if it does not run, as
 /// `systemctl status` has it.
 pub async fn status(args: JsonArgs) -> Result<ExitCode, Failure> {
-    let Some(client) = connection::connect_if_running().await? else {
+    let daemon = Daemon::of_this_user()?;
+    let Some(view) = daemon.call_if_running(&DaemonStatus {}).await? else {
         let paths = connection::paths()?;
         if args.json {
             print_json(&serde_json::json!({ "running": false, "socket": paths.socket() }))?;
@@ -27,7 +32,6 @@ pub async fn status(args: JsonArgs) -> Result<ExitCode, Failure> {
         }
         return Ok(ExitCode::from(3));
     };
-    let view = client.call(&DaemonStatus {}).await?;
     if args.json {
         print_json(&view)?;
         return Ok(ExitCode::SUCCESS);
@@ -56,10 +60,11 @@ pub async fn status(args: JsonArgs) -> Result<ExitCode, Failure> {
 
 /// Ends the daemon and waits until it is gone; VMs stay.
 pub async fn stop() -> Result<ExitCode, Failure> {
-    let Some(client) = connection::connect_if_running().await? else {
+    let daemon = Daemon::of_this_user()?;
+    let Some(ending) = daemon.call_if_running(&Shutdown {}).await? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let pid = client.call(&Shutdown {}).await?.pid;
+    let pid = ending.pid;
     let deadline = Instant::now() + END;
     // A zombie has no exe: its parent, whoever that is, does not hold us up.
     while Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok() {

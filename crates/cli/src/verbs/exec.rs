@@ -2,7 +2,7 @@
 
 use crate::{
     args::{ExecArgs, ProcessArgs},
-    connection,
+    connection::Daemon,
     failure::Failure,
     stream::{self, Begin},
     terminal,
@@ -22,12 +22,16 @@ const ASSUMED_SIZE: TtySize = TtySize { rows: 24, cols: 80 };
 pub async fn exec(args: ExecArgs) -> Result<ExitCode, Failure> {
     let command = command_of(&args.process, args.command)?;
     let tty = command.tty.is_some();
-    let client = connection::connect().await?;
     let request = VmExec {
         vm: args.vm,
         command,
     };
-    stream::carry(client.frames(&request).await?, tty, Begin::AtOnce).await
+    stream::carry(
+        Daemon::of_this_user()?.frames(&request).await?,
+        tty,
+        Begin::AtOnce,
+    )
+    .await
 }
 
 /// The command as the API wants it. A pty when asked for, or when stdin and stdout are terminals.

@@ -3,12 +3,12 @@
 use super::{print_json, print_text};
 use crate::{
     args::{DeleteArgs, ReferencesArgs},
-    connection,
+    connection::Daemon,
     failure::{BANGER_FAILED, Failure},
     progress::Progress,
 };
 use banger_wire::api::{
-    Client, ClientError, Event, VmDelete, VmKill, VmList, VmStart, VmStop, VmView, resolve,
+    Event, Method, VmDelete, VmKill, VmList, VmShow, VmStart, VmStop, VmView, resolve,
 };
 use std::{future::Future, process::ExitCode};
 
@@ -18,15 +18,15 @@ use std::{future::Future, process::ExitCode};
 /// References are resolved from one listing and duplicates dropped (R-CLI-2), so `dev` and its id are
 /// one VM; what is not found is left to the daemon to refuse with its own words.
 pub async fn each<R, F>(
-    client: &Client,
+    daemon: &Daemon,
     references: &[String],
-    call: impl Fn(Client, String) -> F,
+    call: impl Fn(Daemon, String) -> F,
 ) -> (Vec<R>, ExitCode)
 where
     R: Send + 'static,
-    F: Future<Output = Result<R, ClientError>> + Send + 'static,
+    F: Future<Output = Result<R, Failure>> + Send + 'static,
 {
-    let listed: Vec<VmView> = client
+    let listed: Vec<VmView> = daemon
         .call(&VmList { running: false })
         .await
         .unwrap_or_default();
@@ -40,14 +40,14 @@ where
     }
     let calls: Vec<_> = wanted
         .into_iter()
-        .map(|vm| tokio::spawn(call(client.clone(), vm)))
+        .map(|vm| tokio::spawn(call(daemon.clone(), vm)))
         .collect();
     let (mut answers, mut status) = (Vec::new(), ExitCode::SUCCESS);
     for call in calls {
         match call.await {
             Ok(Ok(answer)) => answers.push(answer),
             Ok(Err(error)) => {
-                Failure::from(error).report();
+                error.report();
                 status = ExitCode::from(BANGER_FAILED);
             }
             Err(error) => {
@@ -74,14 +74,14 @@ fn print_views(vms: &[VmView], json: bool) -> Result<(), Failure> {
 
 /// Boots stopped VMs.
 pub async fn start(args: ReferencesArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
-    let (started, status) = each(&client, &args.vms, start_one).await;
+    let daemon = Daemon::of_this_user()?;
+    let (started, status) = each(&daemon, &args.vms, start_one).await;
     print_views(&started, args.json)?;
     Ok(status)
 }
 
-async fn start_one(client: Client, vm: String) -> Result<VmView, ClientError> {
-    let mut events = client.events(&VmStart { vm: vm.clone() }).await?;
+async fn start_one(daemon: Daemon, vm: String) -> Result<VmView, Failure> {
+    let mut events = daemon.events(&VmStart { vm: vm.clone() }).await?;
     let mut progress = Progress::default();
     while let Some(event) = events.next().await? {
         match event {
@@ -89,37 +89,37 @@ async fn start_one(client: Client, vm: String) -> Result<VmView, ClientError> {
             other => progress.event(&other),
         }
     }
-    Ok(client.call(&banger_wire::api::VmShow { vm }).await?.vm)
+    Ok(daemon.call(&VmShow { vm }).await?.vm)
 }
 
 /// Powers VMs off in order.
 pub async fn stop(args: ReferencesArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
-    let (stopped, status) = each(&client, &args.vms, |client, vm| async move {
-        client.call(&VmStop { vm }).await
-    })
-    .await;
-    print_views(&stopped, args.json)?;
-    Ok(status)
+    down(args, |vm| VmStop { vm }).await
 }
 
 /// Ends VMs at once.
 pub async fn kill(args: ReferencesArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
-    let (killed, status) = each(&client, &args.vms, |client, vm| async move {
-        client.call(&VmKill { vm }).await
-    })
-    .await;
-    print_views(&killed, args.json)?;
+    down(args, |vm| VmKill { vm }).await
+}
+
+/// Calls a method that leaves a VM as it shows it then.
+async fn down<M>(args: ReferencesArgs, request: fn(String) -> M) -> Result<ExitCode, Failure>
+where
+    M: Method<Reply = VmView> + Send + Sync + 'static,
+{
+    let daemon = Daemon::of_this_user()?;
+    let call = |daemon: Daemon, vm| async move { daemon.call(&request(vm)).await };
+    let (views, status) = each(&daemon, &args.vms, call).await;
+    print_views(&views, args.json)?;
     Ok(status)
 }
 
 /// Deletes VMs.
 pub async fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
+    let daemon = Daemon::of_this_user()?;
     let force = args.force;
-    let call = |client: Client, vm| async move { client.call(&VmDelete { vm, force }).await };
-    let (deleted, status) = each(&client, &args.vms, call).await;
+    let call = |daemon: Daemon, vm| async move { daemon.call(&VmDelete { vm, force }).await };
+    let (deleted, status) = each(&daemon, &args.vms, call).await;
     print_text(
         &deleted
             .iter()

@@ -1,7 +1,7 @@
 //! `vm list` and `ps`.
 
 use super::{print_json, print_text};
-use crate::{args::ListArgs, connection, failure::Failure, render};
+use crate::{args::ListArgs, connection::Daemon, failure::Failure, render};
 use banger_wire::api::{VmList, VmView};
 use std::{
     process::ExitCode,
@@ -10,10 +10,7 @@ use std::{
 
 /// Lists VMs: all, or those alive.
 pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
-    let vms = connection::connect()
-        .await?
-        .call(&VmList { running })
-        .await?;
+    let vms = Daemon::of_this_user()?.call(&VmList { running }).await?;
     if args.json {
         print_json(&vms)?;
     } else if args.quiet {

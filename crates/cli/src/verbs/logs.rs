@@ -1,7 +1,7 @@
 //! `vm logs`.
 
 use super::print_text;
-use crate::{args::LogsArgs, connection, failure::Failure};
+use crate::{args::LogsArgs, connection::Daemon, failure::Failure};
 use banger_wire::api::{LogKind, VmLogs};
 use std::process::ExitCode;
 
@@ -12,8 +12,7 @@ pub async fn logs(args: LogsArgs) -> Result<ExitCode, Failure> {
     } else {
         LogKind::Console
     };
-    let answer = connection::connect()
-        .await?
+    let answer = Daemon::of_this_user()?
         .call(&VmLogs {
             vm: args.vm,
             log,

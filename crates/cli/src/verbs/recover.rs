@@ -3,7 +3,7 @@
 use super::{print_json, print_text};
 use crate::{
     args::JsonArgs,
-    connection,
+    connection::Daemon,
     failure::{Failure, tell},
 };
 use banger_wire::api::Recover;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// Rebuilds the database and says what came back.
 pub async fn recover(args: JsonArgs) -> Result<ExitCode, Failure> {
-    let answer = connection::connect().await?.call(&Recover {}).await?;
+    let answer = Daemon::of_this_user()?.call(&Recover {}).await?;
     if args.json {
         print_json(&answer)?;
     } else {

@@ -1,15 +1,15 @@
 //! `vm run`: a VM for a command or a shell.
 
 use super::{create::create_vm, exec::command_of, print_text};
-use crate::{args::RunArgs, connection, failure::Failure, stream, stream::Begin};
+use crate::{args::RunArgs, connection::Daemon, failure::Failure, stream, stream::Begin};
 use banger_wire::api::VmRun;
 use std::process::ExitCode;
 
 /// Creates a VM, runs the command or a shell in it, ends with its status.
 pub async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
+    let daemon = Daemon::of_this_user()?;
     if args.detach {
-        let vm = create_vm(&client, args.shape.into(), true).await?;
+        let vm = create_vm(&daemon, args.shape.into(), true).await?;
         print_text(&format!("{}\n", vm.name))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -25,7 +25,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         command,
         rm: args.rm,
     };
-    stream::carry(client.frames(&request).await?, tty, Begin::WhenTold).await
+    stream::carry(daemon.frames(&request).await?, tty, Begin::WhenTold).await
 }
 
 /// The best shell the image has, as a login shell.

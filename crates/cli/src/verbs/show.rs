@@ -1,15 +1,15 @@
 //! `vm show`.
 
 use super::{lifecycle::each, print_json, print_text};
-use crate::{args::ReferencesArgs, connection, failure::Failure};
+use crate::{args::ReferencesArgs, connection::Daemon, failure::Failure};
 use banger_wire::api::{VmDetail, VmShow};
 use std::process::ExitCode;
 
 /// Shows everything about VMs.
 pub async fn show(args: ReferencesArgs) -> Result<ExitCode, Failure> {
-    let client = connection::connect().await?;
-    let (shown, status) = each(&client, &args.vms, |client, vm| async move {
-        client.call(&VmShow { vm }).await
+    let daemon = Daemon::of_this_user()?;
+    let (shown, status) = each(&daemon, &args.vms, |daemon, vm| async move {
+        daemon.call(&VmShow { vm }).await
     })
     .await;
     if args.json {

@@ -1,7 +1,7 @@
 //! `version`: what is installed, without starting anything.
 
 use super::{print_json, print_text};
-use crate::{args::JsonArgs, connection, failure::Failure};
+use crate::{args::JsonArgs, connection::Daemon, failure::Failure};
 use banger_wire::api::{GetVersion, Version};
 use serde::Serialize;
 use std::process::ExitCode;
@@ -14,10 +14,9 @@ struct Versions {
 
 /// Prints the version of the command line and of a running daemon.
 pub async fn version(args: JsonArgs) -> Result<ExitCode, Failure> {
-    let daemon = match connection::connect_if_running().await? {
-        Some(client) => Some(client.call(&GetVersion {}).await?),
-        None => None,
-    };
+    let daemon = Daemon::of_this_user()?
+        .call_if_running(&GetVersion {})
+        .await?;
     let versions = Versions {
         client: Version::current(),
         daemon,
