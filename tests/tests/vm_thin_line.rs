@@ -38,6 +38,30 @@ fn run_passes_streams_and_status_through_and_leaves_nothing() {
     home.finish();
 }
 
+/// R-GUEST-7: `/root` is a copy of the image's, whether it came with the disk or the guest made it.
+#[test]
+fn the_work_disk_starts_as_the_images_home() {
+    let home = Home::new();
+    let look = "cd /root && find . -mindepth 1 ! -name lost+found -printf '%p %y %m %U:%G %s %T@ %l\\n' | cut -d. -f1-3 | sort; \
+                cat .profile .bashrc; grep ' /root ' /proc/mounts | cut -d' ' -f2,3; stat -c %a:%u .";
+    let seen = || {
+        let run = home.banger(&["vm", "run", "--rm", "--", "sh", "-c", look]);
+        run.exits(0).out().to_owned()
+    };
+    let brought = seen();
+    assert!(brought.contains(".bashrc f 644 0:0 "), "{brought}");
+    assert!(brought.ends_with("/root ext4\n755:0"), "{brought}");
+    for image in std::fs::read_dir(home.state().join("images")).expect("images") {
+        let copy = image.expect("an image").path().join("home");
+        if copy.exists() {
+            std::fs::remove_dir_all(copy).expect("the copy");
+        }
+    }
+    std::fs::remove_dir_all(home.state().join("templates")).expect("the templates");
+    assert_eq!(seen(), brought);
+    home.finish();
+}
+
 /// R-CLI-1: 127 not found, 126 not executable, 128+n for a signal.
 #[test]
 fn exit_statuses_are_those_of_a_shell() {

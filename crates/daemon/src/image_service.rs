@@ -8,6 +8,7 @@ use banger_image::{DebianBuild, ImageStore, Manifest, Progress};
 use banger_model::ByteSize;
 use banger_vmm::boot::kernel::{self, Kernel};
 use banger_wire::api::{ApiError, Code};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Name of the kernel that is used when none is named.
@@ -39,11 +40,22 @@ pub trait Images: std::fmt::Debug + Send + Sync {
     /// No such kernel.
     fn check_kernel(&self, name: &str) -> Result<(), ApiError>;
 
-    /// Makes sure that an empty disk of this size can be copied.
+    /// Makes sure that an overlay disk of this size can be copied.
     ///
     /// # Errors
     /// mke2fs failed, or the size is none it can make.
-    fn template(&self, volume: Volume, size: ByteSize, op: &Operation) -> Result<(), ApiError>;
+    fn overlay_template(&self, size: ByteSize, op: &Operation) -> Result<(), ApiError>;
+
+    /// Makes sure that a work disk of this size, with the image's `/root` in it, can be copied.
+    ///
+    /// # Errors
+    /// mke2fs failed, or the size is none it can make.
+    fn work_template(
+        &self,
+        image: &Manifest,
+        size: ByteSize,
+        op: &Operation,
+    ) -> Result<(), ApiError>;
 }
 
 /// Images and kernels.
@@ -82,6 +94,22 @@ impl ImageService {
             store: OnceLock::new(),
             kernels: Mutex::new(()),
         }
+    }
+
+    fn template(
+        &self,
+        volume: Volume<'_>,
+        size: ByteSize,
+        content: Option<&Path>,
+        op: &Operation,
+    ) -> Result<(), ApiError> {
+        let dir = self.core.recipes.templates_dir();
+        let host = &*self.core.host;
+        make_dir(host, &dir)?;
+        let cancelled = || op.cancel.why().is_some();
+        template::ext4(host, &dir, volume, size, content, &cancelled)
+            .map(drop)
+            .map_err(|e| failed(&e))
     }
 
     fn store(&self) -> Result<&ImageStore<DaemonHost>, ApiError> {
@@ -162,14 +190,18 @@ impl Images for ImageService {
         Err(no_kernel(name))
     }
 
-    fn template(&self, volume: Volume, size: ByteSize, op: &Operation) -> Result<(), ApiError> {
-        let dir = self.core.recipes.templates_dir();
-        let host = &*self.core.host;
-        make_dir(host, &dir)?;
-        let cancelled = || op.cancel.why().is_some();
-        template::empty_ext4(host, &dir, volume, size, &cancelled)
-            .map(drop)
-            .map_err(|e| failed(&e))
+    fn overlay_template(&self, size: ByteSize, op: &Operation) -> Result<(), ApiError> {
+        self.template(Volume::Overlay, size, None, op)
+    }
+
+    fn work_template(
+        &self,
+        image: &Manifest,
+        size: ByteSize,
+        op: &Operation,
+    ) -> Result<(), ApiError> {
+        let home = self.store()?.home(image);
+        self.template(Volume::Work { image: &image.id }, size, Some(&home), op)
     }
 }
 

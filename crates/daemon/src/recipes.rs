@@ -260,7 +260,12 @@ impl Recipes for DriverRecipes {
             template: template::path(&self.templates_dir(), volume, size),
         };
         match role {
-            Role::WorkDisk => Ok(template(Volume::Work, vm.spec.disk_size)),
+            Role::WorkDisk => Ok(template(
+                Volume::Work {
+                    image: &vm.spec.image_id,
+                },
+                vm.spec.disk_size,
+            )),
             Role::OverlayDisk => Ok(template(Volume::Overlay, vm.spec.overlay_size)),
             Role::CowFile if vm.spec.drivers.root == RootDriver::Reflink => {
                 Ok(DiskRecipe::CopyOf {

@@ -4,8 +4,8 @@
 
 use crate::error::Doing;
 use crate::ext4::{self, Content, Mkfs};
-use crate::manifest::{self, Manifest, ROOTFS_FILE};
-use crate::{Error, ImageStore, Progress, Result, digest, sources};
+use crate::manifest::{self, HOME_DIR, Manifest, ROOTFS_FILE};
+use crate::{Error, ImageStore, Progress, Result, digest, home, sources};
 use banger_host::{Clock, Files, Tools};
 use std::{collections::BTreeMap, ffi::OsString, path::Path, time::Duration};
 
@@ -147,6 +147,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         ext4::check(&*self.host, &rootfs, &cancelled)?;
         let (digest, size) = digest::sha256_file(&rootfs, &cancelled)?;
         between()?;
+        self.keep_home(&root, &image)?;
         let manifest = Manifest {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
@@ -159,6 +160,16 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             kernel: None,
         };
         self.publish(&image, &manifest)
+    }
+
+    /// Keeps the tree's `/root` beside the image: work disks start from it (R-GUEST-7).
+    fn keep_home(&self, tree: &Path, image: &Path) -> Result<()> {
+        let home = image.join(HOME_DIR);
+        self.host.mkdir(&home).doing("keep the image's /root")?;
+        self.host
+            .rename(&tree.join("root"), &home.join("root"))
+            .doing("keep the image's /root")?;
+        home::sync(&*self.host, &home)
     }
 
     fn check_room(&self, staging: &Path) -> Result<()> {

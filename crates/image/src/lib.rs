@@ -8,6 +8,7 @@ mod debian;
 mod digest;
 mod error;
 mod ext4;
+mod home;
 mod lock;
 mod manifest;
 mod sources;

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// File name of the root file system inside an image's directory.
 pub const ROOTFS_FILE: &str = "rootfs.ext4";
+/// Directory inside an image's directory that has a copy of the image's `/root`, called `root`.
+pub(crate) const HOME_DIR: &str = "home";
 /// File name of the manifest inside an image's directory.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 

@@ -2,7 +2,7 @@
 
 use crate::error::Doing;
 use crate::lock::{self, Lock};
-use crate::manifest::{MANIFEST_FILE, ROOTFS_FILE, is_hex, is_id};
+use crate::manifest::{HOME_DIR, MANIFEST_FILE, ROOTFS_FILE, is_hex, is_id};
 use crate::{Error, Manifest, Progress, Result};
 use banger_host::{Clock, ErrorKind, Files, Tools};
 use std::{
@@ -186,6 +186,11 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             &|| progress.cancelled(),
             &mut waiting,
         )
+    }
+
+    /// The copy of an image's `/root`, a directory with `root` in it; there or not.
+    pub fn home(&self, image: &Manifest) -> PathBuf {
+        self.dir_of(&image.id).join(HOME_DIR)
     }
 
     /// Makes a staged image directory visible; the winner's manifest if its id is there already.

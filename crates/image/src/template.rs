@@ -1,9 +1,10 @@
-//! Empty file systems, made once per size and copied for each VM: a copy of the few allocated
-//! extents costs a fraction of a `mke2fs` run, and nothing is spawned.
+//! File systems of new disks, made once and copied for each VM: a copy of the few allocated extents costs a fraction
+//! of a `mke2fs` run, and nothing is spawned. An overlay disk is empty; a work disk has the image's `/root` in it, so
+//! that no guest has to copy and flush it before its first command.
 
 use crate::error::Doing;
-use crate::ext4::{self, BLOCK, Mkfs};
-use crate::{Result, digest, lock};
+use crate::ext4::{self, BLOCK, Content, Mkfs};
+use crate::{Result, digest, home, lock};
 use banger_host::{Clock, Files, Tools};
 use banger_model::ByteSize;
 use std::{
@@ -11,38 +12,49 @@ use std::{
     time::Duration,
 };
 
-/// Version of what [`empty_ext4`] makes, part of the file's name: bumping it is the migration.
-const VERSION: u32 = 1;
+/// Version of what [`ext4`] makes, part of the file's name: bumping it is the migration.
+const VERSION: u32 = 2;
 /// How far a disk can grow by its resize inode. Larger costs a block per 8 GiB in each copy.
 const GROW_TO: u64 = 1 << 40;
 /// Longest time one template may take another process.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Which empty disk. Two disks of one VM have different volumes, so that a guest can tell them
+/// Which disk. Two disks of one VM have different volumes, so that a guest can tell them
 /// apart by label and UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Volume {
+pub enum Volume<'a> {
     /// Upper layer of the root file system.
     Overlay,
     /// The work disk at `/root`.
-    Work,
+    Work {
+        /// Id of the image whose `/root` it starts from.
+        image: &'a str,
+    },
 }
 
-impl Volume {
+impl Volume<'_> {
     /// The ext4 volume label.
     pub const fn label(self) -> &'static str {
         match self {
             Volume::Overlay => "banger-overlay",
-            Volume::Work => "banger-work",
+            Volume::Work { .. } => "banger-work",
+        }
+    }
+
+    /// Label, and what else its content depends on.
+    fn key(self) -> String {
+        match self {
+            Volume::Overlay => self.label().to_owned(),
+            Volume::Work { image } => format!("{}-{image}", self.label()),
         }
     }
 }
 
 /// Path of the template for a size in `dir`, there or not.
-pub fn path(dir: &Path, volume: Volume, size: ByteSize) -> PathBuf {
+pub fn path(dir: &Path, volume: Volume<'_>, size: ByteSize) -> PathBuf {
     dir.join(format!(
         "ext4-v{VERSION}-{}-{}.img",
-        volume.label(),
+        volume.key(),
         size.bytes()
     ))
 }
@@ -50,13 +62,18 @@ pub fn path(dir: &Path, volume: Volume, size: ByteSize) -> PathBuf {
 /// The template: an ext4 file system of exactly `size`, with a journal, that can grow online to
 /// 1 TiB and more. Made if it is not there; a second caller waits for the first.
 ///
+/// `content` is a directory whose content it starts with; the guest copies the image's `/root` by itself where that is
+/// absent, not all root's, or too large.
+///
 /// # Errors
-/// A size that is no multiple of 4096 or below 16 MiB, mke2fs missing or failing, disk full.
-pub fn empty_ext4<H: Files + Tools + Clock + ?Sized>(
+/// A size that is no multiple of 4096 or below 16 MiB, mke2fs missing or failing, disk full, content that cannot be
+/// read.
+pub fn ext4<H: Files + Tools + Clock + ?Sized>(
     host: &H,
     dir: &Path,
-    volume: Volume,
+    volume: Volume<'_>,
     size: ByteSize,
+    content: Option<&Path>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<PathBuf> {
     let path = path(dir, volume, size);
@@ -84,9 +101,15 @@ pub fn empty_ext4<H: Files + Tools + Clock + ?Sized>(
     // The same for every maker: a template is a function of its name.
     let uuid = uuid_of(&format!(
         "banger template {VERSION} {} {}",
-        volume.label(),
+        volume.key(),
         size.bytes()
     ));
+    let content = match content {
+        Some(dir) if home::is_roots(dir)? && Content::of(dir)?.size() <= size.bytes() / 2 => {
+            Some(dir)
+        }
+        _ => None,
+    };
     let mkfs = Mkfs {
         label: volume.label(),
         uuid: Some(&uuid),
@@ -94,7 +117,7 @@ pub fn empty_ext4<H: Files + Tools + Clock + ?Sized>(
         inodes: None,
         // Near the limit mke2fs's own choice (1024 times) is as good, and above it the only one.
         grow_to: (size.bytes() < GROW_TO / 4).then_some(GROW_TO / BLOCK),
-        content: None,
+        content,
     };
     let part = banger_host::state_file::temporary(&path);
     ext4::make(host, &part, size.bytes(), &mkfs, cancelled)?;

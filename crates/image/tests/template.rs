@@ -5,9 +5,18 @@
 use banger_host::linux::{LinuxConfig, LinuxHost};
 use banger_host::{DiskRecipe, Files, ToolCall, Tools};
 use banger_image::Error;
-use banger_image::template::{Volume, empty_ext4};
+use banger_image::template::{Volume, ext4};
 use banger_model::ByteSize;
-use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
+
+const WORK: Volume<'_> = Volume::Work {
+    image: "0123456789ab",
+};
 
 fn host() -> LinuxHost {
     LinuxHost::new(LinuxConfig::default())
@@ -26,8 +35,8 @@ fn run(host: &LinuxHost, program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn make(host: &LinuxHost, dir: &Path, volume: Volume, size: ByteSize) -> std::path::PathBuf {
-    empty_ext4(host, dir, volume, size, &|| false).unwrap()
+fn make(host: &LinuxHost, dir: &Path, volume: Volume<'_>, size: ByteSize) -> std::path::PathBuf {
+    ext4(host, dir, volume, size, None, &|| false).unwrap()
 }
 
 #[test]
@@ -74,10 +83,59 @@ fn a_template_is_whole_small_and_needs_no_lazy_work_in_the_guest() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// R-GUEST-7: a work disk starts as a copy of the image's `/root`.
+#[test]
+fn a_work_disk_starts_with_the_images_home() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    let home = dir.path().join("home");
+    fs::create_dir_all(home.join("root/.config")).unwrap();
+    fs::write(home.join("root/.config/a"), "words").unwrap();
+    fs::set_permissions(
+        home.join("root/.config/a"),
+        fs::Permissions::from_mode(0o640),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(".config/a", home.join("root/link")).unwrap();
+    let made = |name: &str, size| {
+        let to = dir.path().join(name);
+        fs::create_dir(&to).unwrap();
+        ext4(&host, &to, WORK, size, Some(&home), &|| false).unwrap()
+    };
+    let look = |disk: &Path, command: &str| {
+        run(&host, "debugfs", &["-R", command, disk.to_str().unwrap()])
+    };
+    let disk = made("fits", ByteSize::gib(1));
+    run(&host, "e2fsck", &["-fn", disk.to_str().unwrap()]);
+    let ours = fs::metadata(&home).unwrap().uid() == 0;
+    // What is not root's here would not be root's in the guest, which then copies by itself.
+    assert_eq!(
+        look(&disk, "cat /root/.config/a"),
+        if ours { "words" } else { "" }
+    );
+    if !ours {
+        return;
+    }
+    let file = look(&disk, "stat /root/.config/a");
+    assert!(
+        file.contains("Mode:  0640") && file.contains("User:     0"),
+        "{file}"
+    );
+    assert!(look(&disk, "stat /root/link").contains("Fast link dest: \".config/a\""));
+
+    // Too much for the disk, and somebody else's: empty disks.
+    fs::write(home.join("root/large"), vec![1; 9 << 20]).unwrap();
+    let small = made("small", ByteSize::mib(16));
+    assert!(!look(&small, "ls /").contains("root"));
+    fs::remove_file(home.join("root/large")).unwrap();
+    std::os::unix::fs::lchown(home.join("root/link"), Some(65534), None).unwrap();
+    let foreign = made("foreign", ByteSize::mib(16));
+    assert!(!look(&foreign, "ls /").contains("root"));
+}
+
 #[test]
 fn a_copy_is_whole_sparse_and_can_grow() {
     let (host, dir) = (host(), tempfile::tempdir().unwrap());
-    let template = make(&host, dir.path(), Volume::Work, ByteSize::gib(8));
+    let template = make(&host, dir.path(), WORK, ByteSize::gib(8));
     let copy = dir.path().join("copy.ext4");
     host.make_disk(
         &copy,
@@ -115,13 +173,13 @@ fn a_template_is_made_once_and_volumes_differ() {
     let size = ByteSize::gib(8);
     let paths: Vec<_> = std::thread::scope(|scope| {
         let makers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| make(&host, dir.path(), Volume::Work, size)))
+            .map(|_| scope.spawn(|| make(&host, dir.path(), WORK, size)))
             .collect();
         makers.into_iter().map(|m| m.join().unwrap()).collect()
     });
     assert!(paths.windows(2).all(|w| w[0] == w[1]));
     let inode = fs::metadata(&paths[0]).unwrap().ino();
-    assert_eq!(make(&host, dir.path(), Volume::Work, size), paths[0]);
+    assert_eq!(make(&host, dir.path(), WORK, size), paths[0]);
     assert_eq!(fs::metadata(&paths[0]).unwrap().ino(), inode, "made again");
 
     let other = make(&host, dir.path(), Volume::Overlay, size);
@@ -135,7 +193,7 @@ fn a_template_is_made_once_and_volumes_differ() {
     assert_ne!(uuid(&paths[0]), uuid(&other));
     let elsewhere = tempfile::tempdir().unwrap();
     assert_eq!(
-        uuid(&make(&host, elsewhere.path(), Volume::Work, size)),
+        uuid(&make(&host, elsewhere.path(), WORK, size)),
         uuid(&paths[0])
     );
 }
@@ -144,7 +202,7 @@ fn a_template_is_made_once_and_volumes_differ() {
 fn sizes_no_file_system_can_have_are_refused_before_anything_is_made() {
     let (host, dir) = (host(), tempfile::tempdir().unwrap());
     for size in [0, 4096, (64 << 20) + 1] {
-        let made = empty_ext4(&host, dir.path(), Volume::Work, ByteSize(size), &|| false);
+        let made = ext4(&host, dir.path(), WORK, ByteSize(size), None, &|| false);
         assert!(
             matches!(made, Err(Error::BadSize(n)) if n == size),
             "{made:?}"
@@ -180,7 +238,7 @@ fn cpu() -> f64 {
 fn cost_of_a_disk_by_mke2fs_and_by_copy() {
     let (host, dir) = (host(), tempfile::tempdir().unwrap());
     let runs = 200;
-    let template = make(&host, dir.path(), Volume::Work, ByteSize::gib(8));
+    let template = make(&host, dir.path(), WORK, ByteSize::gib(8));
     let disk = dir.path().join("disk.ext4");
     let measure = |what: &str, each: &mut dyn FnMut()| {
         let (before, start) = (cpu(), std::time::Instant::now());
@@ -221,12 +279,7 @@ fn cost_of_a_disk_by_mke2fs_and_by_copy() {
         &mut || {
             n += 1;
             // Another size each time, so that it is made each time.
-            let made = make(
-                &host,
-                fresh.path(),
-                Volume::Work,
-                ByteSize((8 << 30) + n * 4096),
-            );
+            let made = make(&host, fresh.path(), WORK, ByteSize((8 << 30) + n * 4096));
             fs::remove_file(made).unwrap();
         },
     );

@@ -1,5 +1,6 @@
-//! The work disk: `/root` of the guest, filled once from the image's `/root`.
+//! The work disk: `/root` of the guest, a copy of the image's `/root`.
 //!
+//! As a rule the disk comes with the copy in it; where the host could not make one, it is filled here, once.
 //! The disk's directory `root` is what is mounted at `/root`; a copy under way is called `root.new`. The name
 //! `root` is given when the whole copy is on the disk, so a copy is made exactly once, and one that was cut off is
 //! made anew. The name itself is not synced: the journal keeps the order of changes, so that whatever is synced below

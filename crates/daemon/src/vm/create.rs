@@ -6,7 +6,6 @@ use super::{VmService, name, request_error};
 use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
 use banger_converge::{Failure, Outcome, request};
-use banger_image::template::Volume;
 use banger_image::{DebianBuild, Manifest};
 use banger_model::{ByteSize, Goal, Phase, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
 use banger_wire::api::{ApiError, Code, Event, SpecValue, VmShape, VmView};
@@ -185,9 +184,9 @@ impl VmService {
                 let image = images.image(&image_name, &operation)?;
                 let kernel = images.kernel(&kernel_name, &operation)?;
                 if drivers.root == RootDriver::Overlay {
-                    images.template(Volume::Overlay, overlay_size, &operation)?;
+                    images.overlay_template(overlay_size, &operation)?;
                 }
-                images.template(Volume::Work, disk_size, &operation)?;
+                images.work_template(&image, disk_size, &operation)?;
                 core.recipes
                     .initramfs_base(&kernel)
                     .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
