@@ -10,7 +10,7 @@
 use banger_testkit::{Home, Running, wait_until};
 use std::{
     fs,
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -58,6 +58,35 @@ fn a_vmm_killed_behind_the_daemons_back_is_a_stopped_vm() {
     home.banger(&["vm", "start", "dev"]).exits(0);
     kill(vmm_pid(&home));
     stopped_because_its_vmm_ended(&home);
+    home.finish();
+}
+
+/// R-HOST-8: a configured QEMU may be a script that ends in `exec`; its VMM is found, ended and removed like any other.
+#[test]
+fn a_vmm_behind_a_wrapper_script_is_found() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    let qemu = fs::read_link(format!("/proc/{}/exe", vmm_pid(&home))).expect("its program");
+    home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
+    home.banger(&["daemon", "stop"]).exits(0);
+    let script = home.state().with_file_name("qemu.sh");
+    fs::write(
+        &script,
+        format!("#!/bin/sh\nexec {} \"$@\"\n", qemu.display()),
+    )
+    .expect("script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+    fs::write(
+        home.config(),
+        format!("qemu_bin = {:?}\n", script.display().to_string()),
+    )
+    .expect("config");
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    home.kill_daemon();
+    assert_eq!(home.show("dev")["state"], "running");
+    home.banger(&["vm", "stop", "dev"]).exits(0);
+    home.banger(&["vm", "start", "dev"]).exits(0);
+    home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.finish();
 }
 

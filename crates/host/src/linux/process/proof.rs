@@ -1,8 +1,10 @@
 //! Proof that a process is the one we mean (R-HOST-8).
 //!
 //! Where to look comes from three places, strongest first: who listens on the control socket, what
-//! was recorded, every process there is. Wherever a pid comes from, the same three facts prove it:
-//! the executable, the uid, and the label as one exact element of its arguments.
+//! was recorded, every process there is. Wherever a pid comes from, two facts must hold: the uid, and the label as one
+//! exact element of its arguments. Who does not listen must also run the executable: an editor or a grep can have the
+//! label as an argument, but nobody else can listen in a directory of ours. So a configured program may be a script that
+//! ends in `exec`.
 
 use super::procfs;
 use crate::{ProcessIdentity, Proof};
@@ -17,7 +19,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 pub(super) fn find(identity: &ProcessIdentity, log_locked: bool) -> Proof {
     let label = identity.label.to_string();
     let listener = identity.control_socket.as_deref().and_then(listener);
-    if let Some(handle) = listener.and_then(|pid| verify(pid, identity, &label)) {
+    if let Some(handle) = listener.and_then(|pid| labelled(pid, identity, &label)) {
         return Proof::Alive(handle);
     }
     if let Some(hint) = identity.hint {
@@ -27,7 +29,7 @@ pub(super) fn find(identity: &ProcessIdentity, log_locked: bool) -> Proof {
             Ok(Some(stat)) if stat.is_dead() && log_locked => {}
             Ok(Some(stat)) if stat.is_dead() => return Proof::Zombie(hint),
             Ok(Some(_)) => {
-                if let Some(handle) = verify(hint.pid, identity, &label) {
+                if let Some(handle) = running(hint.pid, identity, &label) {
                     return Proof::Alive(handle);
                 }
             }
@@ -40,7 +42,7 @@ pub(super) fn find(identity: &ProcessIdentity, log_locked: bool) -> Proof {
     // A child it forked shows the same facts until its exec: the eldest is the one.
     procfs::pids()
         .into_iter()
-        .filter_map(|pid| verify(pid, identity, &label))
+        .filter_map(|pid| running(pid, identity, &label))
         .min_by_key(|handle| (handle.start_time, handle.pid))
         .map_or(Proof::Absent, Proof::Alive)
 }
@@ -60,13 +62,27 @@ fn listener(path: &Path) -> Option<u32> {
     u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
 }
 
-/// The handle of this pid if all three facts hold, and held for one and the same process.
+/// The handle of this pid if it is the process now, wherever the pid comes from.
 pub(super) fn verify(pid: u32, identity: &ProcessIdentity, label: &str) -> Option<ProcessHandle> {
+    running(pid, identity, label).or_else(|| {
+        let listener = identity.control_socket.as_deref().and_then(listener);
+        (listener == Some(pid)).then(|| labelled(pid, identity, label))?
+    })
+}
+
+/// The handle of this pid if executable, uid and label are right, and were for one and the same process.
+fn running(pid: u32, identity: &ProcessIdentity, label: &str) -> Option<ProcessHandle> {
+    let handle = labelled(pid, identity, label)?;
+    let runs = runs(pid, &identity.program);
+    (runs && labelled(pid, identity, label) == Some(handle)).then_some(handle)
+}
+
+/// The handle of this pid if uid and label are right, and were for one and the same process.
+fn labelled(pid: u32, identity: &ProcessIdentity, label: &str) -> Option<ProcessHandle> {
     let before = procfs::stat(pid).ok()??;
     let proven = !before.is_dead()
         && procfs::has_argument(pid, label)
-        && procfs::uids(pid) == Some((identity.uid, identity.uid))
-        && runs(pid, &identity.program);
+        && procfs::uids(pid) == Some((identity.uid, identity.uid));
     let after = procfs::stat(pid).ok()??;
     (proven && before.start_time == after.start_time).then_some(ProcessHandle {
         pid,
