@@ -64,32 +64,24 @@ fn measure(root: &Path, home: &Home) -> Result<(), String> {
 }
 
 /// First output byte and whole run, each against the baseline's.
+///
+/// Ours and the baseline's alternate strictly: what a run leaves behind for the next (memory to be given back, files to
+/// be written out) is then the same for all.
 fn warm(home: &Home, baseline: &Baseline) -> Result<(), String> {
     let (mut first, mut whole) = (Pairs::default(), Pairs::default());
     for pair in 0..PAIRS {
         eprintln!("==> pair {} of {PAIRS}", pair + 1);
-        let bare = |first: &mut Pairs, whole: &mut Pairs| -> Result<(), String> {
-            let run = baseline.run()?;
-            first.baseline.push(run.first);
-            whole.baseline.push(run.whole);
-            Ok(())
-        };
-        let ours = |first: &mut Pairs, whole: &mut Pairs| -> Result<(), String> {
-            first.banger.push(
-                home.timed(&["vm", "run", "--rm", "--", "echo", "ready"])?
-                    .first,
-            );
-            whole
-                .banger
-                .push(home.timed(&["vm", "run", "--rm", "--", "true"])?.whole);
-            Ok(())
-        };
-        if pair % 2 == 0 {
-            bare(&mut first, &mut whole)?;
-            ours(&mut first, &mut whole)?;
-        } else {
-            ours(&mut first, &mut whole)?;
-            bare(&mut first, &mut whole)?;
+        for echo in [pair % 2 == 0, pair % 2 != 0] {
+            let bare = baseline.run()?;
+            if echo {
+                first.baseline.push(bare.first);
+                let ours = home.timed(&["vm", "run", "--rm", "--", "echo", "ready"])?;
+                first.banger.push(ours.first);
+            } else {
+                whole.baseline.push(bare.whole);
+                let ours = home.timed(&["vm", "run", "--rm", "--", "true"])?;
+                whole.banger.push(ours.whole);
+            }
         }
     }
     first.print("first output byte, warm daemon", 1.15);
