@@ -10,7 +10,7 @@
 use banger_testkit::{Home, Machine, binaries, skip, wait_until};
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -205,5 +205,129 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.banger(&["daemon", "stop"]).exits(0);
     drop(disk);
+    home.finish();
+}
+
+/// A file system whose superblock is overwritten: no kernel mounts it.
+struct Damaged {
+    path: PathBuf,
+    superblock: Vec<u8>,
+}
+
+/// Where ext4 has its superblock, and how long that is.
+const SUPERBLOCK: (u64, usize) = (1024, 1024);
+
+impl Damaged {
+    /// Damages the file, which must be the test's own.
+    fn of(path: PathBuf) -> Damaged {
+        let file = fs::File::open(&path).expect("a file system");
+        let mut superblock = vec![0; SUPERBLOCK.1];
+        file.read_exact_at(&mut superblock, SUPERBLOCK.0)
+            .expect("a superblock");
+        overwrite(&path, &vec![0; SUPERBLOCK.1]);
+        Damaged { path, superblock }
+    }
+
+    fn mend(self) {
+        overwrite(&self.path, &self.superblock);
+    }
+}
+
+fn overwrite(path: &Path, superblock: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).open(path);
+    let file = file.expect("a writable file system");
+    file.write_all_at(superblock, SUPERBLOCK.0)
+        .expect("a superblock");
+}
+
+/// The home's image, as a copy of its own.
+fn own_image(home: &Home) -> PathBuf {
+    let images = fs::read_dir(home.state().join("images")).expect("images");
+    let mut images = images.flatten().map(|e| e.path().join("rootfs.ext4"));
+    let image = images.find(|path| path.exists()).expect("an image");
+    let copy = image.with_extension("own");
+    let paths = [&image, &copy].map(|p| p.display().to_string());
+    run("cp", &["--sparse=always", &paths[0], &paths[1]]).expect("a copy");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).expect("a writable copy");
+    fs::rename(&copy, &image).expect("a copy in its place");
+    image
+}
+
+/// R-HOST-7: a guest that says hello and cannot mount its root was never made, however it was asked for: the reason
+/// is told, its console kept, and nothing is left.
+#[test]
+fn a_guest_without_a_root_is_not_created() {
+    let home = Home::new();
+    let damaged = Damaged::of(own_image(&home));
+    for args in [
+        &["vm", "create", "--name", "dev"][..],
+        &["vm", "run", "--name", "dev", "--", "true"],
+        &["vm", "run", "--rm", "--name", "dev", "--", "true"],
+        &["vm", "run", "-d", "--name", "dev"],
+    ] {
+        let began = Instant::now();
+        let said = home.banger(args).exits(125).err();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(60), "{args:?} took {took:?}");
+        assert!(
+            said.contains("VM 'dev' could not be created")
+                && said.contains("cannot be mounted at /base"),
+            "{args:?}: {said}"
+        );
+        let console = fs::read_to_string(kept_logs(&said).join("console.log"));
+        let console = console.expect("a kept console");
+        assert!(console.contains("cannot be mounted at /base"), "{console}");
+        let list = home.banger(&["vm", "list", "--json"]).exits(0);
+        assert_eq!(list.json(), serde_json::json!([]), "{args:?}");
+        assert_eq!(home.leftovers(), [""; 0], "{args:?}");
+    }
+    // What was kept belongs to the failed ones only: the same name is made when the image is whole.
+    damaged.mend();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    home.finish();
+}
+
+/// R-HOST-7: a start whose guest cannot mount its disks is undone: stopped, with the reason, its data as it was.
+#[test]
+fn a_guest_that_lost_its_root_is_stopped_again() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    let write = "echo kept >/root/work; echo kept >/opt/system; sync";
+    home.banger(&["vm", "exec", "dev", "--", "sh", "-c", write])
+        .exits(0);
+    home.banger(&["vm", "stop", "dev"]).exits(0);
+    let id = home.show("dev")["id"].as_str().expect("an id").to_owned();
+    let dir = home.state().join("vms").join(id);
+    for disk in ["overlay.ext4", "work.ext4"] {
+        let damaged = Damaged::of(dir.join(disk));
+        let said = home.banger(&["vm", "start", "dev"]).exits(125).err();
+        assert!(
+            said.contains("VM 'dev' could not be started") && said.contains("cannot be mounted"),
+            "{disk}: {said}"
+        );
+        assert!(said.contains("banger vm logs dev"), "{disk}: {said}");
+        let logs = home.banger(&["vm", "logs", "dev"]).exits(0).out();
+        assert!(logs.contains("cannot be mounted"), "{disk}: {logs}");
+        let vm = home.show("dev");
+        assert_eq!(
+            (&vm["state"], &vm["goal"]),
+            (&"stopped".into(), &"stopped".into())
+        );
+        let reason = vm["reason"]["text"].as_str().unwrap_or_default();
+        assert!(reason.contains("cannot be mounted"), "{disk}: {vm}");
+        assert_eq!(vmms(&home), [0; 0], "{disk}: no VMM is left");
+        damaged.mend();
+    }
+    home.banger(&["vm", "start", "dev"]).exits(0);
+    let read = [
+        "vm",
+        "exec",
+        "dev",
+        "--",
+        "cat",
+        "/root/work",
+        "/opt/system",
+    ];
+    assert_eq!(home.banger(&read).exits(0).out(), "kept\nkept");
     home.finish();
 }

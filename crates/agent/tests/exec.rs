@@ -114,6 +114,7 @@ async fn output_and_error_apart_and_the_exit_code() {
     let health = client.health().await.unwrap();
     assert_eq!(health.state, GuestState::Ready);
     assert_eq!(health.boot_nonce, client.ack().boot_nonce.to_string());
+    client.ready().await.unwrap();
     client.sync().await.unwrap();
 }
 

@@ -69,11 +69,14 @@ pub enum Step {
 /// Something that is waited for without the VM's lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
-    /// The guest's hello on the agent channel. Tell [`Told::Hello`], [`Told::NoHello`] when the
-    /// time is over, or [`Told::VmmEnded`].
-    Hello {
-        /// Time limit.
-        within: Duration,
+    /// The guest's hello on the agent channel, and then its word that it runs commands. Tell
+    /// [`Told::Ready`], [`Told::NoHello`] when the time for the hello is over, [`Told::GuestFailed`],
+    /// or [`Told::VmmEnded`].
+    Ready {
+        /// Time limit of the hello.
+        hello: Duration,
+        /// Time limit from there to the second word.
+        ready: Duration,
     },
     /// Ask the guest to sync and power off, and wait for the VMM to end. Tell
     /// [`Told::PowerOffOver`] however it went.
@@ -95,11 +98,14 @@ pub enum Wait {
 /// What a driver saw while it waited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// The guest said hello.
-    Hello,
-    /// It did not, in the time given.
+    /// The guest runs commands.
+    Ready,
+    /// It did not even say hello, in the time given.
     NoHello,
-    /// The VMM ended before it did; what is known about why.
+    /// It said hello, and then that it cannot run commands, or nothing more in the time given: a
+    /// sentence that says why. It may have written to its disks.
+    GuestFailed(String),
+    /// The VMM ended before the guest was ready; what is known about why.
     VmmEnded(String),
     /// The guest was asked to power off, or could not be; its time is over.
     PowerOffOver,
@@ -185,21 +191,25 @@ impl Convergence {
         match self.next(env) {
             Ok(Next::Act(action)) => self.act(env, action),
             Ok(Next::Settled(outcome)) => Step::Settled(outcome),
-            Err(error) => self.fail(
-                env,
-                Failure {
-                    action: None,
-                    error,
-                },
-            ),
+            Err(error) => {
+                let action = error.of_guest().then_some(Action::AwaitReady);
+                self.fail(env, Failure { action, error })
+            }
         }
     }
 
     /// Takes what the driver saw while it waited.
     pub fn tell<H, L, R>(&mut self, env: &Env<'_, H, L, R>, told: Told) {
         match told {
-            Told::Hello => self.agent = AgentSeen::Hello,
+            Told::Ready => self.agent = AgentSeen::Ready,
             Told::NoHello => self.boot_again(env),
+            Told::GuestFailed(_) if planted(Planted::HelloTakenForReady) => {
+                self.agent = AgentSeen::Ready;
+            }
+            Told::GuestFailed(_) if planted(Planted::FailedGuestBootedAgain) => {
+                self.boot_again(env);
+            }
+            Told::GuestFailed(why) => self.told_failure = Some(Error::GuestFailed(why)),
             Told::VmmEnded(why) => {
                 self.told_failure = Some(Error::VmmEnded {
                     why,
@@ -356,7 +366,7 @@ impl Convergence {
             Ok(generation) => {
                 self.generation = Some(generation);
                 self.undoing = true;
-                // The guest never said a word, or its start is void: there is nothing to save.
+                // The guest was never ready, or its start is void: there is nothing to save.
                 self.grace = Grace::Spent;
             }
             Err(error) if error.superseded() => {}

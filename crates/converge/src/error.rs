@@ -39,8 +39,11 @@ pub enum Error {
         /// The guest's console log.
         console: PathBuf,
     },
-    /// The VMM ended before the guest said hello.
-    #[error("the VMM ended before the guest said hello ({why}); its log is {}", .log.display())]
+    /// The guest said hello and then that it cannot run commands, or nothing more in time.
+    #[error("{0}")]
+    GuestFailed(String),
+    /// The VMM ended before the guest was ready.
+    #[error("the VMM ended before the guest was ready ({why}); its log is {}", .log.display())]
     VmmEnded {
         /// What is known about its end.
         why: String,
@@ -98,6 +101,14 @@ impl Error {
             Error::Ledger(error) => matches!(error, LedgerError::Crashed),
             _ => false,
         }
+    }
+
+    /// True if it was found out by waiting for the guest.
+    pub const fn of_guest(&self) -> bool {
+        matches!(
+            self,
+            Error::NoHello { .. } | Error::GuestFailed(_) | Error::VmmEnded { .. }
+        )
     }
 
     /// True if another request came first.

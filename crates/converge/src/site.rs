@@ -36,6 +36,9 @@ pub struct Bridge {
 pub struct Limits {
     /// From the VMM's start to the guest's hello.
     pub hello: Duration,
+    /// From the hello to the guest's word that it is ready. Longer than the guest's own limit, so that its reason
+    /// is heard.
+    pub ready: Duration,
     /// Boots tried again when no hello came; nothing can be lost before the hello.
     pub boot_retries: u32,
     /// For the guest to power off (R-HOST-5).
@@ -54,6 +57,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             hello: Duration::from_secs(60),
+            ready: Duration::from_secs(75),
             boot_retries: 2,
             power_off: Duration::from_secs(10),
             terminate: Duration::from_secs(5),

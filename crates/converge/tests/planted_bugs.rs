@@ -249,6 +249,26 @@ fn stale_generation_acts() {
     );
 }
 
+#[test]
+fn hello_taken_for_ready() {
+    caught(
+        Planted::HelloTakenForReady,
+        &named("says hello, cannot mount"),
+        Depth::ONCE,
+        "is said to run, and its guest is not ready",
+    );
+}
+
+#[test]
+fn failed_guest_booted_again() {
+    caught(
+        Planted::FailedGuestBootedAgain,
+        &named("cannot mount its root any more"),
+        Depth::ONCE,
+        "was booted again after its guest had failed",
+    );
+}
+
 /// Every bug of the enum has its test here.
 #[test]
 fn none_is_forgotten() {

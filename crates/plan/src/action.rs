@@ -37,8 +37,8 @@ pub enum Action {
     ClearSockets,
     /// Start a process.
     Spawn(Role),
-    /// Wait for the guest's hello.
-    AwaitHello,
+    /// Wait for the guest's hello, and until its root is mounted and it runs commands.
+    AwaitReady,
     /// Write `handles.json`.
     SaveHandles,
     /// Write the mirror into the row.

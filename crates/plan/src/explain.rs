@@ -22,7 +22,7 @@ pub fn explain(action: &Action) -> String {
         Action::MakeRuntimeDir => "Make the directory of the VM's sockets.".to_owned(),
         Action::ClearSockets => "Remove sockets a dead VMM left.".to_owned(),
         Action::Spawn(role) => format!("Start the {}.", noun(*role)),
-        Action::AwaitHello => "Wait for the guest's hello.".to_owned(),
+        Action::AwaitReady => "Wait until the guest is ready.".to_owned(),
         Action::SaveHandles => "Write down what the kernel gave us.".to_owned(),
         Action::SaveMirror => "Write it down in the database as well.".to_owned(),
         Action::SaveSelf => "Bring vm.json up to date with the database.".to_owned(),

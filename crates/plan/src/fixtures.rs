@@ -207,7 +207,7 @@ pub(crate) fn any_seen(vm: Vm) -> impl Strategy<Value = Observed> {
         HandlesSeen::Present(VmHandles::none(BootId("another boot".to_owned()))),
     ]);
     let told = (
-        select(vec![AgentSeen::Silent, AgentSeen::Hello]),
+        select(vec![AgentSeen::Silent, AgentSeen::Ready]),
         select(vec![Grace::Fresh, Grace::GuestSpent, Grace::Spent]),
     );
     let present = any::<[bool; 9]>();

@@ -30,7 +30,7 @@ pub struct Observed {
     pub bridge: bool,
     /// The firewall's table is what the rows ask for (true where this VM is not concerned).
     pub views_current: bool,
-    /// Whether the guest said hello in this convergence; cannot be seen, is told.
+    /// Whether the guest said in this convergence that it is ready; cannot be seen, is told.
     pub agent: AgentSeen,
     /// How far a graceful stop went; cannot be seen, is told.
     pub grace: Grace,
@@ -131,8 +131,8 @@ pub enum RuntimeDirSeen {
 pub enum AgentSeen {
     /// Nothing yet.
     Silent,
-    /// Hello.
-    Hello,
+    /// That it runs commands: its root is mounted.
+    Ready,
 }
 
 /// How far a graceful stop went; each stage has its own time limit (R-HOST-5).

@@ -38,11 +38,15 @@ pub enum Planted {
     DyingVmAddressReused,
     /// The executor goes on with a queue that was planned for an older goal.
     StaleGenerationActs,
+    /// A guest that said hello is taken for one that is ready.
+    HelloTakenForReady,
+    /// A guest that failed to get ready is booted again like one that said nothing.
+    FailedGuestBootedAgain,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 16] = [
+    pub const ALL: [Planted; 18] = [
         Planted::PidWithoutStartTime,
         Planted::RowDeletedBeforeDm,
         Planted::LeaseFreedBeforeTeardown,
@@ -59,6 +63,8 @@ impl Planted {
         Planted::RollbackHidesCause,
         Planted::DyingVmAddressReused,
         Planted::StaleGenerationActs,
+        Planted::HelloTakenForReady,
+        Planted::FailedGuestBootedAgain,
     ];
 }
 

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_wire::guest::ExecRequest;
-use banger_wire::guest::exec::{EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, SYNC_PATH};
+use banger_wire::guest::exec::{
+    EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, READY_PATH, SYNC_PATH,
+};
 use banger_wire::guest::frame::{Frame, MAX_REQUEST};
 use body::{AnswerBody, Frames};
 use bytes::Bytes;
@@ -35,6 +37,7 @@ pub async fn route(
     let answer = match (request.method(), request.uri().path()) {
         (&Method::POST, EXEC_PATH) => exec(&guest, request.into_body()).await,
         (&Method::GET, HEALTH_PATH) => json(&guest.health()),
+        (&Method::GET, READY_PATH) => ready(&guest).await.and_then(|()| json(&())),
         (&Method::POST, POWER_OFF_PATH) => {
             power::begin(guest);
             json(&())
@@ -73,6 +76,12 @@ async fn sync() -> Result<Response<AnswerBody>, Refusal> {
     }
 }
 
+/// Waits until commands may run, for a bounded time.
+async fn ready(guest: &Guest) -> Result<(), Refusal> {
+    let ready = guest.ready().await;
+    ready.map_err(|reason| Refusal(StatusCode::SERVICE_UNAVAILABLE, reason))
+}
+
 async fn exec(guest: &Arc<Guest>, body: Incoming) -> Result<Response<AnswerBody>, Refusal> {
     let mut frames = Frames::new(body);
     let request = match tokio::time::timeout(REQUEST_LIMIT, read_request(&mut frames)).await {
@@ -82,10 +91,7 @@ async fn exec(guest: &Arc<Guest>, body: Incoming) -> Result<Response<AnswerBody>
             return Err(Refusal(StatusCode::REQUEST_TIMEOUT, message));
         }
     };
-    guest
-        .ready()
-        .await
-        .map_err(|reason| Refusal(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    ready(guest).await?;
     Ok(Response::new(AnswerBody::stream(run::start(
         guest, request, frames,
     ))))

@@ -30,9 +30,10 @@ pub(crate) fn apply<H: Host, L: Ledger, R: Recipes>(
 ) -> Result<Applied, Error> {
     let limits = &env.site.limits;
     match action {
-        Action::AwaitHello => {
-            return Ok(Applied::Wait(Wait::Hello {
-                within: limits.hello,
+        Action::AwaitReady => {
+            return Ok(Applied::Wait(Wait::Ready {
+                hello: limits.hello,
+                ready: limits.ready,
             }));
         }
         Action::AskPowerOff => {
@@ -78,7 +79,7 @@ pub(crate) fn apply<H: Host, L: Ledger, R: Recipes>(
         | Action::ForgetRow
         | Action::SetPhase { .. } => rows::apply(at, env, vm, action)?,
         // Begun above; here for the compiler's count.
-        Action::AwaitHello | Action::AskPowerOff | Action::Terminate(_) => {}
+        Action::AwaitReady | Action::AskPowerOff | Action::Terminate(_) => {}
     }
     Ok(Applied::Done)
 }

@@ -9,7 +9,7 @@ use banger_converge::{
     Env, Shared, Site, Told, Wait, Waiter,
     request::{self, Accepted, NewVm, RequestError},
 };
-use banger_host::sim::{SimHost, World};
+use banger_host::sim::{SimHost, Word, World};
 use banger_model::VmId;
 use banger_plan::Action;
 use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -88,16 +88,15 @@ impl Waiter for Waits {
 pub fn wait_for(world: &RefCell<World>, vm: VmId, wait: &Wait) -> Told {
     let mut world = world.borrow_mut();
     match wait {
-        Wait::Hello { within } => {
-            if world.await_hello(vm) {
-                Told::Hello
-            } else if world.vmm_of(vm).is_none() {
-                Told::VmmEnded("it is gone".to_owned())
-            } else {
-                world.pass(millis(*within));
+        Wait::Ready { hello, .. } => match world.await_ready(vm) {
+            Word::Ready => Told::Ready,
+            Word::Failed => Told::GuestFailed("its root cannot be mounted".to_owned()),
+            Word::Nothing if world.vmm_of(vm).is_none() => Told::VmmEnded("it is gone".to_owned()),
+            Word::Nothing => {
+                world.pass(millis(*hello));
                 Told::NoHello
             }
-        }
+        },
         Wait::PowerOff { within } => {
             if !world.await_power_off(vm) {
                 world.pass(millis(*within));

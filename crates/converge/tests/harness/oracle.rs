@@ -7,7 +7,7 @@ use super::{
     site::{self, BASE, FIRST_COME, FIRST_COMERS, TEMPLATE},
 };
 use banger_converge::{Site, views, whole};
-use banger_host::sim::{SimHost, State, World};
+use banger_host::sim::{SimHost, State, Word, World};
 use banger_model::{Goal, Label, Phase, VmId};
 use banger_plan::{Acknowledged, Finding, check};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,7 @@ pub fn judge(world: &World, acks: &Acks, origin: &World) -> Vec<String> {
     }
     findings.extend(disks(world, acks));
     findings.extend(promises(world, acks, &stuck));
+    findings.extend(unready(world));
     findings.extend(strangers(world, origin));
     findings.extend(ownerless(world, acks));
     findings
@@ -123,6 +124,20 @@ fn table(world: &World, site: &Site, stuck: &BTreeSet<VmId>) -> Vec<String> {
         findings.push(format!("table {name} is left though there is no VM"));
     }
     findings
+}
+
+/// A VM that is said to run has a guest that runs commands.
+fn unready(world: &World) -> Vec<String> {
+    let rows = [0, 1].map(|i| world.rows(site::site(i).instance));
+    let running = rows.iter().flat_map(|rows| rows.vms.values());
+    let running = running.filter(|row| row.vm().phase == Phase::Running);
+    running
+        .filter_map(|row| {
+            let vm = row.vm().id;
+            let unready = world.vmm_of(vm)?.word != Word::Ready;
+            unready.then(|| format!("VM {vm} is said to run, and its guest is not ready"))
+        })
+        .collect()
 }
 
 /// Every disk that was promised is the one it was; shared files are as they were.

@@ -39,6 +39,8 @@ impl Random {
             Guest::Healthy,
             Guest::Stubborn,
             Guest::Mute,
+            Guest::Rootless,
+            Guest::Decays,
             Guest::Ends,
             Guest::Stuck(20_000),
         ];

@@ -14,7 +14,8 @@ use banger_converge::{
     settle_all, sweep_dirs,
 };
 use banger_host::sim::{Fault, Moment, SimHost, World};
-use banger_model::{Goal, Phase, VmId};
+use banger_model::{Generation, Goal, Phase, Role, VmId};
+use banger_plan::Action;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -77,6 +78,8 @@ struct Operation {
     turn: u32,
     convergence: Convergence,
     waiting: Option<Wait>,
+    /// The goal for which its guest was booted and failed.
+    guest_failed: Option<Generation>,
 }
 
 type Answers = Rc<RefCell<Vec<Result<Accepted, RequestError>>>>;
@@ -300,6 +303,7 @@ impl Run {
                 turn: 0,
                 convergence: Convergence::new(*vm),
                 waiting: None,
+                guest_failed: None,
             });
         }
     }
@@ -345,7 +349,7 @@ impl Run {
             }
             Deed::LoseDisk(instance, n) => {
                 let vm = site::vm_id(instance, n);
-                if let Some(path) = self.sites[instance].disk(vm, banger_model::Role::WorkDisk) {
+                if let Some(path) = self.sites[instance].disk(vm, Role::WorkDisk) {
                     self.acks.disk_lost(vm, &path);
                     let mut world = self.world.borrow_mut();
                     let _ = world.fs.unlink(&path);
@@ -436,6 +440,7 @@ impl Run {
             turn,
             convergence,
             waiting: None,
+            guest_failed: None,
         });
     }
 
@@ -455,6 +460,9 @@ impl Run {
         );
         if let Some(wait) = operation.waiting.take() {
             let told = wait_for(&self.world, operation.vm, &wait);
+            if matches!(told, Told::GuestFailed(_)) {
+                operation.guest_failed = operation.convergence.generation();
+            }
             with_env(host, site, |env| operation.convergence.tell(env, told));
             return;
         }
@@ -466,6 +474,13 @@ impl Run {
         match with_env(host, site, |env| operation.convergence.step(env)) {
             Step::Did(action) if unwanted && builds(&action) => {
                 let finding = format!("{action:?} was done for VM {vm}, which is asked to be down");
+                self.findings.push(finding);
+            }
+            Step::Did(Action::Spawn(Role::Vmm))
+                if operation.guest_failed.is_some()
+                    && operation.guest_failed == operation.convergence.generation() =>
+            {
+                let finding = format!("VM {vm} was booted again after its guest had failed");
                 self.findings.push(finding);
             }
             Step::Did(_) | Step::Failed => {}
@@ -499,8 +514,14 @@ impl Run {
             }
             Outcome::Done(_) | Outcome::Gone => {}
             Outcome::RolledBack { .. } => {
-                if latest && matches!(operation.verb, Some(Verb::Create(..))) {
-                    self.acks.gone.insert(vm);
+                match operation.verb {
+                    Some(Verb::Create(..)) if latest => {
+                        self.acks.gone.insert(vm);
+                    }
+                    Some(Verb::Start) if latest => {
+                        self.acks.stopped.insert(vm);
+                    }
+                    _ => {}
                 }
                 // All is undone but, perhaps, what `vm.json` says; a later convergence looks.
                 self.unfinished.insert((instance, vm));
@@ -567,6 +588,7 @@ impl Run {
                 turn: 0,
                 convergence: Convergence::new(vm),
                 waiting: None,
+                guest_failed: None,
             });
         }
         true

@@ -144,6 +144,24 @@ fn guests(small: Profile, big: Profile) -> Vec<Script> {
         )
         .with_guests(&[(one, Guest::Panics)]),
         Script::new(
+            "says hello, cannot mount its root",
+            &[
+                (Quiet, Ask(0, 1, Create("dev", big))),
+                (Quiet, Ask(0, 2, Create("dev", small))),
+            ],
+        )
+        .with_guests(&[(one, Guest::Rootless)]),
+        Script::new(
+            "cannot mount its root any more",
+            &[
+                (Quiet, Ask(0, 1, Create("dev", small))),
+                (Quiet, Ask(0, 1, Stop)),
+                (Quiet, Ask(0, 1, Start)),
+                (Quiet, Ask(0, 1, Delete)),
+            ],
+        )
+        .with_guests(&[(one, Guest::Decays)]),
+        Script::new(
             "ignores power-off",
             &[
                 (Quiet, Ask(0, 1, Create("dev", small))),

@@ -87,7 +87,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::VmCreate = parse(&body)?;
             let detached = request.detached;
             events::<api::VmCreate, _>(&d, detached, |d, op| async move {
-                d.vms().create(&op, &request.shape, false).await
+                d.vms().create(&op, &request.shape, false, None).await
             })
         }
         "vm.start" => {

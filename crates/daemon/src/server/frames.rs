@@ -7,6 +7,7 @@ use super::body::{self, Answer};
 use super::dispatch::panicked;
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Running, Why};
+use crate::vm::first_command;
 use banger_wire::api::{self, ApiError, COMMAND_STAGE, Code, Decoder, Event, Frame, UPGRADE};
 use banger_wire::guest::{
     self, ClientError, ExecEvent, ExecInput, ExecOutput, ExecRequest, ExecStream, ExitStatus,
@@ -14,7 +15,7 @@ use banger_wire::guest::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use std::{io, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -34,8 +35,8 @@ enum End {
     Exited(ExitStatus),
     /// The client left; the command was told by SIGHUP.
     ClientGone,
-    /// The guest or the daemon failed.
-    Failed(ApiError),
+    /// The guest failed.
+    Failed(ClientError),
 }
 
 /// `vm.exec`.
@@ -59,11 +60,14 @@ pub async fn exec(
             mut reader,
             mut writer,
         } = client;
-        let end = relay(&mut reader, &mut writer, stream, &vm.name.to_string()).await;
+        let end = relay(&mut reader, &mut writer, stream).await;
         daemon.vms().used(vm.id).await;
         match end {
             End::Exited(status) => writer.send(&exit(status)).await,
-            End::Failed(error) => writer.send(&Frame::Error(error)).await,
+            End::Failed(error) => {
+                let error = guest_error(vm.name.as_str(), &error);
+                writer.send(&Frame::Error(error)).await;
+            }
             End::ClientGone => {}
         }
         part(reader, writer).await;
@@ -109,40 +113,44 @@ async fn run_in(
         mut reader,
         mut writer,
     } = client;
-    let worker = {
+    let (first, starter) = first_command();
+    let mut worker = {
         let (daemon, running) = (Arc::clone(&daemon), Arc::clone(&running));
         let (shape, rm) = (request.shape, request.rm);
-        tokio::spawn(async move { daemon.vms().create(&running, &shape, rm).await })
+        tokio::spawn(async move {
+            let vms = daemon.vms();
+            vms.create(&running, &shape, rm, Some(&first)).await
+        })
     };
-    let created = announce(worker, &mut told, &reader, &mut writer, &running.cancel).await;
-    let vm = match created {
+    let cancel = &running.cancel;
+    let command = request.command.into();
+    let start = starter.exec(&command);
+    let end = match telling(start, &mut told, &reader, &mut writer, cancel).await {
+        Ok(stream) => {
+            running.stage(COMMAND_STAGE, "running");
+            writer.send(&command_started()).await;
+            relay(&mut reader, &mut writer, stream).await
+        }
+        Err(error) => End::Failed(error),
+    };
+    if let End::Exited(status) = &end {
+        writer.send(&exit(status.clone())).await;
+    }
+    // The answer to the command was the guest's word that it is ready, so this is over, or it failed.
+    let created = telling(&mut worker, &mut told, &reader, &mut writer, cancel).await;
+    let vm = match created.unwrap_or_else(|panic| Err(panicked(&panic))) {
         Ok(vm) => vm,
         Err(error) => {
-            let error = running.end::<()>(Err(error)).err();
-            if let Some(error) = error {
+            if let Err(error) = running.end::<()>(Err(error)) {
                 writer.send(&Frame::Error(error)).await;
             }
             part(reader, writer).await;
             return;
         }
     };
-    let name = vm.name.to_string();
-    let end = match start_command(&daemon, &vm.id.to_string(), request.command, &reader).await {
-        Some(Ok(stream)) => {
-            running.stage(COMMAND_STAGE, "running");
-            writer.send(&command_started()).await;
-            relay(&mut reader, &mut writer, stream, &name).await
-        }
-        Some(Err(error)) => End::Failed(error),
-        None => End::ClientGone,
-    };
     let failed = match end {
-        End::Exited(status) => {
-            writer.send(&exit(status)).await;
-            None
-        }
-        End::ClientGone => None,
-        End::Failed(error) => Some(error),
+        End::Failed(error) => Some(guest_error(vm.name.as_str(), &error)),
+        End::Exited(_) | End::ClientGone => None,
     };
     // From here on nothing depends on the client: with `--rm` the VM goes, whoever is still there.
     let removed = if request.rm {
@@ -178,20 +186,21 @@ async fn part(mut reader: Reader, mut writer: Writer) {
     let _ = tokio::time::timeout(FAREWELL, rest).await;
 }
 
-/// Passes on what a create tells until it ends; a client that leaves cancels it.
-async fn announce(
-    mut worker: tokio::task::JoinHandle<Result<api::VmView>>,
+/// Passes on what a create tells while something of it is waited for; a client that leaves cancels it.
+async fn telling<T>(
+    what: impl Future<Output = T>,
     told: &mut mpsc::Receiver<Event>,
     reader: &Reader,
     writer: &mut Writer,
     cancel: &Cancel,
-) -> Result<api::VmView> {
+) -> T {
+    let mut what = pin!(what);
     let mut look = tokio::time::interval(LOOK);
     let result = loop {
         tokio::select! {
             biased;
             Some(event) = told.recv() => writer.send(&Frame::Event(event)).await,
-            result = &mut worker => break result,
+            result = &mut what => break result,
             _ = look.tick() => if reader.hung_up() {
                 cancel.fire(Why::ClientGone);
             }
@@ -200,29 +209,11 @@ async fn announce(
     while let Ok(event) = told.try_recv() {
         writer.send(&Frame::Event(event)).await;
     }
-    result.unwrap_or_else(|panic| Err(panicked(&panic)))
-}
-
-/// Starts the command; `None` if the client leaves before the guest is ready for it.
-async fn start_command(
-    daemon: &Daemon,
-    vm: &str,
-    command: api::Command,
-    reader: &Reader,
-) -> Option<Result<ExecStream>> {
-    let start = async {
-        let (vm, guest) = daemon.vms().session(vm).await?;
-        let stream = guest.exec(&command.into()).await;
-        stream.map_err(|error| guest_error(vm.name.as_str(), &error))
-    };
-    tokio::select! {
-        started = start => Some(started),
-        () = reader.gone() => None,
-    }
+    result
 }
 
 /// Relays between a client and a command until the command ends or the client goes.
-async fn relay(reader: &mut Reader, writer: &mut Writer, exec: ExecStream, vm: &str) -> End {
+async fn relay(reader: &mut Reader, writer: &mut Writer, exec: ExecStream) -> End {
     let (input, output) = exec.split();
     let look = reader.socket();
     let gone = async {
@@ -236,20 +227,20 @@ async fn relay(reader: &mut Reader, writer: &mut Writer, exec: ExecStream, vm: &
     };
     // Side by side: a terminal's echo must flow while input waits, and a client must be missed while either does.
     tokio::select! {
-        end = forward_output(output, writer, vm) => end,
+        end = forward_output(output, writer) => end,
         () = forward_input(reader, input) => End::ClientGone,
         () = gone => End::ClientGone,
     }
 }
 
-async fn forward_output(mut output: ExecOutput, writer: &mut Writer, vm: &str) -> End {
+async fn forward_output(mut output: ExecOutput, writer: &mut Writer) -> End {
     loop {
         let frame = match output.next().await {
             Ok(Some(ExecEvent::Stdout(data))) => guest::frame::Frame::Stdout(data),
             Ok(Some(ExecEvent::Stderr(data))) => guest::frame::Frame::Stderr(data),
             Ok(Some(ExecEvent::Exit(status))) => return End::Exited(status),
-            Ok(None) => return End::Failed(guest_error(vm, &ClientError::ConnectionLost)),
-            Err(error) => return End::Failed(guest_error(vm, &error)),
+            Ok(None) => return End::Failed(ClientError::ConnectionLost),
+            Err(error) => return End::Failed(error),
         };
         if writer.write(&Frame::Command(frame)).await.is_err() {
             return End::ClientGone;
@@ -378,14 +369,6 @@ impl Reader {
     /// Whether the client is gone, unread bytes or not.
     fn hung_up(&self) -> bool {
         hung_up(&self.socket())
-    }
-
-    /// Waits until the client is gone.
-    async fn gone(&self) {
-        let mut look = tokio::time::interval(LOOK);
-        while !self.hung_up() {
-            look.tick().await;
-        }
     }
 }
 

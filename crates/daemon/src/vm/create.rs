@@ -1,6 +1,7 @@
-//! From a request to a VM whose agent answers.
+//! From a request to a VM whose guest runs commands.
 
 use super::drive::{Driven, How, unasked};
+use super::ready::FirstCommand;
 use super::shape::{self, Sized};
 use super::{VmService, name, request_error};
 use crate::image_service::DEFAULT_KERNEL;
@@ -52,7 +53,8 @@ impl VmService {
         }
     }
 
-    /// Makes a VM and boots it; returns when its agent has answered. Failed or cancelled, nothing is left of it.
+    /// Makes a VM and boots it; returns when its guest runs commands, `first` being one of them. Failed or cancelled,
+    /// nothing is left of it.
     ///
     /// # Errors
     /// Refused, failed, cancelled, or another request decided otherwise.
@@ -61,13 +63,14 @@ impl VmService {
         op: &Operation,
         wanted: &VmShape,
         remove_on_exit: bool,
+        first: Option<&FirstCommand>,
     ) -> Result<VmView> {
         self.check(wanted).await?;
         let sized = shape::decide(wanted, &self.config.vm_defaults, self.host_size)?;
         self.check_promised(&sized, wanted.force).await?;
         let vm = self.reserve(op, wanted, sized, remove_on_exit).await?;
         tracing::info!(op = %op.id, vm = %vm.id, name = %vm.name, "created");
-        self.boot(op, vm.id, "booting")
+        self.boot(op, vm.id, first)
             .await
             .map_err(|failed| failed.of_create(&vm.name))?;
         self.view(vm.id).await
@@ -211,17 +214,18 @@ impl VmService {
         })
     }
 
-    /// Drives a VM whose goal is *running* until its agent has answered; cancelled, it is undone first.
+    /// Drives a VM whose goal is *running* until its guest runs commands; cancelled, it is undone first.
     pub(super) async fn boot(
         self: &Arc<Self>,
         op: &Operation,
         id: VmId,
-        detail: &str,
+        first: Option<&FirstCommand>,
     ) -> std::result::Result<(), BootFailed> {
-        op.stage("boot", detail);
+        op.stage("boot", "booting");
         let how = How {
             operation: Some(op),
             graceful: false,
+            first,
             ..How::new(&op.cancel)
         };
         match self.drive(id, how).await.map_err(BootFailed::Api)? {

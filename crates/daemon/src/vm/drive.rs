@@ -1,6 +1,7 @@
 //! Drives one VM to its goal: steps under its lock on a blocking thread, waits outside it (R-SVC-4).
 
 use super::VmService;
+use super::ready::{FirstCommand, Within};
 use super::set::Entry;
 use crate::host_network::exited;
 use crate::ops::{Cancel, Operation, Why};
@@ -32,6 +33,8 @@ pub struct How<'a> {
     pub graceful: bool,
     /// What a VMM that ended by itself said of its guest.
     pub last_word: Option<ReasonKind>,
+    /// Sent with the guest's first word; without one the guest is asked whether it is ready.
+    pub first: Option<&'a FirstCommand>,
 }
 
 impl<'a> How<'a> {
@@ -42,6 +45,7 @@ impl<'a> How<'a> {
             operation: None,
             graceful: true,
             last_word: None,
+            first: None,
         }
     }
 }
@@ -79,7 +83,7 @@ impl VmService {
             tokio::select! {
                 biased;
                 why = how.cancel.fired() => return Ok(Driven::Cancelled(why)),
-                told = self.wait(id, &entry, &wait) => convergence.tell(&self.core.env(), told),
+                told = self.wait(id, &entry, &wait, how.first) => convergence.tell(&self.core.env(), told),
             }
         }
     }
@@ -115,9 +119,21 @@ impl VmService {
         Ok((convergence, turn))
     }
 
-    async fn wait(&self, id: VmId, entry: &Entry, wait: &Wait) -> Told {
+    async fn wait(
+        &self,
+        id: VmId,
+        entry: &Entry,
+        wait: &Wait,
+        first: Option<&FirstCommand>,
+    ) -> Told {
         match wait {
-            Wait::Hello { within } => self.hello(id, entry, *within).await,
+            Wait::Ready { hello, ready } => {
+                let within = Within {
+                    hello: *hello,
+                    ready: *ready,
+                };
+                self.await_ready(id, entry, within, first).await
+            }
             Wait::PowerOff { within } => {
                 self.power_off(id, entry, *within).await;
                 Told::PowerOffOver
@@ -127,24 +143,6 @@ impl VmService {
             } => {
                 let _ = tokio::time::timeout(*within, exited(*process)).await;
                 Told::ExitOver
-            }
-        }
-    }
-
-    /// Waits for the agent's first word, and keeps the session it begins.
-    async fn hello(&self, id: VmId, entry: &Entry, within: Duration) -> Told {
-        let connected = tokio::select! {
-            connected = self.connect(id, within) => connected,
-            () = self.vmm_exited(id) => return Told::VmmEnded(self.last_words(id).await),
-        };
-        match connected {
-            Ok(guest) => {
-                entry.link.send_replace(Some(guest));
-                Told::Hello
-            }
-            Err(error) => {
-                tracing::warn!(vm = %id, %error, "no hello");
-                Told::NoHello
             }
         }
     }
@@ -202,7 +200,7 @@ impl VmService {
     }
 
     /// The end of the VMM's log, for the reason of its end.
-    async fn last_words(&self, id: VmId) -> String {
+    pub(super) async fn last_words(&self, id: VmId) -> String {
         let log = self.core.site.process_log(id, Role::Vmm);
         let said = self
             .core

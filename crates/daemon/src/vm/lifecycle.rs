@@ -62,7 +62,7 @@ impl VmService {
             ));
         }
         self.set.entry(id).take_over(&op.cancel);
-        self.boot(op, id, "booting")
+        self.boot(op, id, None)
             .await
             .map_err(|failed| failed.of_start(&vm.name))?;
         self.view(id).await

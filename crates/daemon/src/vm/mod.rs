@@ -10,10 +10,13 @@ mod lifecycle;
 mod logs;
 mod lost;
 mod name;
+mod ready;
 mod set;
 mod shape;
 mod sweep;
 mod watch;
+
+pub use ready::first_command;
 
 use crate::config::Config;
 use crate::core::Core;

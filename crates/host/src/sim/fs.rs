@@ -450,6 +450,11 @@ impl Fs {
         }
     }
 
+    /// Whether a guest has written to the disk in a file.
+    pub fn is_scribbled(&self, ino: Ino) -> bool {
+        self.disk(ino).is_some_and(|disk| disk.writes > 0)
+    }
+
     /// The disk in a file, by inode.
     pub fn disk(&self, ino: Ino) -> Option<&Disk> {
         match self.inode(ino)? {

@@ -27,5 +27,5 @@ pub use content::{Content, Disk};
 pub use faults::{Fault, Injection, Moment, plausible_errors};
 pub use fs::{Fs, Ino, Left, Refusal, Survival};
 pub use host::SimHost;
-pub use process::{Guest, Process, State};
+pub use process::{Guest, Process, State, Word};
 pub use world::{Dm, Kernel, Link, Loop, Nature, Row, Rows, World};

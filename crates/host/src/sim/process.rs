@@ -22,9 +22,24 @@ pub enum Guest {
     Ends,
     /// Ends before it says hello.
     Panics,
+    /// Says hello, and then that its root cannot be mounted.
+    Rootless,
+    /// Healthy as long as its disks are new; rootless at every boot after the first.
+    Decays,
     /// Healthy, but its VMM falls into uninterruptible sleep (D state) for so many milliseconds
     /// when it is told to end; `u64::MAX`: until the host reboots.
     Stuck(u64),
+}
+
+/// What a guest that boots says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// Not even hello.
+    Nothing,
+    /// That it runs commands.
+    Ready,
+    /// That it cannot.
+    Failed,
 }
 
 /// What a process is doing.
@@ -74,6 +89,8 @@ pub struct Process {
     pub cgroup: Option<Label>,
     /// The VM and guest in it, for a VMM.
     pub guest: Option<(VmId, Guest)>,
+    /// What that guest said last while somebody listened.
+    pub word: Word,
 }
 
 impl Process {
@@ -159,6 +176,7 @@ impl World {
             files: BTreeSet::new(),
             cgroup: None,
             guest: None,
+            word: Word::Nothing,
         };
         self.processes_mut().insert(pid, process);
         pid
@@ -220,6 +238,7 @@ impl World {
             files: BTreeSet::new(),
             cgroup: spec.cgroup,
             guest: guest.map(|vm| (vm, self.nature.guests.get(&vm).copied().unwrap_or_default())),
+            word: Word::Nothing,
         };
         let opened = self.open_disks(&mut process);
         self.processes_mut().insert(pid, process);
@@ -458,28 +477,45 @@ impl World {
             .find(|p| p.is_alive() && p.guest.is_some_and(|(id, _)| id == vm))
     }
 
-    /// Waits for the guest's hello: whether it came.
-    pub fn await_hello(&mut self, vm: VmId) -> bool {
+    /// Waits until the guest is ready: what was heard of it.
+    pub fn await_ready(&mut self, vm: VmId) -> Word {
         self.pass(100);
         let Some((pid, guest)) = self.vmm_of(vm).map(|p| (p.pid, p.guest)) else {
-            return false;
+            return Word::Nothing;
         };
-        match guest.map(|g| g.1) {
-            Some(Guest::Mute) | None => false,
+        let rootless = match guest.map(|g| g.1) {
+            Some(Guest::Mute) | None => return Word::Nothing,
             Some(Guest::Panics) => {
                 self.die(pid);
-                false
+                return Word::Nothing;
             }
-            Some(_) => {
-                self.guest_writes(pid);
-                true
-            }
+            Some(Guest::Rootless) => true,
+            Some(Guest::Decays) => self.guest_has_written(pid),
+            Some(_) => false,
+        };
+        // Also where only one of its disks could be mounted.
+        self.guest_writes(pid);
+        let word = if rootless { Word::Failed } else { Word::Ready };
+        if let Some(process) = self.processes_mut().get_mut(&pid) {
+            process.word = word;
         }
+        word
     }
 
     fn guest_writes(&mut self, pid: u32) {
+        let disks = self.disks_of(pid);
+        disks.into_iter().for_each(|ino| self.fs.scribble(ino));
+    }
+
+    fn guest_has_written(&self, pid: u32) -> bool {
+        let disks = self.disks_of(pid);
+        disks.into_iter().any(|ino| self.fs.is_scribbled(ino))
+    }
+
+    /// The files that a VMM's guest may write to.
+    fn disks_of(&self, pid: u32) -> Vec<Ino> {
         let Some(process) = self.processes.get(&pid) else {
-            return;
+            return Vec::new();
         };
         let mut inodes: Vec<Ino> = process.files.iter().copied().collect();
         for dm in &process.dms {
@@ -487,7 +523,7 @@ impl World {
                 inodes.extend(self.kernel.loops.get(&cow).map(|l| l.backing));
             }
         }
-        inodes.into_iter().for_each(|ino| self.fs.scribble(ino));
+        inodes
     }
 
     /// Asks the guest to power off and waits: whether its VMM ended.
@@ -498,7 +534,7 @@ impl World {
             .map(|p| (p.pid, p.state, p.guest.map(|g| g.1)))
         {
             None => true,
-            Some((pid, State::Running, Some(Guest::Healthy | Guest::Ends))) => {
+            Some((pid, State::Running, Some(Guest::Healthy | Guest::Ends | Guest::Decays))) => {
                 self.die(pid);
                 true
             }

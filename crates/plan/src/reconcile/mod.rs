@@ -14,7 +14,7 @@ use banger_model::{Generation, Goal, Phase, Reason, ReasonKind, Role, Vm};
 /// there. Pure and total: every combination of row and observation has an answer.
 ///
 /// The plan may end before the goal, at something that must be seen before more can be decided (a
-/// hello, a death, a loop device that clears itself); the executor then looks again.
+/// guest that is ready, a death, a loop device that clears itself); the executor then looks again.
 pub fn reconcile(vm: &Vm, seen: &Observed) -> Vec<Action> {
     let actions = match (vm.goal, vm.phase) {
         (Goal::Absent, _) => return delete::plan(vm, seen),

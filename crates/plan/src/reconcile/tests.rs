@@ -61,7 +61,7 @@ impl World {
                 self.seen.runtime_dir = RuntimeDirSeen::Empty;
             }
             Action::Spawn(role) => self.spawn(*role),
-            Action::AwaitHello => self.seen.agent = AgentSeen::Hello,
+            Action::AwaitReady => self.seen.agent = AgentSeen::Ready,
             Action::SaveHandles => {
                 let mut handles = VmHandles::none(boot());
                 for (role, process) in &self.seen.processes {
@@ -211,7 +211,7 @@ proptest! {
     /// tombstone, nothing is removed under a live process (the world asserts it).
     #[test]
     fn every_situation_settles((vm, mut seen) in any_situation()) {
-        // A guest that does not say hello is the executor's business; here it always does. A
+        // A guest that does not get ready is the executor's business; here it always does. A
         // directory that vanished under a create is an error the kernel reports.
         if vm.goal == Goal::Running && vm.phase == Phase::Creating
             && !matches!(seen.dir, DirSeen::Creating | DirSeen::Present) {
@@ -308,7 +308,7 @@ fn the_plainest_create() {
             Action::MakeRuntimeDir,
             Action::Spawn(Role::Vmm),
             Action::SaveHandles,
-            Action::AwaitHello,
+            Action::AwaitReady,
         ]
     );
 }

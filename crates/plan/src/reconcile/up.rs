@@ -1,4 +1,4 @@
-//! Up: from nothing, or from wherever a dead daemon left it, to a guest that said hello.
+//! Up: from nothing, or from wherever a dead daemon left it, to a guest that is ready.
 
 use super::{because, down};
 use crate::{
@@ -22,7 +22,7 @@ pub(super) fn plan(vm: &Vm, seen: &Observed) -> Vec<Action> {
     if seen.lives(Role::Vmm) && !planted(Planted::VmmSpawnedTwice) {
         return greet(vm, seen);
     }
-    if seen.lives(Role::Vmm) && seen.agent == AgentSeen::Hello {
+    if seen.lives(Role::Vmm) && seen.agent == AgentSeen::Ready {
         return greet(vm, seen);
     }
     let mut actions = Vec::new();
@@ -31,11 +31,11 @@ pub(super) fn plan(vm: &Vm, seen: &Observed) -> Vec<Action> {
     network(vm, seen, &mut actions);
     enclosure(vm, seen, &mut actions);
     processes(vm, seen, &mut actions);
-    actions.push(Action::AwaitHello);
+    actions.push(Action::AwaitReady);
     actions
 }
 
-/// A live VMM: all that is missing is the guest's first word.
+/// A live VMM: all that is missing is the guest's word that it is ready.
 fn greet(vm: &Vm, seen: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     if !handles_tell_processes(vm, seen) {
@@ -45,8 +45,8 @@ fn greet(vm: &Vm, seen: &Observed) -> Vec<Action> {
         actions.push(Action::PublishViews);
     }
     actions.push(match seen.agent {
-        AgentSeen::Silent => Action::AwaitHello,
-        AgentSeen::Hello => Action::SetPhase {
+        AgentSeen::Silent => Action::AwaitReady,
+        AgentSeen::Ready => Action::SetPhase {
             phase: Phase::Running,
             reason: because(ReasonKind::Requested, "the guest is up"),
         },

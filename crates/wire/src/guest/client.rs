@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::connect::Connected;
 use super::exec::{
-    EXEC_PATH, ExecRequest, ExitStatus, GuestError, HEALTH_PATH, Health, POWER_OFF_PATH, SYNC_PATH,
-    TtySize,
+    EXEC_PATH, ExecRequest, ExitStatus, GuestError, HEALTH_PATH, Health, NOT_READY, POWER_OFF_PATH,
+    READY_PATH, SYNC_PATH, TtySize,
 };
 use super::frame::{self, Decoder, Frame, FrameError};
 use super::h2;
@@ -52,6 +52,16 @@ pub enum ClientError {
     /// The agent's answer is not the JSON it should be, or the request cannot be written as JSON.
     #[error("a message on the guest channel cannot be read or written")]
     Json(#[source] serde_json::Error),
+}
+
+impl ClientError {
+    /// Why the guest cannot run commands, if that is what it said.
+    pub fn not_ready(&self) -> Option<&str> {
+        match self {
+            ClientError::Refused { status, message } if *status == NOT_READY => Some(message),
+            _ => None,
+        }
+    }
 }
 
 type RequestBody = BoxBody<Bytes, Infallible>;
@@ -128,6 +138,14 @@ impl GuestClient {
     /// Asks how far the boot is.
     pub async fn health(&self) -> Result<Health, ClientError> {
         self.call(Method::GET, HEALTH_PATH).await
+    }
+
+    /// Waits (on the guest's side, for at most 60 s) until the guest runs commands: its root file system is ready.
+    /// One that cannot refuses with its reason ([`ClientError::not_ready`]).
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        self.call::<serde_json::Value>(Method::GET, READY_PATH)
+            .await
+            .map(drop)
     }
 
     /// Writes the guest's caches to its disks.
@@ -421,5 +439,6 @@ fn futures_are_send(client: &GuestClient, request: &ExecRequest, output: &mut Ex
     fn send<F: Future + Send>(_: F) {}
     send(client.exec(request));
     send(client.health());
+    send(client.ready());
     send(output.next());
 }

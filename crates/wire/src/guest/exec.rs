@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub const EXEC_PATH: &str = "/v1/exec";
 /// Path of the health method.
 pub const HEALTH_PATH: &str = "/v1/health";
+/// Path of the method that answers when the boot is over.
+pub const READY_PATH: &str = "/v1/ready";
+/// Status of a refusal because the guest cannot run commands, now or ever.
+pub const NOT_READY: u16 = 503;
 /// Path of the power-off method.
 pub const POWER_OFF_PATH: &str = "/v1/poweroff";
 /// Path of the sync method.
