@@ -17,6 +17,8 @@ pub struct Failure {
     causes: Vec<String>,
     hint: Option<String>,
     operation: Option<String>,
+    /// What else is wrong.
+    also: Vec<Failure>,
 }
 
 impl Failure {
@@ -27,6 +29,7 @@ impl Failure {
             causes: Vec::new(),
             hint: None,
             operation: None,
+            also: Vec::new(),
         }
     }
 
@@ -47,6 +50,19 @@ impl Failure {
 
     /// The text for stderr, one fact per line.
     pub fn text(&self) -> String {
+        let mut text = self.what_and_way_out();
+        for other in &self.also {
+            text.push('\n');
+            text.push_str(&other.text());
+        }
+        if let Some(operation) = &self.operation {
+            text.push_str("\noperation: ");
+            text.push_str(operation);
+        }
+        text
+    }
+
+    fn what_and_way_out(&self) -> String {
         let mut text = format!("banger: {}", self.message);
         for cause in &self.causes {
             text.push_str(": ");
@@ -55,10 +71,6 @@ impl Failure {
         if let Some(hint) = &self.hint {
             text.push_str("\nhint: ");
             text.push_str(hint);
-        }
-        if let Some(operation) = &self.operation {
-            text.push_str("\noperation: ");
-            text.push_str(operation);
         }
         text
     }
@@ -92,6 +104,7 @@ impl From<ApiError> for Failure {
             causes: error.cause,
             hint: error.hint,
             operation: error.op_id.map(|id| id.to_string()),
+            also: error.also.into_iter().map(Failure::from).collect(),
         }
     }
 }
@@ -121,6 +134,19 @@ mod tests {
         assert_eq!(
             Failure::from(error).text(),
             "banger: no VM is called 'x': its row is missing\nhint: banger vm list"
+        );
+    }
+
+    /// R-SVC-8: each of several failures is told with its own way out, the operation once.
+    #[test]
+    fn several_failures_are_all_told() {
+        let told = [("no image", "leave it out"), ("no QEMU", "install it")];
+        let errors = told.map(|(what, hint)| ApiError::new(Code::NotFound, what).hint(hint));
+        let mut error = ApiError::all(errors).unwrap_err();
+        error.op_id = Some("00ab12cd34ef".parse().unwrap());
+        assert_eq!(
+            Failure::from(error).text(),
+            "banger: no image\nhint: leave it out\nbanger: no QEMU\nhint: install it\noperation: 00ab12cd34ef"
         );
     }
 }

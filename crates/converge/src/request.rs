@@ -103,7 +103,7 @@ pub fn create<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
     new: NewVm,
 ) -> Result<Accepted, RequestError> {
-    refuse_when_full(env)?;
+    room(env)?;
     let rows = env.ledger.vms()?;
     if rows.iter().any(|vm| vm.name == new.name) {
         return Err(RequestError::AlreadyExists(new.name));
@@ -116,7 +116,8 @@ pub fn create<H: Host, L: Ledger, R>(
     }
 }
 
-fn refuse_when_full<H: Host, L, R>(env: &Env<'_, H, L, R>) -> Result<(), RequestError> {
+/// Refuses when there is no room for another VM's disks (R-HOST-10).
+pub fn room<H: Host, L, R>(env: &Env<'_, H, L, R>) -> Result<(), RequestError> {
     let dir = env.site.vms_dir();
     let (free, total) = env.host.disk_space(&dir)?;
     match pressure(free, total) {

@@ -22,11 +22,8 @@ pub trait Images: std::fmt::Debug + Send + Sync {
     /// No such image, or building failed or was cancelled.
     fn image(&self, name: &str, op: &Operation) -> Result<Manifest, ApiError>;
 
-    /// Refuses an image that could not be had, without fetching anything.
-    ///
-    /// # Errors
-    /// No such image.
-    fn check_image(&self, name: &str) -> Result<(), ApiError>;
+    /// Everything that would keep [`Images::image`] from giving this image, without building anything.
+    fn image_obstacles(&self, name: &str) -> Vec<ApiError>;
 
     /// The kernel of this name; the default one is fetched if it is not there.
     ///
@@ -34,11 +31,8 @@ pub trait Images: std::fmt::Debug + Send + Sync {
     /// No such kernel, or fetching failed or was cancelled.
     fn kernel(&self, name: &str, op: &Operation) -> Result<Kernel, ApiError>;
 
-    /// Refuses a kernel that could not be had, without fetching anything.
-    ///
-    /// # Errors
-    /// No such kernel.
-    fn check_kernel(&self, name: &str) -> Result<(), ApiError>;
+    /// Everything that would keep [`Images::kernel`] from giving this kernel, without fetching anything.
+    fn kernel_obstacles(&self, name: &str) -> Vec<ApiError>;
 
     /// Makes sure that an overlay disk of this size can be copied.
     ///
@@ -56,6 +50,13 @@ pub trait Images: std::fmt::Debug + Send + Sync {
         size: ByteSize,
         op: &Operation,
     ) -> Result<(), ApiError>;
+
+    /// Everything that would keep [`Images::overlay_template`] from giving this disk, without making it.
+    fn overlay_obstacles(&self, size: ByteSize) -> Vec<ApiError>;
+
+    /// Everything that would keep [`Images::work_template`] from giving this disk, without making it; nothing where
+    /// the image of this name is not there yet: making that takes the same.
+    fn work_obstacles(&self, image: &str, size: ByteSize) -> Vec<ApiError>;
 }
 
 /// Images and kernels.
@@ -86,6 +87,15 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::of(Code::OperationFailed, error)
 }
 
+/// An error of the image store, with its way out.
+fn image_failed(code: Code, error: &banger_image::Error) -> ApiError {
+    let told = ApiError::of(code, error);
+    match error.hint() {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
 impl ImageService {
     /// The service; touches nothing yet.
     pub fn new(core: Arc<Core>) -> Self {
@@ -109,7 +119,14 @@ impl ImageService {
         let cancelled = || op.cancel.why().is_some();
         template::ext4(host, &dir, volume, size, content, &cancelled)
             .map(drop)
-            .map_err(|e| failed(&e))
+            .map_err(|e| image_failed(Code::OperationFailed, &e))
+    }
+
+    fn template_obstacles(&self, volume: Volume<'_>, size: ByteSize) -> Vec<ApiError> {
+        let dir = self.core.recipes.templates_dir();
+        let fact = template::obstacle(&*self.core.host, &dir, volume, size);
+        let obstacle = fact.err().map(|e| image_failed(Code::Precondition, &e));
+        obstacle.into_iter().collect()
     }
 
     fn store(&self) -> Result<&ImageStore<DaemonHost>, ApiError> {
@@ -118,7 +135,7 @@ impl ImageService {
         }
         let core = &self.core;
         let store = ImageStore::open(Arc::clone(&core.host), core.recipes.images_dir())
-            .map_err(|e| failed(&e))?;
+            .map_err(|e| image_failed(Code::OperationFailed, &e))?;
         Ok(self.store.get_or_init(|| store))
     }
 }
@@ -130,7 +147,7 @@ impl Images for ImageService {
             Ok(found) => return Ok(found),
             Err(banger_image::Error::NotFound(_)) if name == DebianBuild::DEFAULT_NAME => {}
             Err(banger_image::Error::NotFound(_)) => return Err(no_image(name)),
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(image_failed(Code::OperationFailed, &error)),
         }
         op.stage(
             "image",
@@ -138,17 +155,24 @@ impl Images for ImageService {
         );
         store
             .build_debian(&DebianBuild::default(), &Told(op, "image"))
-            .map_err(|e| failed(&e))
+            .map_err(|e| image_failed(Code::OperationFailed, &e))
     }
 
-    fn check_image(&self, name: &str) -> Result<(), ApiError> {
-        if name == DebianBuild::DEFAULT_NAME {
-            return Ok(());
-        }
-        match self.store()?.show(name) {
-            Ok(_) => Ok(()),
-            Err(banger_image::Error::NotFound(_)) => Err(no_image(name)),
-            Err(error) => Err(failed(&error)),
+    fn image_obstacles(&self, name: &str) -> Vec<ApiError> {
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(error) => return vec![error],
+        };
+        match store.show(name) {
+            Ok(_) => Vec::new(),
+            Err(banger_image::Error::NotFound(_)) if name == DebianBuild::DEFAULT_NAME => {
+                let obstacles = store.build_obstacles().into_iter();
+                obstacles
+                    .map(|e| image_failed(Code::Precondition, &e))
+                    .collect()
+            }
+            Err(banger_image::Error::NotFound(_)) => vec![no_image(name)],
+            Err(error) => vec![image_failed(Code::OperationFailed, &error)],
         }
     }
 
@@ -174,20 +198,23 @@ impl Images for ImageService {
             &mut |line| op.stage("kernel", line),
             &|| op.cancel.why().is_some(),
         );
-        fetched.map_err(|error| {
-            failed(&error).hint(format!(
-                "check the machine's Debian package sources, or put a kernel into {}",
-                dir.join(name).display()
-            ))
-        })
+        fetched.map_err(|error| failed(&error).hint(put_kernel(&dir.join(name))))
     }
 
-    fn check_kernel(&self, name: &str) -> Result<(), ApiError> {
-        let dir = self.core.recipes.kernels_dir();
-        if name == DEFAULT_KERNEL || (!name.contains('/') && dir.join(name).is_dir()) {
-            return Ok(());
+    fn kernel_obstacles(&self, name: &str) -> Vec<ApiError> {
+        if name.contains('/') {
+            return vec![no_kernel(name)];
         }
-        Err(no_kernel(name))
+        let (host, dir) = (&*self.core.host, self.core.recipes.kernels_dir());
+        let missing = match Kernel::load(host, &dir, name) {
+            Ok(Some(_)) => None,
+            Ok(None) if name == DEFAULT_KERNEL => kernel::fetch_obstacle(host)
+                .err()
+                .map(|e| ApiError::of(Code::Precondition, &e).hint(put_kernel(&dir.join(name)))),
+            Ok(None) => Some(no_kernel(name)),
+            Err(error) => Some(failed(&error)),
+        };
+        missing.into_iter().collect()
     }
 
     fn overlay_template(&self, size: ByteSize, op: &Operation) -> Result<(), ApiError> {
@@ -202,6 +229,17 @@ impl Images for ImageService {
     ) -> Result<(), ApiError> {
         let home = self.store()?.home(image);
         self.template(Volume::Work { image: &image.id }, size, Some(&home), op)
+    }
+
+    fn overlay_obstacles(&self, size: ByteSize) -> Vec<ApiError> {
+        self.template_obstacles(Volume::Overlay, size)
+    }
+
+    fn work_obstacles(&self, image: &str, size: ByteSize) -> Vec<ApiError> {
+        match self.store().map(|store| store.show(image)) {
+            Ok(Ok(image)) => self.template_obstacles(Volume::Work { image: &image.id }, size),
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -221,6 +259,13 @@ fn no_image(name: &str) -> ApiError {
         "leave --image out to use '{}'",
         DebianBuild::DEFAULT_NAME
     ))
+}
+
+fn put_kernel(dir: &std::path::Path) -> String {
+    format!(
+        "check this machine's apt and its Debian package sources, or put a kernel into {}",
+        dir.display()
+    )
 }
 
 fn no_kernel(name: &str) -> ApiError {

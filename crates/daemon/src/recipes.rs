@@ -6,13 +6,13 @@ use banger_host::{Clock, DiskRecipe, DmTable, ProcessIdentity};
 use banger_image::template::{self, Volume};
 use banger_model::{Role, RootDriver, Vm, VmId};
 use banger_vmm::boot::{cmdline::Accel, initramfs, kernel::Kernel, tsc};
-use banger_vmm::probe::{self, AccelKind, AccelWish};
+use banger_vmm::probe::{self, AccelKind, AccelWish, ProbeError};
 use banger_vmm::qemu::{Disk, DiskSource, QemuPlan, Sockets, UserNetwork, spawn_spec};
 use banger_wire::guest::{BootFacts, Network, PowerOff, Root, StaticNetwork, hex};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 /// Serials by which the guest finds its disks.
@@ -43,7 +43,8 @@ pub struct DriverRecipes {
     host: Arc<DaemonHost>,
     site: Site,
     paths: DriverPaths,
-    machine: OnceLock<Machine>,
+    machine: Mutex<Option<Machine>>,
+    accel: OnceLock<Accel>,
     agent: OnceLock<initramfs::Agent>,
 }
 
@@ -73,7 +74,8 @@ impl DriverRecipes {
             host,
             site,
             paths,
-            machine: OnceLock::new(),
+            machine: Mutex::new(None),
+            accel: OnceLock::new(),
             agent: OnceLock::new(),
         }
     }
@@ -93,21 +95,46 @@ impl DriverRecipes {
         self.site.state_dir.join("templates")
     }
 
-    /// What this machine runs VMs with; found out once, and again while it fails.
+    /// The program that VMs are run with. Looks anew each time: it may be installed or removed while we live.
     ///
     /// # Errors
-    /// No QEMU, or no counter frequency to tell a guest about.
-    pub fn machine(&self) -> Result<&Machine, RecipeError> {
-        if let Some(machine) = self.machine.get() {
-            return Ok(machine);
-        }
+    /// None that could be run, with the way out.
+    pub fn qemu(&self) -> Result<PathBuf, ProbeError> {
         let paths = &self.paths;
-        let qemu = probe::find_qemu(
+        let found = probe::find_qemu(
             paths.qemu.as_deref(),
             paths.path_var.as_deref(),
             &paths.data_dir,
-        )
-        .map_err(recipe("no program to run VMs with"))?;
+        )?;
+        Ok(found.path)
+    }
+
+    /// What this machine runs VMs with; found out once, and again when it failed or its program is gone.
+    ///
+    /// # Errors
+    /// No QEMU, or no counter frequency to tell a guest about.
+    pub fn machine(&self) -> Result<Machine, RecipeError> {
+        let known = || self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(machine) = known().as_ref().filter(|m| probe::is_program(&m.qemu)) {
+            return Ok(machine.clone());
+        }
+        let qemu = self.qemu().map_err(recipe("no program to run VMs with"))?;
+        let machine = Machine {
+            qemu,
+            accel: self.accel()?,
+        };
+        *known() = Some(machine.clone());
+        Ok(machine)
+    }
+
+    /// How guests are executed here; found out once, and again while it fails.
+    ///
+    /// # Errors
+    /// No way, or no counter frequency to tell a guest about.
+    pub fn accel(&self) -> Result<Accel, RecipeError> {
+        if let Some(accel) = self.accel.get() {
+            return Ok(*accel);
+        }
         let kind = probe::choose_accel(AccelWish::Auto, &probe::probe_kvm())
             .map_err(recipe("no way to execute guests"))?;
         let accel = match kind {
@@ -120,10 +147,20 @@ impl DriverRecipes {
                 Accel::Tcg { tsc_khz }
             }
         };
-        Ok(self.machine.get_or_init(|| Machine {
-            qemu: qemu.path,
-            accel,
-        }))
+        Ok(*self.accel.get_or_init(|| accel))
+    }
+
+    /// The guest's agent, read once.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn agent(&self) -> Result<&initramfs::Agent, RecipeError> {
+        if let Some(agent) = self.agent.get() {
+            return Ok(agent);
+        }
+        let agent = initramfs::Agent::at(&self.paths.agent)
+            .map_err(recipe("the guest's agent cannot be read"))?;
+        Ok(self.agent.get_or_init(|| agent))
     }
 
     /// The initramfs base for a kernel, made if it is not there.
@@ -131,16 +168,7 @@ impl DriverRecipes {
     /// # Errors
     /// Kernel or agent cannot be read.
     pub fn initramfs_base(&self, kernel: &Kernel) -> Result<PathBuf, RecipeError> {
-        let agent = match self.agent.get() {
-            Some(agent) => agent,
-            None => {
-                let agent = initramfs::Agent::at(&self.paths.agent).map_err(recipe(
-                    "the guest's agent cannot be read; build it with scripts/build",
-                ))?;
-                self.agent.get_or_init(|| agent)
-            }
-        };
-        initramfs::base(&*self.host, &self.templates_dir(), kernel, agent)
+        initramfs::base(&*self.host, &self.templates_dir(), kernel, self.agent()?)
             .map_err(recipe("the initramfs cannot be made"))
     }
 
@@ -175,7 +203,7 @@ impl DriverRecipes {
             qmp_spare: self.site.control_socket(vm.id, Role::Vmm),
         };
         Ok(QemuPlan {
-            program: machine.qemu.clone(),
+            program: machine.qemu,
             label: self.site.label(vm.id, Role::Vmm),
             uid: rustix::process::geteuid().as_raw(),
             accel: machine.accel,
@@ -334,7 +362,7 @@ impl Recipes for DriverRecipes {
             // now; an empty path proves nothing by executable, the control socket still does.
             program: self
                 .machine()
-                .map(|machine| machine.qemu.clone())
+                .map(|machine| machine.qemu)
                 .unwrap_or_default(),
             uid: rustix::process::geteuid().as_raw(),
             control_socket: Some(self.site.control_socket(vm.id, role)),

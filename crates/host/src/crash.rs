@@ -17,7 +17,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write,
     net::Ipv4Addr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -293,6 +293,9 @@ impl<H: Clock> Clock for CrashAt<H> {
 }
 
 impl<H: Tools> Tools for CrashAt<H> {
+    looks! {
+        fn find_tool(&self, program: &Path) -> Option<PathBuf>;
+    }
     changes! {
         Tool fn run_tool(
             &self, call: &ToolCall, progress: &mut dyn FnMut(&str), cancelled: &dyn Fn() -> bool

@@ -252,6 +252,9 @@ pub struct ToolOutput {
 
 /// Programs run to their end.
 pub trait Tools {
+    /// Where [`Tools::run_tool`] would find this program, `None` if nowhere. A look; nothing is run.
+    fn find_tool(&self, program: &Path) -> Option<PathBuf>;
+
     /// Runs a program; a non-zero status is an error whose source holds the end of its stderr. What
     /// it leaves running in its process group is killed with it.
     /// `progress` gets each line of its stderr as it comes; `cancelled` is polled and ends it.

@@ -7,7 +7,12 @@ use crate::ext4::{self, Content, Mkfs};
 use crate::manifest::{self, HOME_DIR, Manifest, ROOTFS_FILE};
 use crate::{Error, ImageStore, Progress, Result, digest, home, sources};
 use banger_host::{Clock, Files, Tools};
-use std::{collections::BTreeMap, ffi::OsString, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What comes with the essential packages and apt.
 const PACKAGES: &str = "ca-certificates,git,iproute2,procps";
@@ -79,9 +84,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
             return Ok(there);
         }
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::NeedsRoot);
-        }
+        privileged()?;
         let lock = self.lock(progress)?;
         if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
             return Ok(there);
@@ -102,7 +105,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
     fn build_staged(&self, build: &DebianBuild, progress: &dyn Progress) -> Result<Manifest> {
         let staging = self.staging();
         let (root, image) = (staging.join("root"), staging.join("image"));
-        self.check_room(&staging)?;
+        self.check_room()?;
         self.host
             .mkdir(&staging)
             .doing("make the staging directory")?;
@@ -172,7 +175,22 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         home::sync(&*self.host, &home)
     }
 
-    fn check_room(&self, staging: &Path) -> Result<()> {
+    /// Everything that would keep [`ImageStore::build_debian`] from building now; looks only. The build asks the
+    /// same questions when it comes to them.
+    pub fn build_obstacles(&self) -> Vec<Error> {
+        let host = &*self.host;
+        let facts = [
+            privileged(),
+            mmdebstrap(host).map(drop),
+            ext4::mke2fs(host).map(drop),
+            ext4::e2fsck(host).map(drop),
+            self.check_room(),
+        ];
+        facts.into_iter().filter_map(Result::err).collect()
+    }
+
+    fn check_room(&self) -> Result<()> {
+        let staging = self.staging();
         let path = staging.parent().unwrap_or(Path::new("/"));
         let (free, _) = self.host.disk_space(path).doing("look for free space")?;
         if free >> 20 < ROOM_MIB {
@@ -214,8 +232,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let doing = "building a Debian root with mmdebstrap";
         ext4::run(
             &*self.host,
-            "mmdebstrap",
-            "mmdebstrap",
+            mmdebstrap(&*self.host)?,
             doing,
             args,
             env,
@@ -245,17 +262,18 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             let args = ["dump", "--format", "%v%n", key]
                 .map(OsString::from)
                 .to_vec();
-            let asked = ext4::run(
-                &*self.host,
-                "apt-config",
-                "apt",
-                "asking apt for a proxy",
-                args,
-                BTreeMap::new(),
-                Duration::from_secs(10),
-                &mut |_| {},
-                &|| false,
-            );
+            let asked = ext4::tool(&*self.host, "apt-config", "apt").and_then(|apt_config| {
+                ext4::run(
+                    &*self.host,
+                    apt_config,
+                    "asking apt for a proxy",
+                    args,
+                    BTreeMap::new(),
+                    Duration::from_secs(10),
+                    &mut |_| {},
+                    &|| false,
+                )
+            });
             // No apt, no proxy: the bootstrap itself says what is missing.
             let value = asked
                 .map(|out| String::from_utf8_lossy(&out).trim().to_owned())
@@ -266,6 +284,20 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         }
         env
     }
+}
+
+/// dpkg sets owners and runs in a chroot.
+fn privileged() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(Error::NeedsRoot)
+    }
+}
+
+/// What makes Debian roots.
+fn mmdebstrap<H: Tools>(host: &H) -> Result<PathBuf> {
+    ext4::tool(host, "mmdebstrap", "mmdebstrap")
 }
 
 /// mmdebstrap's own headlines, as stages for a person; its other lines are detail.

@@ -33,20 +33,15 @@ pub enum Error {
     )]
     BadName(String),
     /// The Debian importer needs root.
-    #[error(
-        "building the Debian image needs root (dpkg sets owners and runs in a chroot); run `sudo banger image build`, or run banger as root"
-    )]
+    #[error("building the Debian image needs root (dpkg sets owners and runs in a chroot)")]
     NeedsRoot,
     /// A program is missing.
-    #[error("'{program}' is not installed; install it with `apt install {package}`")]
+    #[error("'{program}' is not installed")]
     ToolMissing {
         /// The program.
         program: &'static str,
         /// The Debian package that has it.
         package: &'static str,
-        /// How it was found out.
-        #[source]
-        source: banger_host::Error,
     },
     /// A program failed.
     #[error("{doing} failed")]
@@ -58,7 +53,7 @@ pub enum Error {
         source: banger_host::Error,
     },
     /// The file system is too full to begin.
-    #[error("{} has {free_mib} MiB free and building an image needs {needed_mib} MiB; free some space", .path.display())]
+    #[error("{} has {free_mib} MiB free and building an image needs {needed_mib} MiB", .path.display())]
     NoSpace {
         /// A directory on the file system.
         path: PathBuf,
@@ -119,6 +114,25 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+}
+
+impl Error {
+    /// The way out, where the message itself does not say it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::NeedsRoot => Some(String::from(
+                "run banger as root, or copy a built image into the images directory",
+            )),
+            Error::ToolMissing { package, .. } => Some(format!("apt install {package}")),
+            Error::NoSpace {
+                path, needed_mib, ..
+            } => Some(format!(
+                "free {needed_mib} MiB there (df -h {}), or delete VMs: banger vm list",
+                path.display()
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// Says what an effect was for.

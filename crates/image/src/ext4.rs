@@ -4,13 +4,13 @@
 
 use crate::error::Doing;
 use crate::{Error, Result};
-use banger_host::{DiskRecipe, ErrorKind, Files, ToolCall, Tools};
+use banger_host::{DiskRecipe, Files, ToolCall, Tools};
 use banger_model::ByteSize;
 use std::{
     collections::{BTreeMap, HashSet},
     ffi::OsString,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -91,8 +91,7 @@ pub(crate) fn make<H: Files + Tools + ?Sized>(
     let env = BTreeMap::from([("MKE2FS_CONFIG".into(), "/dev/null".into())]);
     run(
         host,
-        "mke2fs",
-        "e2fsprogs",
+        mke2fs(host)?,
         "making an ext4 file system",
         args,
         env,
@@ -112,8 +111,7 @@ pub(crate) fn check<H: Tools + ?Sized>(
     let args = vec!["-fn".into(), path.into()];
     run(
         host,
-        "e2fsck",
-        "e2fsprogs",
+        e2fsck(host)?,
         "checking the new file system",
         args,
         BTreeMap::new(),
@@ -124,12 +122,31 @@ pub(crate) fn check<H: Tools + ?Sized>(
     .map(drop)
 }
 
-/// Runs a program; says which package has it when it is missing, and `Cancelled` when it was that.
-#[allow(clippy::too_many_arguments)] // one call site per program; a struct would name each field twice
-pub(crate) fn run<H: Tools + ?Sized>(
+/// The path of a program; one that is missing is told with the package that has it.
+pub(crate) fn tool<H: Tools + ?Sized>(
     host: &H,
     program: &'static str,
     package: &'static str,
+) -> Result<PathBuf> {
+    host.find_tool(Path::new(program))
+        .ok_or(Error::ToolMissing { program, package })
+}
+
+/// What makes file systems.
+pub(crate) fn mke2fs<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
+    tool(host, "mke2fs", "e2fsprogs")
+}
+
+/// What checks file systems.
+pub(crate) fn e2fsck<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
+    tool(host, "e2fsck", "e2fsprogs")
+}
+
+/// Runs a program that was found; `Cancelled` when it was that.
+#[allow(clippy::too_many_arguments)] // one call site per program; a struct would name each field twice
+pub(crate) fn run<H: Tools + ?Sized>(
+    host: &H,
+    program: PathBuf,
     doing: &'static str,
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
@@ -138,7 +155,7 @@ pub(crate) fn run<H: Tools + ?Sized>(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>> {
     let call = ToolCall {
-        program: program.into(),
+        program,
         args,
         env,
         cwd: "/".into(),
@@ -148,11 +165,6 @@ pub(crate) fn run<H: Tools + ?Sized>(
     match host.run_tool(&call, line, cancelled) {
         Ok(output) => Ok(output.stdout),
         Err(_) if cancelled() => Err(Error::Cancelled),
-        Err(source) if source.kind == ErrorKind::NotFound => Err(Error::ToolMissing {
-            program,
-            package,
-            source,
-        }),
         Err(source) => Err(Error::Tool { doing, source }),
     }
 }

@@ -238,8 +238,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let doing = "removing a staging directory";
         crate::ext4::run(
             &*self.host,
-            "rm",
-            "coreutils",
+            crate::ext4::tool(&*self.host, "rm", "coreutils")?,
             doing,
             args,
             Default::default(),

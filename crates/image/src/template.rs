@@ -59,6 +59,25 @@ pub fn path(dir: &Path, volume: Volume<'_>, size: ByteSize) -> PathBuf {
     ))
 }
 
+/// What would keep [`ext4`] from giving this template: nothing where it is there.
+///
+/// # Errors
+/// The directory cannot be looked at, or mke2fs is missing.
+pub fn obstacle<H: Files + Tools + ?Sized>(
+    host: &H,
+    dir: &Path,
+    volume: Volume<'_>,
+    size: ByteSize,
+) -> Result<()> {
+    let there = host
+        .stat(&path(dir, volume, size))
+        .doing("look for a disk template")?;
+    match there {
+        Some(_) => Ok(()),
+        None => ext4::mke2fs(host).map(drop),
+    }
+}
+
 /// The template: an ext4 file system of exactly `size`, with a journal, that can grow online to
 /// 1 TiB and more. Made if it is not there; a second caller waits for the first.
 ///

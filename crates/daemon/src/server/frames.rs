@@ -8,9 +8,10 @@ use super::dispatch::panicked;
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Running, Why};
 use crate::vm::first_command;
+use crate::vm::preflight;
 use banger_wire::api::{self, ApiError, COMMAND_STAGE, Code, Decoder, Event, Frame, UPGRADE};
 use banger_wire::guest::{
-    self, ClientError, ExecEvent, ExecInput, ExecOutput, ExecRequest, ExecStream, ExitStatus,
+    self, ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, ExitStatus,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode, header};
@@ -45,7 +46,8 @@ pub async fn exec(
     request: api::VmExec,
     upgrade: OnUpgrade,
 ) -> Result<Response<Answer>> {
-    check_command(&request.command)?;
+    // What no guest could run is refused for that, whichever VM is meant.
+    preflight::command(&request.command.clone().into())?;
     let (vm, guest) = daemon.vms().session(&request.vm).await?;
     let stream = guest
         .exec(&request.command.into())
@@ -75,22 +77,14 @@ pub async fn exec(
     Ok(switching())
 }
 
-/// What no guest could run is refused before there is one (R-HOST-7).
-fn check_command(command: &api::Command) -> Result<()> {
-    let request: ExecRequest = command.clone().into();
-    request
-        .check()
-        .map_err(|e| ApiError::of(Code::BadRequest, &e))
-}
-
 /// `vm.run`.
 pub async fn run(
     daemon: Arc<Daemon>,
     request: api::VmRun,
     upgrade: OnUpgrade,
 ) -> Result<Response<Answer>> {
-    check_command(&request.command)?;
-    daemon.vms().check(&request.shape).await?;
+    let (shape, command) = (&request.shape, &request.command);
+    daemon.vms().check(shape, Some(command)).await?;
     let (running, told) = daemon.registry.begin("vm.run")?;
     tokio::spawn(async move {
         let _attached = daemon.attach();

@@ -2,14 +2,15 @@
 
 use super::drive::{Driven, How, unasked};
 use super::ready::FirstCommand;
+use super::preflight::{self, Wanted};
 use super::shape::{self, Sized};
 use super::{VmService, name, request_error};
 use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
 use banger_converge::{Failure, Outcome, request};
 use banger_image::{DebianBuild, Manifest};
-use banger_model::{ByteSize, Goal, Phase, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
-use banger_wire::api::{ApiError, Code, Event, SpecValue, VmShape, VmView};
+use banger_model::{Phase, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
+use banger_wire::api::{ApiError, Code, Command, Event, SpecValue, VmShape, VmView};
 use banger_wire::guest::{Token, hex};
 use std::{path::Path, sync::Arc};
 
@@ -19,30 +20,30 @@ type Result<T> = std::result::Result<T, ApiError>;
 const NAME_TRIES: usize = 8;
 
 impl VmService {
-    /// Refuses, before anything exists, a shape no VM could have.
+    /// Refuses, before anything exists, what cannot become a VM here, for every reason there is (R-SVC-8).
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub async fn check(self: &Arc<Self>, wanted: &VmShape) -> Result<()> {
+    /// All that is wrong or missing.
+    pub async fn check(
+        self: &Arc<Self>,
+        wanted: &VmShape,
+        command: Option<&Command>,
+    ) -> Result<()> {
         self.core.writable()?;
-        shape::decide(wanted, &self.config.vm_defaults, self.host_size)?;
-        let (service, wanted) = (Arc::clone(self), wanted.clone());
-        self.core
-            .blocking(move |core| {
-                let images = service.peers.images()?;
-                images.check_image(&service.image_name(&wanted).0)?;
-                images.check_kernel(wanted.kernel.as_deref().unwrap_or(DEFAULT_KERNEL))?;
-                let Some(name) = &wanted.name else {
-                    return Ok(());
-                };
-                let store = core.ledger.store().map_err(|e| super::ledger_error(&e))?;
-                match store.by_name(name) {
-                    Ok(None) => Ok(()),
-                    Ok(Some(_)) => Err(name_taken(name)),
-                    Err(error) => Err(ApiError::of(Code::OperationFailed, &error)),
-                }
-            })
-            .await?
+        let checks = preflight::of_create(Wanted {
+            command,
+            name: wanted.name.as_ref(),
+            image: self.image_name(wanted).0,
+            kernel: kernel_name(wanted),
+            sized: self.sized(wanted),
+            drivers: self.config.drivers.of_new_vm(),
+            force: wanted.force,
+        });
+        self.preflight(checks).await
+    }
+
+    fn sized(&self, wanted: &VmShape) -> Sized {
+        shape::decide(wanted, &self.config.vm_defaults, self.host_size)
     }
 
     fn image_name(&self, wanted: &VmShape) -> (String, Origin) {
@@ -65,24 +66,14 @@ impl VmService {
         remove_on_exit: bool,
         first: Option<&FirstCommand>,
     ) -> Result<VmView> {
-        self.check(wanted).await?;
-        let sized = shape::decide(wanted, &self.config.vm_defaults, self.host_size)?;
-        self.check_promised(&sized, wanted.force).await?;
+        self.check(wanted, None).await?;
+        let sized = self.sized(wanted);
         let vm = self.reserve(op, wanted, sized, remove_on_exit).await?;
         tracing::info!(op = %op.id, vm = %vm.id, name = %vm.name, "created");
         self.boot(op, vm.id, first)
             .await
             .map_err(|failed| failed.of_create(&vm.name))?;
         self.view(vm.id).await
-    }
-
-    async fn check_promised(&self, sized: &Sized, force: bool) -> Result<()> {
-        let rows = self.rows().await?;
-        let running = rows
-            .iter()
-            .filter(|vm| vm.goal == Goal::Running && vm.phase != Phase::Stopped);
-        let promised = ByteSize(running.map(|vm| vm.spec.memory.bytes()).sum());
-        shape::check_memory(sized.memory, promised, self.host_size, force)
     }
 
     /// Image, kernel and templates first, because they may take minutes; then name, leases and row under the create
@@ -168,11 +159,7 @@ impl VmService {
                 .caused_by(&error)
         })?;
         let image_name = self.image_name(wanted).0;
-        let kernel_name = wanted
-            .kernel
-            .as_deref()
-            .unwrap_or(DEFAULT_KERNEL)
-            .to_owned();
+        let kernel_name = kernel_name(wanted);
         let (overlay_size, disk_size) = (sized.overlay_size, sized.disk_size);
         let drivers = self.config.drivers.of_new_vm();
         let service = Arc::clone(self);
@@ -356,12 +343,7 @@ fn gone() -> ApiError {
     ApiError::new(Code::Conflict, "it was deleted meanwhile")
 }
 
-fn name_taken(name: &VmName) -> ApiError {
-    ApiError::new(
-        Code::AlreadyExists,
-        format!("a VM called '{name}' exists already"),
-    )
-    .hint(format!(
-        "enter it with `banger vm exec {name} -- sh`, or choose another name"
-    ))
+fn kernel_name(wanted: &VmShape) -> String {
+    let named = wanted.kernel.as_deref();
+    named.unwrap_or(DEFAULT_KERNEL).to_owned()
 }

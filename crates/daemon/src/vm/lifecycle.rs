@@ -4,7 +4,7 @@ use super::drive::{Driven, How, unasked};
 use super::{VmService, request_error, unfinished};
 use crate::ops::{Cancel, Operation, Why};
 use banger_converge::{Failure, Outcome, request};
-use banger_model::{Phase, ReasonKind, Vm, VmId};
+use banger_model::{Goal, Phase, ReasonKind, Vm, VmId};
 use banger_wire::api::{self, ApiError, Code, Deleted, VmState, VmView};
 use std::{
     sync::{Arc, PoisonError},
@@ -50,6 +50,10 @@ impl VmService {
         let vm = self.find(reference).await?;
         op.about(vm.id);
         let id = vm.id;
+        if vm.phase == Phase::Stopped && vm.goal != Goal::Absent {
+            // In any other phase the refusal is about the VM, not about the machine.
+            self.check_start(&vm).await?;
+        }
         let accepted = self
             .core
             .blocking(move |core| request::start(&core.env(), id))

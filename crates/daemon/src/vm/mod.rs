@@ -11,6 +11,7 @@ mod logs;
 mod lost;
 mod name;
 mod ready;
+pub(crate) mod preflight;
 mod set;
 mod shape;
 mod sweep;

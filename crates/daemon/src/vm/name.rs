@@ -1,6 +1,7 @@
-//! Names for VMs that were given none.
+//! Names of VMs: made up for those that were given none, and refused when they are taken.
 
 use banger_model::VmName;
+use banger_wire::api::{ApiError, Code};
 
 const FIRST: [&str; 16] = [
     "amber", "brisk", "calm", "deft", "eager", "fond", "glad", "keen", "lively", "mellow",
@@ -19,6 +20,17 @@ pub fn made_up(random: [u8; 2]) -> Option<VmName> {
         SECOND[usize::from(words & 15)],
     );
     format!("{a}-{b}-{number:02x}").parse().ok()
+}
+
+/// The refusal of a name that another VM has.
+pub fn taken(name: &VmName) -> ApiError {
+    ApiError::new(
+        Code::AlreadyExists,
+        format!("a VM called '{name}' exists already"),
+    )
+    .hint(format!(
+        "enter it with `banger vm exec {name} -- sh`, or choose another name"
+    ))
 }
 
 #[cfg(test)]

@@ -69,11 +69,8 @@ fn total_memory(meminfo: &str) -> Option<ByteSize> {
     Some(ByteSize(kib * 1024))
 }
 
-/// Decides the numbers of a VM.
-///
-/// # Errors
-/// A value nothing could be made of.
-pub fn decide(wanted: &VmShape, defaults: &VmDefaults, host: HostSize) -> Result<Sized, ApiError> {
+/// Decides the numbers of a VM. Whether anything can be made of them, [`obstacles`] says.
+pub fn decide(wanted: &VmShape, defaults: &VmDefaults, host: HostSize) -> Sized {
     let mut told = Vec::new();
     let vcpus = pick(wanted.vcpus, defaults.vcpus, (host.vcpus(), Origin::Host));
     let memory = pick(
@@ -97,16 +94,14 @@ pub fn decide(wanted: &VmShape, defaults: &VmDefaults, host: HostSize) -> Result
     tell("overlay", overlay.0.to_string(), overlay.1);
     tell("disk", disk.0.to_string(), disk.1);
     tell("nat", if nat.0 { "yes" } else { "no" }.to_owned(), nat.1);
-    let sized = Sized {
+    Sized {
         vcpus: vcpus.0,
         memory: memory.0,
         overlay_size: overlay.0,
         disk_size: disk.0,
         nat: nat.0,
         told,
-    };
-    check(&sized)?;
-    Ok(sized)
+    }
 }
 
 fn pick<T>(flag: Option<T>, config: Option<T>, or: (T, Origin)) -> (T, Origin) {
@@ -117,46 +112,56 @@ fn pick<T>(flag: Option<T>, config: Option<T>, or: (T, Origin)) -> (T, Origin) {
     }
 }
 
-fn check(sized: &Sized) -> Result<(), ApiError> {
-    let refuse = |text: String| Err(ApiError::new(Code::BadRequest, text));
+/// Every value that nothing could be made of, each with the flag that mends it.
+pub fn obstacles(sized: &Sized) -> Vec<ApiError> {
+    let mut found = Vec::new();
+    let mut refuse = |text: String, hint: String| {
+        found.push(ApiError::new(Code::BadRequest, text).hint(hint));
+    };
     if !(1..=MOST_VCPUS).contains(&sized.vcpus) {
-        return refuse(format!(
-            "a VM has 1 to {MOST_VCPUS} virtual CPUs, not {}",
-            sized.vcpus
-        ));
+        refuse(
+            format!(
+                "a VM has 1 to {MOST_VCPUS} virtual CPUs, not {}",
+                sized.vcpus
+            ),
+            format!("--vcpu 1 to --vcpu {MOST_VCPUS}"),
+        );
     }
     if sized.memory < LEAST_MEMORY {
-        return refuse(format!(
-            "a VM needs at least {LEAST_MEMORY} of memory, not {}",
-            sized.memory
-        ));
+        refuse(
+            format!(
+                "a VM needs at least {LEAST_MEMORY} of memory, not {}",
+                sized.memory
+            ),
+            format!("--memory {}M or more", LEAST_MEMORY.as_mib()),
+        );
     }
-    for (what, size) in [
-        ("overlay disk", sized.overlay_size),
-        ("work disk", sized.disk_size),
+    for (what, flag, size) in [
+        ("overlay disk", "--system-overlay-size", sized.overlay_size),
+        ("work disk", "--disk-size", sized.disk_size),
     ] {
         if size < LEAST_DISK {
-            return refuse(format!("the {what} has at least {LEAST_DISK}, not {size}"));
-        }
-        if !size.bytes().is_multiple_of(1 << 20) {
-            return refuse(format!("the {what} has a whole number of MiB, not {size}"));
+            refuse(
+                format!("the {what} has at least {LEAST_DISK}, not {size}"),
+                format!("{flag} {}M or more", LEAST_DISK.as_mib()),
+            );
+        } else if !size.bytes().is_multiple_of(1 << 20) {
+            refuse(
+                format!("the {what} has a whole number of MiB, not {size}"),
+                format!("{flag} {}M", size.as_mib() + 1),
+            );
         }
     }
-    Ok(())
+    found
 }
 
-/// Refuses to promise more memory than the host has, unless forced.
+/// Refuses to promise more memory than the host has.
 ///
 /// # Errors
 /// It would be more.
-pub fn check_memory(
-    wanted: ByteSize,
-    promised: ByteSize,
-    host: HostSize,
-    force: bool,
-) -> Result<(), ApiError> {
+pub fn check_memory(wanted: ByteSize, promised: ByteSize, host: HostSize) -> Result<(), ApiError> {
     let sum = ByteSize(promised.bytes().saturating_add(wanted.bytes()));
-    if force || sum <= host.memory {
+    if sum <= host.memory {
         return Ok(());
     }
     Err(ApiError::new(
@@ -197,7 +202,7 @@ mod tests {
             vcpus: Some(7),
             ..VmDefaults::default()
         };
-        let sized = decide(&wanted, &defaults, HOST).unwrap();
+        let sized = decide(&wanted, &defaults, HOST);
         assert_eq!(
             values(&sized),
             [
@@ -232,10 +237,11 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let refused = |wanted: VmShape| {
-            decide(&wanted, &VmDefaults::default(), HOST)
-                .unwrap_err()
-                .code
+            let found = obstacles(&decide(&wanted, &VmDefaults::default(), HOST));
+            assert!(found.iter().all(|e| e.hint.is_some()), "{found:?}");
+            found.iter().map(|e| e.code).collect::<Vec<_>>()
         };
+        assert_eq!(refused(VmShape::default()), []);
         for wanted in [
             VmShape {
                 vcpus: Some(0),
@@ -258,15 +264,22 @@ mod tests {
                 ..VmShape::default()
             },
         ] {
-            assert_eq!(refused(wanted), Code::BadRequest);
+            assert_eq!(refused(wanted), [Code::BadRequest]);
         }
+        let all = VmShape {
+            vcpus: Some(0),
+            memory: Some(ByteSize::mib(64)),
+            disk_size: Some(ByteSize::mib(1)),
+            overlay_size: Some(ByteSize(20_000_001)),
+            ..VmShape::default()
+        };
+        assert_eq!(refused(all), [Code::BadRequest; 4], "all at once");
     }
 
     #[test]
     fn memory_is_not_promised_twice() {
         let all = HOST.memory;
-        assert!(check_memory(all, ByteSize(0), HOST, false).is_ok());
-        assert!(check_memory(all, ByteSize::mib(1), HOST, false).is_err());
-        assert!(check_memory(all, ByteSize::mib(1), HOST, true).is_ok());
+        assert!(check_memory(all, ByteSize(0), HOST).is_ok());
+        assert!(check_memory(all, ByteSize::mib(1), HOST).is_err());
     }
 }

@@ -159,6 +159,33 @@ fn a_qemu_that_is_missing_is_named_before_anything_exists() {
     assert_eq!(home.status().vms, 0);
 }
 
+/// R-SVC-8: the command, the kernel and what the machine lacks are told in one answer, each with its way out.
+#[test]
+fn a_run_is_refused_for_every_reason_at_once() {
+    let home = Home::new();
+    std::fs::write(&home.paths.config, "qemu_bin = \"/nonexistent/qemu\"\n").unwrap();
+    let home = home.started();
+    let run = api::VmRun {
+        shape: VmShape {
+            kernel: Some("zzz".to_owned()),
+            image: Some("yyy".to_owned()),
+            vcpus: Some(0),
+            ..VmShape::default()
+        },
+        command: api::Command::default(),
+        rm: true,
+    };
+    let error = api_error(runtime().block_on(home.client().frames(&run)).err());
+    let all: Vec<_> = std::iter::once(&error).chain(&error.also).collect();
+    // Whether an agent lies beside this daemon is the build's matter; it would be the sixth.
+    let codes: Vec<_> = all.iter().take(5).map(|e| e.code).collect();
+    use Code::{BadRequest, NotFound, Precondition};
+    let wanted = [BadRequest, BadRequest, NotFound, NotFound, Precondition];
+    assert_eq!(codes, wanted, "{error}");
+    assert!(all.iter().all(|e| e.hint.is_some()), "{all:?}");
+    assert!(home.call(&api::OperationList {}).unwrap().is_empty());
+}
+
 #[test]
 fn a_database_that_is_gone_makes_the_daemon_read_only_until_recover() {
     let home = Home::new().started();

@@ -92,6 +92,10 @@ impl ToolFailed {
 }
 
 impl Tools for LinuxHost {
+    fn find_tool(&self, program: &Path) -> Option<PathBuf> {
+        find(program, &search_path()).filter(|file| is_program(file))
+    }
+
     fn run_tool(
         &self,
         call: &ToolCall,
@@ -120,10 +124,12 @@ fn find(program: &Path, path: &OsStr) -> Option<PathBuf> {
     env::split_paths(path)
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(program))
-        .find(|file| {
-            file.metadata()
-                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        })
+        .find(|file| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
 fn run(

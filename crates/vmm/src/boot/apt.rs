@@ -27,6 +27,12 @@ pub struct FetchedPackage {
 /// Why a package could not be fetched.
 #[derive(Debug, Error)]
 pub enum AptError {
+    /// This machine has no apt.
+    #[error("'{program}' is not installed")]
+    Missing {
+        /// The program.
+        program: &'static str,
+    },
     /// The lists, the machine's and freshly fetched ones, do not lead to the package.
     #[error("apt knows no package behind {package:?} in this machine's package sources")]
     Unknown {
@@ -80,6 +86,20 @@ enum Lists {
     Private,
 }
 
+/// Whether the programs that fetch packages are there; looks only.
+///
+/// # Errors
+/// The first that is missing.
+pub fn programs<H: Tools>(host: &H) -> Result<(), AptError> {
+    match ["apt-get", "apt-cache"]
+        .into_iter()
+        .find(|program| host.find_tool(Path::new(program)).is_none())
+    {
+        Some(program) => Err(AptError::Missing { program }),
+        None => Ok(()),
+    }
+}
+
 /// Fetches the newest version of the package behind `meta` (itself, or the first `linux-image-*` that it depends on).
 ///
 /// `work` is a directory of ours that does not exist or holds an earlier attempt's rests; it is gone afterwards.
@@ -93,6 +113,7 @@ pub fn fetch_kernel_package<H: Files + Tools>(
     progress: &mut dyn FnMut(&str),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<FetchedPackage, AptError> {
+    programs(host)?;
     let files_err = |source| AptError::Files { source };
     tree::remove(host, work).map_err(files_err)?;
     host.mkdir(work).map_err(files_err)?;

@@ -162,6 +162,14 @@ impl Kernel {
     }
 }
 
+/// What would keep [`fetch_debian`] from beginning; looks only, and not at the network.
+///
+/// # Errors
+/// A program is missing.
+pub fn fetch_obstacle<H: Tools>(host: &H) -> Result<(), KernelError> {
+    apt::programs(host).map_err(|source| KernelError::Fetch { source })
+}
+
 /// Fetches Debian's cloud kernel and publishes it as `kernels/<name>`, whole or not at all.
 ///
 /// `kernels` must exist. One fetch per name at a time is the caller's duty (pulls are shared operations); the rests of

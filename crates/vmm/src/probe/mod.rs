@@ -46,17 +46,13 @@ pub struct QemuBinary {
 #[derive(Debug, Error)]
 pub enum ProbeError {
     /// Named in the configuration and not to be used.
-    #[error(
-        "the configured qemu_bin {path} is no program that can be run; correct it or remove the line"
-    )]
+    #[error("the configured qemu_bin {path} is no program that can be run")]
     ConfiguredQemu {
         /// What the configuration says.
         path: PathBuf,
     },
     /// Nowhere.
-    #[error(
-        "no {QEMU} in PATH nor at {private}: install qemu-system-x86, run scripts/install-qemu, or set qemu_bin in the configuration"
-    )]
+    #[error("no {QEMU} in PATH nor at {private}")]
     NoQemu {
         /// Where a private one would be.
         private: PathBuf,
@@ -84,6 +80,24 @@ pub enum ProbeError {
         /// The first thing that is missing.
         why: String,
     },
+}
+
+impl ProbeError {
+    /// The way out, where there is one.
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            ProbeError::ConfiguredQemu { .. } => {
+                Some("correct qemu_bin in the configuration, or remove the line")
+            }
+            ProbeError::NoQemu { .. } => Some(
+                "apt install qemu-system-x86, run scripts/install-qemu, or set qemu_bin in the configuration",
+            ),
+            ProbeError::QemuBroken { .. } | ProbeError::QemuVersion { .. } => {
+                Some("set qemu_bin in the configuration to a QEMU that works")
+            }
+            ProbeError::NoKvm { .. } => Some("leave it out to run guests by emulation"),
+        }
+    }
 }
 
 /// Finds QEMU: configuration, then PATH, then banger's own copy. Runs nothing.
@@ -126,7 +140,8 @@ pub fn find_qemu(
     Err(ProbeError::NoQemu { private })
 }
 
-fn is_program(path: &Path) -> bool {
+/// A file that may be executed.
+pub fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
@@ -235,7 +250,7 @@ mod tests {
 
         let none = find(None).unwrap_err().to_string();
         assert!(
-            none.contains("install qemu-system-x86") && none.contains("tools/qemu"),
+            none.contains("in PATH") && none.contains("tools/qemu"),
             "{none}"
         );
         program(&data.join(PRIVATE_QEMU));

@@ -76,6 +76,9 @@ pub struct ApiError {
     /// Operation whose log lines belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op_id: Option<OpId>,
+    /// What else is wrong, each with its own way out: a request is refused for everything at once (R-SVC-8).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<ApiError>,
 }
 
 impl ApiError {
@@ -87,6 +90,22 @@ impl ApiError {
             cause: Vec::new(),
             hint: None,
             op_id: None,
+            also: Vec::new(),
+        }
+    }
+
+    /// Several failures as one, in this order: the first is told as itself, the others beside it.
+    ///
+    /// # Errors
+    /// There is at least one.
+    pub fn all(failures: impl IntoIterator<Item = ApiError>) -> Result<(), ApiError> {
+        let mut failures = failures.into_iter();
+        match failures.next() {
+            None => Ok(()),
+            Some(mut first) => {
+                first.also.extend(failures);
+                Err(first)
+            }
         }
     }
 
@@ -122,7 +141,8 @@ fn sources(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.cause.iter().try_for_each(|c| write!(f, ": {c}"))
+        self.cause.iter().try_for_each(|c| write!(f, ": {c}"))?;
+        self.also.iter().try_for_each(|e| write!(f, "; also: {e}"))
     }
 }
 
@@ -140,5 +160,22 @@ mod tests {
             serde_json::to_string(&error).unwrap(),
             r#"{"code":"already_exists","message":"a VM named 'dev' already exists","hint":"banger vm exec dev -- sh"}"#
         );
+    }
+
+    /// R-SVC-8: no failure of several is lost on the way, and the first one stands where a single one would.
+    #[test]
+    fn several_failures_are_one_answer() {
+        assert_eq!(ApiError::all([]), Ok(()));
+        let image = ApiError::new(Code::NotFound, "no image").hint("leave it out");
+        let vmm = ApiError::new(Code::Precondition, "no QEMU").hint("install it");
+        assert_eq!(ApiError::all([image.clone()]), Err(image.clone()));
+        let all = ApiError::all([image, vmm]).unwrap_err();
+        assert_eq!(all.to_string(), "no image; also: no QEMU");
+        let json = serde_json::to_string(&all).unwrap();
+        assert_eq!(
+            json,
+            r#"{"code":"not_found","message":"no image","hint":"leave it out","also":[{"code":"precondition","message":"no QEMU","hint":"install it"}]}"#
+        );
+        assert_eq!(serde_json::from_str::<ApiError>(&json).unwrap(), all);
     }
 }

@@ -66,6 +66,18 @@ pub enum BadExec {
     RelativeDirectory(String),
 }
 
+impl BadExec {
+    /// The way out.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            BadExec::Empty => "banger vm run -- PROGRAM ARGUMENT…",
+            BadExec::ZeroByte(_) => "pass such bytes to the command's standard input",
+            BadExec::VariableName(_) => "-e NAME=VALUE",
+            BadExec::RelativeDirectory(_) => "write the whole path, from '/' on",
+        }
+    }
+}
+
 impl ExecRequest {
     /// Checks what can be checked without looking at a guest. The daemon asks before it makes a VM, the agent
     /// before it makes a process.
