@@ -42,3 +42,35 @@ fn a_start_tells_all_that_is_missing_and_changes_nothing() {
     );
     home.finish();
 }
+/// Of two creates at once that the host has memory for only one of, one is refused: what was looked at before the
+/// disks were made is looked at again when the row is written.
+#[test]
+fn memory_is_promised_to_one_of_two_creates_at_once() {
+    let home = Home::new();
+    home.banger(&["vm", "list"]).exits(0);
+    let memory = format!("{}M", host_mib() * 51 / 100);
+    // Sizes nobody has a template of: making it takes longer than both need to look.
+    let create = |name, size| {
+        let args = ["--memory", &memory, "--disk-size", size, "--name", name];
+        let args: Vec<&str> = ["vm", "create"].into_iter().chain(args).collect();
+        home.start(&args, b"")
+    };
+    let both = [create("one", "301M"), create("two", "302M")];
+    let ended = both.map(banger_testkit::Running::finish);
+    let mut statuses = [0, 1].map(|n| ended[n].status);
+    statuses.sort_unstable();
+    let told: String = ended.iter().map(banger_testkit::Run::err).collect();
+    assert_eq!(statuses, [0, 125], "{told}");
+    assert!(told.contains("is more than this host's"), "{told}");
+    assert!(told.contains("hint: ask for less with --memory"), "{told}");
+    let listed = home.banger(&["vm", "list", "-q"]).exits(0).out();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    home.finish();
+}
+
+fn host_mib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("the host's memory");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("MemTotal") / 1024
+}

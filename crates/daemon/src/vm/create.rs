@@ -105,10 +105,20 @@ impl VmService {
                 owner_uid,
                 spec: spec.clone(),
             };
+            let (memory, host) = (spec.memory, self.host_size);
+            let force = wanted.force;
             let made = self
                 .core
-                .blocking(move |core| request::create(&core.env(), new))
-                .await?;
+                .blocking(move |core| {
+                    // Looked at before, but others may have been promised it while the image was made.
+                    if !force {
+                        preflight::unpromised(core, memory, host)?;
+                    }
+                    Ok(request::create(&core.env(), new))
+                })
+                .await
+                .flatten();
+            let made = made.inspect_err(|_| self.set.forget(id))?;
             tries += 1;
             match made {
                 Err(request::RequestError::AlreadyExists(_))
