@@ -63,7 +63,8 @@ impl VmService {
             return Err(ApiError::new(
                 Code::Precondition,
                 format!("VM '{}' is running, or about to", vm.name),
-            ));
+            )
+            .hint(format!("banger vm exec {} -- sh", vm.name)));
         }
         self.set.entry(id).take_over(&op.cancel);
         self.boot(op, id, None)
@@ -118,7 +119,7 @@ impl VmService {
     /// `vm.delete`.
     ///
     /// # Errors
-    /// It runs and `force` was not given, or not finished yet.
+    /// It runs or comes up and `force` was not given, or not finished yet.
     pub async fn delete(
         self: &Arc<Self>,
         op: &Operation,
@@ -138,19 +139,10 @@ impl VmService {
             Err(error) if error.code == Code::NotFound => return Ok(deleted),
             other => other?,
         };
-        let up = matches!(
-            view.state,
-            VmState::Running | VmState::Paused | VmState::Stopping
-        );
-        if up && !request.force {
-            return Err(ApiError::new(
-                Code::Precondition,
-                format!("VM '{}' is {}", vm.name, view.state),
-            )
-            .hint(format!(
-                "banger vm stop {0}, or insist with banger vm delete --force {0}",
-                vm.name
-            )));
+        if !request.force
+            && let Some(refusal) = up(&view)
+        {
+            return Err(refusal);
         }
         op.about(vm.id);
         self.remove(op, vm.id).await?;
@@ -306,6 +298,62 @@ impl VmService {
     }
 }
 
+/// Why a VM is not deleted unless that is insisted on: something of it runs, or is about to.
+fn up(view: &VmView) -> Option<ApiError> {
+    let first = match view.state {
+        VmState::Running | VmState::Paused | VmState::Stopping => {
+            format!("banger vm stop {}", view.name)
+        }
+        VmState::Creating | VmState::Starting => "wait until it runs (banger vm list)".to_owned(),
+        VmState::Stopped | VmState::Deleting | VmState::Error => return None,
+    };
+    let refusal = ApiError::new(
+        Code::Precondition,
+        format!("VM '{}' is {}", view.name, view.state),
+    );
+    Some(refusal.hint(format!(
+        "{first}, or insist with banger vm delete --force {}",
+        view.name
+    )))
+}
+
 fn conflict(vm: &Vm, what: &str) -> ApiError {
     ApiError::new(Code::Conflict, format!("VM '{}' {what}", vm.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What runs, or is about to, is deleted only by force; what is down, or goes already, is not kept.
+    #[test]
+    fn only_what_is_down_is_deleted_without_force() {
+        let view = |state| {
+            let text = format!(
+                r#"{{"id":"00ab12cd34ef","name":"dev","state":"{state}","reason":null,"goal":"running",
+                "image":"debian","kernel":"k","vcpus":1,"memory":1,"overlay_size":1,"disk_size":1,"nat":false,
+                "remove_on_exit":false,"drivers":{{"vmm":"qemu","root":"overlay","network":"user","jail":false,
+                "cgroup":false,"helper":false}},"created_at":1,"last_used_at":1}}"#
+            );
+            serde_json::from_str::<VmView>(&text).unwrap()
+        };
+        for (state, way_out) in [
+            ("running", "banger vm stop dev"),
+            ("paused", "banger vm stop dev"),
+            ("stopping", "banger vm stop dev"),
+            ("starting", "banger vm list"),
+            ("creating", "banger vm list"),
+        ] {
+            let refusal = up(&view(state)).unwrap();
+            assert_eq!(refusal.message, format!("VM 'dev' is {state}"));
+            let hint = refusal.hint.unwrap();
+            assert!(
+                hint.contains(way_out) && hint.contains("--force dev"),
+                "{hint}"
+            );
+        }
+        for state in ["stopped", "deleting", "error"] {
+            assert_eq!(up(&view(state)), None, "{state}");
+        }
+    }
 }

@@ -234,12 +234,8 @@ impl VmService {
         if let Some(guest) = entry.guest() {
             return Ok((vm, guest));
         }
-        if vm.phase != Phase::Running {
-            return Err(ApiError::new(
-                Code::Precondition,
-                format!("VM '{}' is not running", vm.name),
-            )
-            .hint(format!("banger vm start {}", vm.name)));
+        if let Some(refusal) = no_session(&vm) {
+            return Err(refusal);
         }
         let mut link = entry.link.subscribe();
         let linked = link.wait_for(|l| l.as_ref().is_some_and(|g| !g.is_closed()));
@@ -369,6 +365,23 @@ fn reference_error(error: &ReferenceError) -> ApiError {
     ApiError::of(code, error).hint("banger vm list")
 }
 
+/// Why no command can run in a VM, as far as its phase tells, and what to do about it.
+fn no_session(vm: &Vm) -> Option<ApiError> {
+    let start = format!("banger vm start {}", vm.name);
+    let wait = "wait until banger vm list says running".to_owned();
+    let (is, hint) = match vm.phase {
+        Phase::Running => return None,
+        Phase::Creating => ("being created", wait),
+        Phase::Starting => ("starting", wait),
+        Phase::Stopping => ("stopping", format!("when it has stopped: {start}")),
+        Phase::Stopped => ("not running", start),
+        Phase::Deleting => ("being deleted", "banger vm list".to_owned()),
+        Phase::Error => ("in phase error", format!("banger vm show {}", vm.name)),
+    };
+    let refusal = ApiError::new(Code::Precondition, format!("VM '{}' is {is}", vm.name));
+    Some(refusal.hint(hint))
+}
+
 fn not_found(reference: &str) -> ApiError {
     reference_error(&ReferenceError::NotFound(reference.to_owned()))
 }
@@ -378,4 +391,33 @@ fn unfinished(message: String, failures: &[Failure]) -> ApiError {
     let error = ApiError::new(Code::OperationFailed, message);
     let error = failures.iter().fold(error, |e, f| e.caused_by(f));
     error.hint("it is tried again in the background; banger daemon logs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(phase: Phase) -> Vm {
+        let row = include_str!("../../../converge/tests/row.json");
+        let vm: Vm = serde_json::from_str(row).unwrap();
+        Vm { phase, ..vm }
+    }
+
+    /// A VM that comes up is not told to be started.
+    #[test]
+    fn a_refused_command_is_told_what_the_vm_does() {
+        assert_eq!(no_session(&vm(Phase::Running)), None);
+        let told = |phase| {
+            let refusal = no_session(&vm(phase)).unwrap();
+            assert_eq!(refusal.code, Code::Precondition);
+            (refusal.message, refusal.hint.unwrap())
+        };
+        for phase in [Phase::Creating, Phase::Starting] {
+            let (message, hint) = told(phase);
+            assert!(!message.contains("not running"), "{message}");
+            assert!(hint.starts_with("wait") && hint.contains("banger vm list"));
+        }
+        assert!(told(Phase::Stopped).1.starts_with("banger vm start"));
+        assert!(told(Phase::Stopping).1.contains("when it has stopped"));
+    }
 }
