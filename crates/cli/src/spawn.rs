@@ -1,5 +1,6 @@
 //! Starting the daemon: the one place in the command line that spawns a program.
 
+use banger_wire::environment::INHERITED;
 use std::{
     io,
     os::unix::process::CommandExt,
@@ -26,28 +27,6 @@ pub fn daemon_binary() -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// What of our environment the daemon gets: where things are, and how the programs that fetch
-/// packages reach them. A `GIT_DIR` of a hook we run in must not break it (R-PROG-5).
-const INHERITED: [&str; 14] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME",
-    "XDG_RUNTIME_DIR",
-    "XDG_STATE_HOME",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "BANGER_STATE_DIR",
-    "BANGER_RUNTIME_DIR",
-    "BANGER_CONFIG",
-];
-
-/// Variables of test builds; a release build of the daemon reads none of them.
-const INHERITED_BY_TESTS: [&str; 2] = ["BANGER_CRASH_AT", "BANGER_EFFECT_LOG"];
-
 /// Starts the daemon with nothing of ours: no terminal, no pipe, its own process group, an
 /// environment of known variables. It frees itself of the rest (session, umask, descriptors) in its
 /// own birth (R-PROG-5).
@@ -62,7 +41,6 @@ pub fn spawn_daemon(binary: &Path) -> io::Result<Child> {
         .envs(
             INHERITED
                 .iter()
-                .chain(&INHERITED_BY_TESTS)
                 .filter_map(|n| Some((n, std::env::var_os(n)?))),
         )
         .stdin(Stdio::null())

@@ -4,6 +4,7 @@
 //! which may not begin a session. The parent waits for the child's word and passes it on by its exit status, so
 //! `bangerd` returns when the daemon listens, or says on stderr why it does not.
 
+use banger_wire::environment::INHERITED;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use std::{
@@ -13,32 +14,6 @@ use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::Path,
 };
-
-/// Variables that are kept: they say where things are or how to reach a mirror, none changes how a program works.
-/// A `GIT_DIR` from a hook, an `LD_PRELOAD`, a `TMPDIR` that goes away do not come along.
-const KEPT: &[&str] = &[
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "XDG_RUNTIME_DIR",
-    "XDG_STATE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "BANGER_STATE_DIR",
-    "BANGER_RUNTIME_DIR",
-    "BANGER_CONFIG",
-    banger_host::crash::CRASH_AT,
-    banger_host::crash::EFFECT_LOG,
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
 
 /// Where programs are looked for when the caller's `PATH` says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -114,7 +89,7 @@ pub fn forget_caller() -> io::Result<()> {
 }
 
 fn kept(name: &OsStr) -> bool {
-    name == "PATH" || KEPT.iter().any(|k| name == *k)
+    INHERITED.iter().any(|k| name == *k)
 }
 
 /// Soft limits of the caller's shell (`ulimit -t`, `-f`, `-n`) are not the daemon's: each is raised to what is
@@ -216,7 +191,9 @@ mod tests {
 
     #[test]
     fn only_harmless_variables_come_along() {
-        for name in ["HOME", "PATH", "BANGER_STATE_DIR", "https_proxy"] {
+        let points = [banger_host::crash::CRASH_AT, banger_host::crash::EFFECT_LOG];
+        let known = ["HOME", "PATH", "BANGER_STATE_DIR", "https_proxy"];
+        for name in known.into_iter().chain(points) {
             assert!(kept(OsStr::new(name)), "{name}");
         }
         for name in ["GIT_DIR", "LD_PRELOAD", "TMPDIR", "LANG", "BANGER_OTHER"] {
