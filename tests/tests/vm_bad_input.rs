@@ -1,7 +1,7 @@
 //! Bad input is refused with a hint before a row or a file exists (R-HOST-7).
 
 use banger_testkit::Home;
-use std::fs;
+use std::{fs, path::Path};
 
 /// Each of these names what is wrong and leaves no VM, row or directory.
 #[test]
@@ -77,11 +77,17 @@ fn a_vmm_that_fails_leaves_a_log_and_nothing_else() {
 
     fs::write(home.config(), "qemu_bin = \"/bin/false\"\n").expect("config");
     let dying = home.banger(&["vm", "run", "--rm", "--", "true"]).exits(125);
+    // R-HOST-7: the place that is named is where the logs are now, not where they were.
+    let told = dying.err();
+    let kept = told
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: its console and logs were kept in "))
+        .unwrap_or_else(|| panic!("names no kept logs: {told}"));
     assert!(
-        dying.err().contains("/bin/false") || dying.err().contains("failed/"),
-        "{}",
-        dying.err()
+        fs::exists(Path::new(kept).join("vmm.log")).unwrap(),
+        "{told}"
     );
+    assert!(!told.contains("/vms/"), "a place that is gone: {told}");
     assert_eq!(
         home.banger(&["vm", "list", "--json"]).exits(0).json(),
         serde_json::json!([])
