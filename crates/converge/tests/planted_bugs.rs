@@ -187,6 +187,7 @@ fn directory_not_synced() {
     );
 }
 
+/// R-STATE-2, R-STATE-7: `handles.json` wins while it is whole, and that of another boot is void.
 #[test]
 fn mirror_used_though_handles_whole() {
     let script = named("the host loses power");
@@ -218,6 +219,7 @@ fn vmm_spawned_twice() {
     );
 }
 
+/// R-STATE-5: who is not alive is in no list.
 #[test]
 fn zone_lists_dead_vm() {
     caught(
@@ -228,6 +230,7 @@ fn zone_lists_dead_vm() {
     );
 }
 
+/// R-HOST-1: the original error first.
 #[test]
 fn rollback_hides_cause() {
     caught(
@@ -266,6 +269,26 @@ fn failed_guest_booted_again() {
         &named("cannot mount its root any more"),
         Depth::ONCE,
         "was booted again after its guest had failed",
+    );
+}
+
+/// R-HOST-7: the logs of a failed create survive a crash.
+#[test]
+fn row_forgotten_before_logs() {
+    // The first death interrupts the create, the second one its undoing.
+    let script = Script::new(
+        "a create",
+        &[(Quiet, Ask(0, 1, Create("dev", Profile::Everywhere)))],
+    );
+    let twice = Depth {
+        injections: 2,
+        ..Depth::RACE
+    };
+    caught(
+        Planted::RowForgottenBeforeLogs,
+        &script,
+        twice,
+        "whose create failed, is lost",
     );
 }
 

@@ -42,11 +42,13 @@ pub enum Planted {
     HelloTakenForReady,
     /// A guest that failed to get ready is booted again like one that said nothing.
     FailedGuestBootedAgain,
+    /// The row of a failed create goes before its logs are kept.
+    RowForgottenBeforeLogs,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 18] = [
+    pub const ALL: [Planted; 19] = [
         Planted::PidWithoutStartTime,
         Planted::RowDeletedBeforeDm,
         Planted::LeaseFreedBeforeTeardown,
@@ -65,6 +67,7 @@ impl Planted {
         Planted::StaleGenerationActs,
         Planted::HelloTakenForReady,
         Planted::FailedGuestBootedAgain,
+        Planted::RowForgottenBeforeLogs,
     ];
 }
 

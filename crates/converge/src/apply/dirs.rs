@@ -33,7 +33,11 @@ pub(super) fn apply<H: Host, L, R>(
             host.rename(&living_place(at, env, vm.id), &site.trash_dir(vm.id))?;
             sync_entries(env)?;
         }
-        Action::KeepLogs => at.kept_logs = keep_logs(at, env, vm.id)?,
+        Action::KeepLogs => match keep_logs(at, env, vm.id) {
+            // A delete is how a full disk gets room: then the room is worth more than the logs.
+            Err(Error::Host(error)) if error.kind == ErrorKind::NoSpace => {}
+            kept => at.kept_logs = kept?,
+        },
         Action::EmptyTrash => tree::remove(host, &site.trash_dir(vm.id))?,
         Action::MakeRuntimeDir => super::there(host.mkdir(&site.sockets_dir(vm.id)))?,
         Action::ClearSockets => tree::clear(host, &site.sockets_dir(vm.id))?,
@@ -59,7 +63,8 @@ fn living_place<H, L, R>(at: &Convergence, env: &Env<'_, H, L, R>, id: VmId) -> 
     }
 }
 
-/// Moves the logs out of the trash: whoever wanted the VM wants to know why it failed (R-HOST-7).
+/// Moves the logs out of the trash: whoever wanted the VM wants to know why it failed (R-HOST-7). Resumable:
+/// what was moved before a crash stays where it is.
 fn keep_logs<H: Host, L, R>(
     at: &Convergence,
     env: &Env<'_, H, L, R>,

@@ -1,7 +1,8 @@
 //! What users were told, and may hold us to.
 
+use banger_converge::Site;
 use banger_host::sim::World;
-use banger_model::{ProcessHandle, VmId};
+use banger_model::{Goal, ProcessHandle, ReasonKind, VmId};
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
@@ -24,6 +25,8 @@ pub struct Acks {
     pub lost_rows: BTreeSet<VmId>,
     /// Disks that were taken away.
     pub lost_disks: BTreeSet<String>,
+    /// Logs of creates that failed, by VM and file name: they outlive the VM (R-HOST-7).
+    pub failed_logs: BTreeSet<(VmId, String)>,
     /// The host lost power at least once.
     pub rebooted: bool,
 }
@@ -62,6 +65,7 @@ impl Acks {
     /// The database was lost: nothing is promised but the disks.
     pub fn row_lost(&mut self, vm: VmId) {
         self.lost_rows.insert(vm);
+        self.failed_logs.retain(|(of, _)| *of != vm);
         self.stopped.remove(&vm);
     }
 
@@ -75,8 +79,32 @@ impl Acks {
         }
     }
 
-    /// The host lost power: nothing runs.
+    /// Looks for creates that are being undone, and for what their VMMs and guests said until then.
+    pub fn creates_failed(&mut self, world: &World, site: &Site) {
+        for (id, row) in &world.rows(site.instance).vms {
+            let vm = row.vm();
+            let failed = vm.reason.as_ref().is_some_and(|reason| {
+                matches!(
+                    reason.kind,
+                    ReasonKind::StartFailed | ReasonKind::Interrupted | ReasonKind::RollbackFailed
+                )
+            });
+            if vm.goal != Goal::Absent || !failed {
+                continue;
+            }
+            for dir in [site.vm_dir(*id), site.trash_dir(*id)] {
+                for (path, _) in world.fs.files_below(&dir) {
+                    if let Some(name) = path.rsplit('/').next().filter(|n| n.ends_with(".log")) {
+                        self.failed_logs.insert((*id, name.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The host lost power: nothing runs, and of logs nothing is promised.
     pub fn power_lost(&mut self) {
+        self.failed_logs.clear();
         self.running.clear();
         self.rebooted = true;
     }

@@ -24,6 +24,7 @@ pub fn judge(world: &World, acks: &Acks, origin: &World) -> Vec<String> {
         findings.extend(table(world, &site, &stuck));
     }
     findings.extend(disks(world, acks));
+    findings.extend(logs(world, acks));
     findings.extend(promises(world, acks, &stuck));
     findings.extend(unready(world));
     findings.extend(strangers(world, origin));
@@ -183,6 +184,18 @@ fn disks(world: &World, acks: &Acks) -> Vec<String> {
         }
     }
     findings
+}
+
+/// What a failed create said is where the VM was, as long as it is being undone, and then in `failed/` (R-HOST-7).
+fn logs(world: &World, acks: &Acks) -> Vec<String> {
+    let lost = acks.failed_logs.iter().filter(|(vm, name)| {
+        let site = site::site(usize::from(vm.bytes()[0] != 0xb0));
+        let kept = site.failed_dir().join(vm.to_string());
+        let mut places = [kept, site.vm_dir(*vm), site.trash_dir(*vm)].into_iter();
+        !places.any(|dir| world.fs.content(&dir.join(name)).is_some())
+    });
+    lost.map(|(vm, name)| format!("{name} of VM {vm}, whose create failed, is lost"))
+        .collect()
 }
 
 fn promises(world: &World, acks: &Acks, stuck: &BTreeSet<VmId>) -> Vec<String> {

@@ -13,7 +13,8 @@ use banger_converge::{
     request::{self, Accepted, RequestError},
     settle_all, sweep_dirs,
 };
-use banger_host::sim::{Fault, Moment, SimHost, World};
+use banger_host::ErrorKind;
+use banger_host::sim::{Fault, Injection, Moment, SimHost, World};
 use banger_model::{Generation, Goal, Phase, Role, VmId};
 use banger_plan::Action;
 use std::{
@@ -223,6 +224,7 @@ impl Run {
             self.hosts[0].record();
         }
         let at = self.hosts[0].effects();
+        self.note_failed_creates();
         self.promised = Rc::new(self.acks.clone());
         act(self);
         self.note(at);
@@ -230,6 +232,26 @@ impl Run {
         if self.findings.is_empty() {
             self.findings
                 .extend(oracle::shared_addresses(&self.world.borrow()));
+        }
+    }
+
+    /// Logs are worth less than room on a full disk, so with one nothing is promised of them.
+    fn note_failed_creates(&mut self) {
+        let full = |fault: &Fault| {
+            use Injection::{Error, ErrorAfter, ErrorForEver};
+            matches!(
+                fault.injection,
+                Error(ErrorKind::NoSpace)
+                    | ErrorForEver(ErrorKind::NoSpace)
+                    | ErrorAfter(ErrorKind::NoSpace)
+            )
+        };
+        if self.wish.faults.iter().any(full) {
+            self.acks.failed_logs.clear();
+            return;
+        }
+        for site in &self.sites {
+            self.acks.creates_failed(&self.world.borrow(), site);
         }
     }
 

@@ -27,28 +27,33 @@ pub(super) fn plan(vm: &Vm, seen: &Observed) -> Vec<Action> {
 }
 
 /// The directory out of sight, then row and leases, then the files: from here on nothing can be
-/// found half deleted.
+/// found half deleted. Logs that are to be kept leave the directory while there is a row to say so: what
+/// has none is swept.
 fn bury(vm: &Vm, seen: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     if matches!(seen.dir, DirSeen::Present | DirSeen::Creating) {
         // Handles would only be unlinked with the rest; the directory goes as it is.
         actions.push(Action::MoveToTrash);
     }
+    let keep = seen.dir != DirSeen::Missing && failed_to_come_up(vm);
+    if keep && !planted(Planted::RowForgottenBeforeLogs) {
+        actions.push(Action::KeepLogs);
+    }
     actions.push(Action::ForgetRow);
+    if keep && planted(Planted::RowForgottenBeforeLogs) {
+        actions.push(Action::KeepLogs);
+    }
     if seen.dir != DirSeen::Missing {
-        if failed_to_come_up(vm) {
-            actions.push(Action::KeepLogs);
-        }
         actions.push(Action::EmptyTrash);
     }
     actions
 }
 
-/// A create that was undone; whoever wanted the VM wants to know why (R-HOST-7).
+/// A create that was undone, perhaps not at the first try; whoever wanted the VM wants to know why (R-HOST-7).
 fn failed_to_come_up(vm: &Vm) -> bool {
     let kind = vm.reason.as_ref().map(|reason| reason.kind);
     matches!(
         kind,
-        Some(ReasonKind::StartFailed | ReasonKind::Interrupted)
+        Some(ReasonKind::StartFailed | ReasonKind::Interrupted | ReasonKind::RollbackFailed)
     )
 }

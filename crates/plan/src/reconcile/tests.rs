@@ -5,10 +5,12 @@ use crate::{
     RuntimeDirSeen, SelfSeen, explain,
     fixtures::{EVERYTHING, any_situation, boot, down, object, up, vm},
     planted::with_planted,
-    reconcile, rollback_goal,
+    reconcile,
+    reconcile::because,
+    rollback_goal,
 };
 use banger_model::{
-    BootId, DmName, Drivers, Generation, Goal, Phase, Reason, ReasonKind, Role, Vm, VmHandles,
+    BootId, DmName, Drivers, Generation, Goal, Phase, ReasonKind, Role, Vm, VmHandles,
 };
 use proptest::prelude::*;
 
@@ -209,6 +211,7 @@ proptest! {
 
     /// From anywhere there is an end; and data is made only in creating, removed only behind the
     /// tombstone, nothing is removed under a live process (the world asserts it).
+    /// R-HOST-2: whatever is found, whoever wants it down: the one teardown leaves nothing.
     #[test]
     fn every_situation_settles((vm, mut seen) in any_situation()) {
         // A guest that does not get ready is the executor's business; here it always does. A
@@ -313,6 +316,7 @@ fn the_plainest_create() {
     );
 }
 
+/// R-HOST-1.
 #[test]
 fn every_object_is_written_down_as_it_is_made() {
     let (vm, mut seen) = creating(EVERYTHING);
@@ -464,21 +468,39 @@ fn delete_puts_the_tombstone_before_and_the_row_after_everything() {
     );
 }
 
+/// R-HOST-7: before the row goes, for a directory without a row is swept.
 #[test]
 fn a_failed_create_keeps_its_logs() {
-    let reason = Reason {
-        kind: ReasonKind::StartFailed,
-        text: "no hello".to_owned(),
-    };
-    let vm = Vm {
-        goal: Goal::Absent,
-        phase: Phase::Deleting,
-        reason: Some(reason),
-        ..vm(1, Drivers::EVERYWHERE)
-    };
-    let plan = reconcile(&vm, &down(&vm));
-    let tail = [Action::ForgetRow, Action::KeepLogs, Action::EmptyTrash];
-    assert_eq!(plan[plan.len() - 3..], tail);
+    let why = [
+        ReasonKind::StartFailed,
+        ReasonKind::Interrupted,
+        // Undoing it failed too, and is tried again.
+        ReasonKind::RollbackFailed,
+    ];
+    for (kind, kept) in why
+        .map(|kind| (kind, true))
+        .into_iter()
+        .chain([(ReasonKind::Requested, false)])
+    {
+        let vm = Vm {
+            goal: Goal::Absent,
+            phase: Phase::Deleting,
+            reason: because(kind, "no hello"),
+            ..vm(1, Drivers::EVERYWHERE)
+        };
+        let plan = reconcile(&vm, &down(&vm));
+        let tail = [Action::KeepLogs, Action::ForgetRow, Action::EmptyTrash];
+        assert_eq!(plan.ends_with(&tail), kept, "{kind:?}: {plan:?}");
+        assert!(plan.ends_with(&tail[1..]), "{kind:?}: {plan:?}");
+        // Found again after a crash in between: what is left of it is kept too.
+        let mut seen = down(&vm);
+        seen.dir = DirSeen::Trash;
+        assert_eq!(
+            reconcile(&vm, &seen),
+            tail[usize::from(!kept)..],
+            "{kind:?}"
+        );
+    }
 }
 
 #[test]
