@@ -4,14 +4,14 @@
 mod harness;
 
 use banger_converge::{
-    Convergence, Env, Error, Outcome, Step, delete_lost, lost, recover_database, request, settle,
-    views,
+    Convergence, Env, Error, Ledger, Outcome, Step, delete_lost, lost, observe, recover,
+    recover_database, request, settle, views,
 };
 use banger_host::{
-    ErrorKind,
-    sim::{Link, SimHost, World},
+    Effect, ErrorKind,
+    sim::{Content, Link, SimHost, World},
 };
-use banger_model::{Label, Phase};
+use banger_model::{Label, Phase, Role};
 use banger_plan::Action;
 use harness::{
     drive::{Waits, ask, with_env},
@@ -19,7 +19,7 @@ use harness::{
     script::Verb,
     site::{self, Profile, SimRecipes, site, vm_id},
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 type SimEnv<'a, 'l> = Env<'a, SimHost, SimLedger<'l>, SimRecipes>;
 
@@ -209,4 +209,147 @@ fn many_goals_are_no_endless_plan() {
             }
         }
     });
+}
+
+/// What the kernel still has of a VM: labels of its devices and links.
+fn devices(world: &Rc<RefCell<World>>, n: u8) -> Vec<String> {
+    let world = world.borrow();
+    let kernel = &world.kernel;
+    let loops = kernel.loops.values().map(|l| l.label.to_string());
+    let dms = kernel.dms.values().map(|d| d.uuid.to_string());
+    let links = kernel.links.values().map(|l| l.alias.to_string());
+    let id = vm_id(0, n).to_string();
+    let all = loops.chain(dms).chain(links);
+    all.filter(|label| label.contains(&id)).collect()
+}
+
+/// R-STATE-2, R-STATE-6: handles that cannot be read are told of; a VMM that is dead yields its devices all the same,
+/// and they are torn down.
+#[test]
+fn damaged_handles_are_told_and_stop_no_teardown() {
+    let (world, host) = machine();
+    let (one, id) = (site(0), vm_id(0, 1));
+    with_env(&host, &one, |env| {
+        get(env, &world, 1, Verb::Create("dev", Profile::Everything));
+    });
+    world.borrow_mut().guest_ends(id);
+    let damaged = Content::bytes(b"{\"boot");
+    let written = world.borrow_mut().fs.write(&one.handles(id), damaged);
+    written.unwrap();
+    let successor = SimHost::on(world.clone());
+    with_env(&successor, &one, |env| {
+        let report = recover(env).unwrap();
+        assert_eq!(report.corrupt_handles.len(), 1, "{report:?}");
+        assert!(report.errors.is_empty(), "{report:?}");
+        let vm = env.ledger.vm(id).unwrap().unwrap();
+        let seen = observe(env, &vm).unwrap();
+        assert!(!seen.lives(Role::Vmm));
+        for role in [Role::Tap, Role::DmSnapshot, Role::BaseLoop] {
+            assert!(seen.objects.contains_key(&role), "{role}: {seen:?}");
+        }
+        let outcome = converge(env, &world, 1);
+        assert!(
+            matches!(&outcome, Outcome::Done(vm) if vm.phase == Phase::Stopped),
+            "{outcome:?}"
+        );
+    });
+    assert_eq!(devices(&world, 1), Vec::<String>::new());
+}
+
+/// R-STATE-3, R-STATE-7: a new daemon has the handles of what lives, and of what is dead nothing runs again; looking
+/// a second time changes nothing.
+#[test]
+fn a_new_daemon_keeps_the_living_and_buries_the_dead() {
+    let (world, host) = machine();
+    let one = site(0);
+    with_env(&host, &one, |env| {
+        get(env, &world, 1, Verb::Create("lives", Profile::Everything));
+        get(env, &world, 2, Verb::Create("dies", Profile::Everything));
+    });
+    world.borrow_mut().guest_ends(vm_id(0, 2));
+    let running = world.borrow().vmm_of(vm_id(0, 1)).unwrap().handle();
+    let successor = SimHost::on(world.clone());
+    with_env(&successor, &one, |env| {
+        let report = recover(env).unwrap();
+        assert_eq!(report.adopted, [vm_id(0, 1)]);
+        let handles = env.shared.handles.get(vm_id(0, 1)).unwrap();
+        assert_eq!(handles.processes.get(&Role::Vmm), Some(&running));
+        assert!(env.shared.handles.get(vm_id(0, 2)).is_none());
+        for (n, phase) in [(1, Phase::Running), (2, Phase::Stopped)] {
+            let outcome = converge(env, &world, n);
+            assert!(
+                matches!(&outcome, Outcome::Done(vm) if vm.phase == phase),
+                "{n}: {outcome:?}"
+            );
+        }
+        assert!(world.borrow().vmm_of(vm_id(0, 2)).is_none());
+        let before = world.borrow().clone();
+        let again = recover(env).unwrap();
+        assert_eq!(again.rewritten, []);
+        converge(env, &world, 1);
+        converge(env, &world, 2);
+        assert!(world.borrow().same_as(&before));
+    });
+}
+
+/// R-HOST-1: what was made before a failing step is undone; when that fails too both are told, the original first.
+#[test]
+fn a_failing_create_is_undone_and_says_why() {
+    let (world, host) = machine();
+    with_env(&host, &site(0), |env| {
+        host.set_broken(BTreeSet::from([(Effect::Spawn, ErrorKind::Other)]));
+        let undone = get(env, &world, 1, Verb::Create("dev", Profile::Everything));
+        let Outcome::RolledBack { cause, .. } = undone else {
+            panic!("{undone:?}");
+        };
+        assert!(matches!(cause.action, Some(Action::Spawn(_))), "{cause:?}");
+        assert_eq!(devices(&world, 1), Vec::<String>::new());
+        assert!(env.ledger.vm(vm_id(0, 1)).unwrap().is_none());
+
+        host.set_broken(BTreeSet::from([
+            (Effect::Spawn, ErrorKind::Other),
+            (Effect::LinkDelete, ErrorKind::Other),
+        ]));
+        let fenced = get(env, &world, 2, Verb::Create("two", Profile::Everything));
+        let Outcome::Fenced { cause, undo } = fenced else {
+            panic!("{fenced:?}");
+        };
+        assert!(matches!(cause.action, Some(Action::Spawn(_))), "{cause:?}");
+        let failed: Vec<_> = undo.iter().map(|f| f.action.clone()).collect();
+        assert_eq!(failed, [Some(Action::DeleteTap)]);
+        let told = env.ledger.vm(vm_id(0, 2)).unwrap().unwrap().last_error;
+        let told = told.unwrap();
+        let (first, then) = told.split_once("; then ").unwrap();
+        assert_ne!(first, then, "{told}");
+    });
+}
+
+/// R-HOST-2: a teardown goes on past what fails, reports all of it, and is finished by the next try.
+#[test]
+fn a_teardown_goes_on_past_what_fails() {
+    let (world, host) = machine();
+    with_env(&host, &site(0), |env| {
+        get(env, &world, 1, Verb::Create("dev", Profile::Everything));
+        host.set_broken(BTreeSet::from([
+            (Effect::CgroupRemove, ErrorKind::Other),
+            (Effect::LinkDelete, ErrorKind::Other),
+        ]));
+        let outcome = get(env, &world, 1, Verb::Kill);
+        let Outcome::Unfinished { failures } = outcome else {
+            panic!("{outcome:?}");
+        };
+        let mut failed: Vec<_> = failures.iter().filter_map(|f| f.action.clone()).collect();
+        failed.dedup();
+        assert_eq!(failed, [Action::RemoveCgroup, Action::DeleteTap]);
+        let left = devices(&world, 1);
+        assert!(left.len() == 1 && left[0].ends_with("/tap"), "{left:?}");
+
+        host.set_broken(BTreeSet::new());
+        let outcome = converge(env, &world, 1);
+        assert!(
+            matches!(&outcome, Outcome::Done(vm) if vm.phase == Phase::Stopped),
+            "{outcome:?}"
+        );
+    });
+    assert_eq!(devices(&world, 1), Vec::<String>::new());
 }

@@ -80,3 +80,150 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
         ))
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::DaemonHost;
+    use crate::daemon::Daemon;
+    use crate::ops::Operation;
+    use crate::recipes::{DriverPaths, DriverRecipes};
+    use banger_converge::{Bridge, Limits, Shared, Site};
+    use banger_host::crash::{CrashAt, CrashPoints};
+    use banger_host::linux::{LinuxConfig, LinuxHost};
+    use banger_image::{Manifest, template::Volume};
+    use banger_model::ByteSize;
+    use banger_plan::Pool;
+    use banger_vmm::boot::kernel::Kernel;
+    use banger_wire::api::{Paths, VmShape};
+    use std::path::Path;
+
+    /// Has nothing, and says so in words no other service has.
+    #[derive(Debug)]
+    struct NoImages;
+
+    fn none() -> ApiError {
+        ApiError::new(Code::NotFound, "the double has none")
+    }
+
+    impl Images for NoImages {
+        fn image(&self, _: &str, _: &Operation) -> Result<Manifest, ApiError> {
+            Err(none())
+        }
+        fn image_obstacles(&self, _: &str) -> Vec<ApiError> {
+            vec![none()]
+        }
+        fn kernel(&self, _: &str, _: &Operation) -> Result<Kernel, ApiError> {
+            Err(none())
+        }
+        fn kernel_obstacles(&self, _: &str) -> Vec<ApiError> {
+            Vec::new()
+        }
+        fn template(&self, _: Volume, _: ByteSize, _: &Operation) -> Result<(), ApiError> {
+            Err(none())
+        }
+        fn template_obstacles(&self, _: Volume, _: ByteSize) -> Vec<ApiError> {
+            Vec::new()
+        }
+    }
+
+    /// A core over a new state directory.
+    fn core(dir: &Path) -> Arc<Core> {
+        let linux = LinuxHost::new(LinuxConfig {
+            jail_root: dir.join("jails"),
+            ..LinuxConfig::default()
+        });
+        let points = CrashPoints::from_env().unwrap();
+        let host: Arc<DaemonHost> = Arc::new(CrashAt::new(linux, points));
+        std::fs::create_dir(dir.join("vms")).unwrap();
+        let opened = crate::recovery::open_state(&host, dir).unwrap();
+        let site = Site {
+            instance: opened.instance,
+            state_dir: dir.to_owned(),
+            runtime_dir: dir.to_owned(),
+            bridge: Bridge {
+                name: "br-test".to_owned(),
+                pool: Pool {
+                    host: std::net::Ipv4Addr::new(172, 16, 0, 1),
+                    prefix: 24,
+                },
+            },
+            limits: Limits::default(),
+        };
+        let paths = DriverPaths {
+            qemu: None,
+            path_var: None,
+            data_dir: dir.to_owned(),
+            agent: dir.join("agent"),
+        };
+        Arc::new(Core {
+            recipes: DriverRecipes::new(Arc::clone(&host), site.clone(), paths),
+            host,
+            ledger: opened.ledger,
+            site,
+            shared: Shared::default(),
+        })
+    }
+
+    /// R-SVC-1, R-SVC-3: after wiring all services exist, and wiring again replaces none.
+    #[test]
+    fn wiring_fills_what_is_unset_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, registry, config) = (core(dir.path()), Arc::default(), Config::default());
+        let peers = Peers::default();
+        let early = peers.clone();
+        assert!(early.network().is_err() && early.images().is_err() && early.vms().is_err());
+        wire_services(&peers, &core, &registry, &config);
+        // Whoever took the slots before sees what is in them now.
+        let (network, images) = (early.network().unwrap(), early.images().unwrap());
+        let vms = early.vms().unwrap();
+        wire_services(&peers, &core, &registry, &config);
+        assert!(Arc::ptr_eq(&network, &peers.network().unwrap()));
+        assert!(Arc::ptr_eq(&images, &peers.images().unwrap()));
+        assert!(Arc::ptr_eq(&vms, &peers.vms().unwrap()));
+    }
+
+    /// R-SVC-3: a double that is put in first reaches every peer.
+    #[tokio::test]
+    async fn what_was_put_in_first_reaches_every_peer() {
+        let dir = tempfile::tempdir().unwrap();
+        let peers = Peers::default();
+        peers.set_images(Arc::new(NoImages));
+        let paths = Paths {
+            state_dir: dir.path().to_owned(),
+            runtime_dir: dir.path().to_owned(),
+            config: dir.path().join("config.toml"),
+        };
+        let daemon = Daemon::compose(paths, &Config::default(), core(dir.path()), &peers).unwrap();
+        let refused = daemon.vms().check(&VmShape::default(), None).await;
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.to_string().contains("the double has none"),
+            "{refused}"
+        );
+    }
+
+    /// R-SVC-2: the host network is given what it needs, and has nothing to read records from.
+    #[test]
+    fn the_host_network_knows_no_records() {
+        for source in [
+            include_str!("host_network/mod.rs"),
+            include_str!("host_network/exit.rs"),
+            include_str!("host_network/last_word.rs"),
+        ] {
+            for word in [
+                "Ledger",
+                "ledger",
+                "banger_store",
+                "Core",
+                "Peers",
+                "VmSpec",
+                "Vm,",
+                "&Vm",
+            ] {
+                let core_import = "use crate::core::DaemonHost;";
+                assert!(!source.replace(core_import, "").contains(word), "{word}");
+            }
+        }
+    }
+}

@@ -218,6 +218,7 @@ fn lookers_do_not_keep_a_vmm_from_starting() {
     });
 }
 
+/// R-STATE-6: the control socket's peer before the recorded number.
 #[test]
 fn found_by_socket_by_hint_and_by_argument() {
     let dir = tempfile::tempdir().unwrap();
@@ -308,6 +309,7 @@ fn start_time(pid: u32) -> u64 {
     rest.split_whitespace().nth(19).unwrap().parse().unwrap()
 }
 
+/// R-STATE-5, R-HOST-8: a number alone is nobody.
 #[test]
 fn a_recycled_pid_is_not_it() {
     let dir = tempfile::tempdir().unwrap();
