@@ -91,7 +91,7 @@ mod tests {
     use banger_converge::{Bridge, Limits, Shared, Site};
     use banger_host::crash::{CrashAt, CrashPoints};
     use banger_host::linux::{LinuxConfig, LinuxHost};
-    use banger_image::{Manifest, template::Volume};
+    use banger_image::Manifest;
     use banger_model::ByteSize;
     use banger_plan::Pool;
     use banger_vmm::boot::kernel::Kernel;
@@ -119,10 +119,16 @@ mod tests {
         fn kernel_obstacles(&self, _: &str) -> Vec<ApiError> {
             Vec::new()
         }
-        fn template(&self, _: Volume, _: ByteSize, _: &Operation) -> Result<(), ApiError> {
+        fn overlay_template(&self, _: ByteSize, _: &Operation) -> Result<(), ApiError> {
             Err(none())
         }
-        fn template_obstacles(&self, _: Volume, _: ByteSize) -> Vec<ApiError> {
+        fn overlay_obstacles(&self, _: ByteSize) -> Vec<ApiError> {
+            Vec::new()
+        }
+        fn work_template(&self, _: &Manifest, _: ByteSize, _: &Operation) -> Result<(), ApiError> {
+            Err(none())
+        }
+        fn work_obstacles(&self, _: &str, _: ByteSize) -> Vec<ApiError> {
             Vec::new()
         }
     }
