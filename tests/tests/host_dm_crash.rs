@@ -1,7 +1,10 @@
-//! The real executor on real devices, enumerated by effect: the daemon is killed just before and just after its n-th
+//! The real executor on real devices, enumerated by effect: the daemon is killed just before or just after its n-th
 //! effect. A loop device that nothing stands on is gone with it, at once; the next daemon brings the rest to a lasting
-//! state. Points that are reached only through a guest's boot are drawn with `BANGER_SEED`, every
-//! `BANGER_CRASH_STRIDE`-th of the others is taken; without that variable none is, for it takes minutes.
+//! state.
+//!
+//! Each verb is sampled: every so many-th of its effects, from an offset drawn anew for each run, before and after the
+//! effect by turns. `BANGER_SEED`, which every test prints, repeats a draw; `BANGER_CRASH_STRIDE` says how many effects
+//! lie between two points, and 1 takes every point there is (`./soak`).
 
 mod dm;
 
@@ -9,49 +12,77 @@ use banger_testkit::{Home, wait_until};
 use dm::Host;
 use std::{
     fs,
+    hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
+/// How many effects of a verb are taken when nobody says how many to step over: two of them hold a *before* and an
+/// *after*. Each costs up to two boots of an emulated machine, so few must do.
+const SAMPLE: usize = 2;
+
+/// The variable's number, if it is set.
+fn setting(name: &str) -> Option<usize> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
-fn seed() -> usize {
-    setting("BANGER_SEED", std::process::id() as usize)
-}
-
-/// Which points are taken.
-fn stride() -> usize {
-    setting("BANGER_CRASH_STRIDE", 6).max(1)
+/// The numbers that `BANGER_CRASH_AT` takes for the points of a verb: of `effects` effects every `stride`-th from the
+/// `seed`-th on, just before one and just after the next; at stride 1 both for each.
+fn points(effects: usize, stride: usize, seed: usize) -> Vec<String> {
+    let taken = (1 + seed % stride..=effects).step_by(stride).enumerate();
+    taken
+        .flat_map(|(nth, effect)| {
+            let (before, after) = (effect.to_string(), format!("{effect}:after"));
+            match (stride, (nth + seed / stride) % 2) {
+                (1, _) => vec![before, after],
+                (_, 0) => vec![before],
+                _ => vec![after],
+            }
+        })
+        .collect()
 }
 
 /// A home with crash points, and the log of its daemon's effects.
 struct Crashing {
     home: Home,
     log: PathBuf,
+    seed: usize,
+    began: Instant,
     died: u32,
     cases: u32,
 }
 
 impl Crashing {
-    /// `None`, and said, unless the enumeration is asked for: it takes minutes.
-    fn asked_for(host: &Host) -> Option<Self> {
-        if std::env::var_os("BANGER_CRASH_STRIDE").is_none() {
-            banger_testkit::skip("takes minutes: BANGER_CRASH_STRIDE=6 ./test --tier host");
-            return None;
-        }
+    fn new(host: &Host) -> Self {
         let home = host.home().with_crash_points();
         let log = home.scratch().join("effects");
-        Some(Crashing {
+        let drawn = || RandomState::new().hash_one(()) % 1_000_000;
+        let seed = setting("BANGER_SEED").unwrap_or_else(|| usize::try_from(drawn()).unwrap_or(0));
+        Crashing {
             home,
             log,
+            seed,
+            began: Instant::now(),
             died: 0,
             cases: 0,
-        })
+        }
+    }
+
+    /// The points to take of a verb with these effects; says how to take them again.
+    fn points(&self, verb: &str, effects: &[String]) -> Vec<String> {
+        let (all, seed) = (effects.len(), self.seed);
+        assert!(all >= SAMPLE, "{verb}: the log of effects: {effects:?}");
+        let stride = setting("BANGER_CRASH_STRIDE")
+            .unwrap_or(all / SAMPLE)
+            .max(1);
+        let points = points(all, stride, seed);
+        println!(
+            "{verb}: crash points {} of {all} effects; BANGER_SEED={seed} BANGER_CRASH_STRIDE={stride} repeats them",
+            points.join(" ")
+        );
+        points
     }
 
     /// The effects of a command that succeeds, in a daemon started for it.
@@ -61,6 +92,7 @@ impl Crashing {
         self.home.banger(command).exits(0);
         self.home.set_env("BANGER_EFFECT_LOG", None);
         self.home.banger(&["daemon", "stop"]).exits(0);
+        println!("{:5.1} s: {command:?}", self.began.elapsed().as_secs_f32());
         let text = fs::read_to_string(&self.log).expect("the log of effects");
         fs::remove_file(&self.log).expect("the log of effects");
         text.lines()
@@ -78,23 +110,11 @@ impl Crashing {
         self.cases += 1;
         self.died += u32::from(run.status != 0);
         let case = format!("{command:?} crashed at {at}, exit {}", run.status);
+        println!("{:5.1} s: {case}", self.began.elapsed().as_secs_f32());
         loops_without_a_device_are_gone(&case);
         // A daemon that lived through its countdown must not die of a later command's effects.
         let _ = self.home.banger(&["daemon", "stop"]);
         case
-    }
-
-    fn report(self, what: &str, host: &Host) {
-        println!(
-            "{what}: {} crash points, the daemon died in {}; seed {}, stride {}",
-            self.cases,
-            self.died,
-            seed(),
-            stride()
-        );
-        assert!(self.died > 0, "no crash point ended a daemon");
-        self.home.finish();
-        host.is_as_before(what);
     }
 }
 
@@ -102,7 +122,7 @@ impl Crashing {
 fn loops_without_a_device_are_gone(case: &str) {
     wait_until(
         &format!("{case}: the kernel to clear the loops nothing stands on"),
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         || match dm::loops() {
             left if left.iter().all(|l| l.held) => Ok(()),
             left => Err(format!("{left:#?}")),
@@ -110,137 +130,113 @@ fn loops_without_a_device_are_gone(case: &str) {
     );
 }
 
-/// The points up to the VMM's start, and one of those behind it: numbers as `BANGER_CRASH_AT` takes them.
-fn points(effects: &[String]) -> Vec<String> {
-    let spawn = effects
-        .iter()
-        .rposition(|e| e == "Spawn")
-        .expect("a VMM is started");
-    let mut points: Vec<String> = (1..=spawn + 1)
-        .flat_map(|n| [format!("{n}"), format!("{n}:after")])
-        .collect();
-    points = points
-        .into_iter()
-        .skip(seed() % stride())
-        .step_by(stride())
-        .collect();
-    let behind = effects.len() - spawn - 1;
-    points.push(format!("{}", spawn + 2 + seed() % behind.max(1)));
-    points
+#[test]
+fn a_sample_has_both_kinds_and_the_draws_together_have_every_point() {
+    let all = points(11, 1, 0);
+    assert_eq!(all.len(), 22);
+    for (effects, stride) in [(11, 5), (12, 6), (2, 1), (3, 1)] {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..2 * stride {
+            let drawn = points(effects, stride, seed);
+            let after = drawn.iter().filter(|p| p.ends_with(":after")).count();
+            assert!(after > 0 && after < drawn.len(), "{drawn:?}");
+            seen.extend(drawn);
+        }
+        assert_eq!(seen.len(), 2 * effects, "{seen:?}");
+    }
 }
 
+const CREATE: [&str; 4] = ["vm", "create", "--name", "dev"];
+const START: [&str; 3] = ["vm", "start", "dev"];
+const STOP: [&str; 3] = ["vm", "stop", "dev"];
+const DELETE: [&str; 4] = ["vm", "delete", "--force", "dev"];
+
+/// One VM's life, over and over, for every boot is dear: what a verb leaves is what the next one needs.
 #[test]
-fn create_on_a_snapshot_survives_its_crash_points() {
+fn every_verb_on_a_snapshot_survives_its_crash_points() {
     let Some(host) = Host::here() else { return };
-    let Some(mut crashing) = Crashing::asked_for(&host) else {
-        return;
-    };
-    let create = ["vm", "create", "--name", "dev"];
-    let effects = crashing.effects(&create);
+    let mut crashing = Crashing::new(&host);
+    let create = crashing.effects(&CREATE);
     for wanted in ["LoopAttach", "DmCreate", "DmLoad", "DmResume", "Spawn"] {
-        assert!(effects.iter().any(|e| e == wanted), "{wanted}: {effects:?}");
+        assert!(create.iter().any(|e| e == wanted), "{wanted}: {create:?}");
     }
-    crashing
-        .home
-        .banger(&["vm", "delete", "--force", "dev"])
-        .exits(0);
-    for at in points(&effects) {
-        let case = crashing.crash(&create, &at);
+    mark(&crashing.home);
+    let stop = crashing.effects(&STOP);
+    let start = crashing.effects(&START);
+    let (stop, start) = (
+        crashing.points("stop", &stop),
+        crashing.points("start", &start),
+    );
+    for turn in 0..stop.len().max(start.len()) {
+        if let Some(at) = stop.get(turn) {
+            crash_a_stop(&mut crashing, at);
+        }
+        if let Some(at) = start.get(turn) {
+            crash_a_start(&mut crashing, at);
+        }
+    }
+    let _ = crashing.home.banger(&START);
+    the_mark_is_there(&crashing.home, "after the crashes of start and stop");
+
+    let delete = crashing.effects(&DELETE);
+    assert!(delete.iter().any(|e| e == "DmRemove"), "{delete:?}");
+    nothing_is_left(&crashing.home, "deleted");
+    for at in crashing.points("create", &create) {
+        let case = crashing.crash(&CREATE, &at);
         settles(&crashing.home, &case, &["running"]);
-        let _ = crashing.home.banger(&["vm", "delete", "--force", "dev"]);
+        let _ = crashing.home.banger(&DELETE);
         nothing_is_left(&crashing.home, &case);
     }
-    crashing.report("create", &host);
+    for at in crashing.points("delete", &delete) {
+        crash_a_delete(&mut crashing, &at);
+    }
+    let (cases, died) = (crashing.cases, crashing.died);
+    println!("the daemon died under {died} of {cases} commands");
+    // One that dies after its answer is not noticed by the command.
+    assert!(2 * died >= cases, "the crash points are not consulted");
+    crashing.home.finish();
+    host.is_as_before("after every verb");
 }
 
-#[test]
-fn start_on_a_snapshot_survives_its_crash_points() {
-    let Some(host) = Host::here() else { return };
-    let Some(mut crashing) = Crashing::asked_for(&host) else {
-        return;
-    };
-    a_marked_vm(&crashing.home);
-    crashing.home.banger(&["vm", "stop", "dev"]).exits(0);
-    let start = ["vm", "start", "dev"];
-    let effects = crashing.effects(&start);
-    crashing.home.banger(&["vm", "kill", "dev"]).exits(0);
-    for at in points(&effects) {
-        let case = crashing.crash(&start, &at);
-        let state = settles(&crashing.home, &case, &["stopped", "running"]);
-        assert_eq!(state.len(), 1, "{case}: the VM is gone");
-        if state[0] == "running" {
-            crashing.home.banger(&["vm", "kill", "dev"]).exits(0);
-        }
+/// The daemon dies in the teardown of a guest, and the disks are what was written.
+fn crash_a_stop(crashing: &mut Crashing, at: &str) {
+    if state(&crashing.home) != "running" {
+        crashing.home.banger(&START).exits(0);
+    }
+    let case = crashing.crash(&STOP, at);
+    if the_one_vm(&crashing.home, &case) == "running" {
+        crashing.home.banger(&STOP).exits(0);
+    }
+    devices_are_gone(&crashing.home, &case);
+}
+
+/// The daemon dies while it builds, or while the guest boots: the VM runs or does not, and both are whole.
+fn crash_a_start(crashing: &mut Crashing, at: &str) {
+    if state(&crashing.home) != "stopped" {
+        crashing.home.banger(&STOP).exits(0);
+    }
+    let case = crashing.crash(&START, at);
+    if the_one_vm(&crashing.home, &case) == "running" {
+        the_mark_is_there(&crashing.home, &case);
+    } else {
         devices_are_gone(&crashing.home, &case);
     }
-    crashing.home.banger(&start).exits(0);
-    the_mark_is_there(&crashing.home, "after every crash of start");
-    crashing.report("start", &host);
 }
 
-/// The teardown of a running VM and its removal, in one command: each point costs a boot, so a few are drawn.
-#[test]
-fn delete_of_a_running_vm_on_a_snapshot_survives_crash_points() {
-    let Some(host) = Host::here() else { return };
-    let Some(mut crashing) = Crashing::asked_for(&host) else {
-        return;
-    };
-    let delete = ["vm", "delete", "--force", "dev"];
-    a_marked_vm(&crashing.home);
-    let effects = crashing.effects(&delete);
-    let removed = effects
-        .iter()
-        .position(|e| e == "DmRemove")
-        .expect("the device is removed");
-    // Around the device's removal, where the loops clear themselves; and one anywhere.
-    let anywhere = format!("{}", 1 + seed() % effects.len());
-    for at in [format!("{}:after", removed + 1), anywhere] {
-        a_marked_vm(&crashing.home);
-        let case = crashing.crash(&delete, &at);
-        if settles(&crashing.home, &case, &["stopped", "running"]) == ["running"] {
-            the_mark_is_there(&crashing.home, &case);
-        }
-        let _ = crashing.home.banger(&delete);
-        nothing_is_left(&crashing.home, &case);
+/// The teardown of a running VM and its removal, in one command.
+fn crash_a_delete(crashing: &mut Crashing, at: &str) {
+    crashing.home.banger(&CREATE).exits(0);
+    mark(&crashing.home);
+    let case = crashing.crash(&DELETE, at);
+    if settles(&crashing.home, &case, &["stopped", "running"]) == ["running"] {
+        the_mark_is_there(&crashing.home, &case);
     }
-    crashing.report("delete", &host);
+    let _ = crashing.home.banger(&DELETE);
+    nothing_is_left(&crashing.home, &case);
 }
 
-/// Stop: the guest is gone, the daemon dies in the teardown, and the disks are what was written.
-#[test]
-fn stop_on_a_snapshot_survives_crash_points() {
-    let Some(host) = Host::here() else { return };
-    let Some(mut crashing) = Crashing::asked_for(&host) else {
-        return;
-    };
-    a_marked_vm(&crashing.home);
-    let stop = ["vm", "stop", "dev"];
-    let effects = crashing.effects(&stop);
-    let removed = effects
-        .iter()
-        .position(|e| e == "DmRemove")
-        .expect("the device is removed");
-    for at in [
-        format!("{}", removed + 1),
-        format!("{}:after", 1 + seed() % effects.len()),
-    ] {
-        crashing.home.banger(&["vm", "start", "dev"]).exits(0);
-        let case = crashing.crash(&stop, &at);
-        let state = settles(&crashing.home, &case, &["stopped", "running"]);
-        assert_eq!(state.len(), 1, "{case}: the VM is gone");
-        if state[0] == "running" {
-            crashing.home.banger(&stop).exits(0);
-        }
-        devices_are_gone(&crashing.home, &case);
-    }
-    crashing.home.banger(&["vm", "start", "dev"]).exits(0);
-    the_mark_is_there(&crashing.home, "after the crashes of stop");
-    crashing.report("stop", &host);
-}
-
-/// `dev` runs, and both of its disks hold the mark.
-fn a_marked_vm(home: &Home) {
-    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+/// Writes the mark on both disks of `dev`.
+fn mark(home: &Home) {
     let write = "echo kept >/opt/mark; echo kept >/root/mark; sync";
     home.banger(&["vm", "exec", "dev", "--", "sh", "-c", write])
         .exits(0);
@@ -250,6 +246,19 @@ fn a_marked_vm(home: &Home) {
 fn the_mark_is_there(home: &Home, case: &str) {
     let read = ["vm", "exec", "dev", "--", "cat", "/opt/mark", "/root/mark"];
     assert_eq!(home.banger(&read).exits(0).out(), "kept\nkept", "{case}");
+}
+
+fn state(home: &Home) -> String {
+    home.show("dev")["state"].as_str().unwrap_or("?").to_owned()
+}
+
+/// The state of the only VM there is, once it lasts.
+#[track_caller]
+fn the_one_vm(home: &Home, case: &str) -> String {
+    match settles(home, case, &["stopped", "running"]).as_slice() {
+        [state] => state.clone(),
+        other => panic!("{case}: one VM was made, there are {other:?}"),
+    }
 }
 
 /// The states of all VMs, once each is one of these; a VM that is to be deleted goes.

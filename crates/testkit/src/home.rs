@@ -311,6 +311,9 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.say_logs();
+        }
         // Only what a failed test may have left of its own: the daemon, which would start things
         // again, then VMMs by label.
         for pid in self.daemons() {
@@ -326,6 +329,20 @@ impl Drop for Home {
 }
 
 impl Home {
+    /// Prints the ends of the daemon's and the VMMs' logs, which are gone with the home.
+    fn say_logs(&self) {
+        let vms = fs::read_dir(self.state().join("vms"));
+        let vms = vms.into_iter().flatten().flatten();
+        let logs = vms.map(|vm| vm.path().join("vmm.log"));
+        for log in std::iter::once(self.state().join("daemon.log")).chain(logs) {
+            let Ok(text) = fs::read(&log) else { continue };
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = lines[lines.len().saturating_sub(80)..].join("\n");
+            eprintln!("--- the end of {}:\n{end}", log.display());
+        }
+    }
+
     /// Processes of the daemon's program that were started for this home.
     pub fn daemons(&self) -> Vec<u32> {
         let variable = format!("BANGER_STATE_DIR={}", self.state().display());

@@ -9,6 +9,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// How long a run may take that is not told otherwise: ten times what it takes on an idle machine.
+const TIMEOUT: Duration = Duration::from_secs(1200);
+
 /// What a run is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Options<'a> {
@@ -24,7 +27,7 @@ impl<'a> Options<'a> {
     fn parse(args: &[&'a str]) -> Result<Self, String> {
         let mut options = Self {
             filter: "",
-            timeout: Duration::from_secs(1200),
+            timeout: TIMEOUT,
             with: Vec::new(),
         };
         let mut args = args.iter();
@@ -53,6 +56,11 @@ impl<'a> Options<'a> {
             }
         }
         Ok(options)
+    }
+
+    /// How long one test binary may take: less than the whole, so that its end is told from inside.
+    fn seconds_each(&self) -> u64 {
+        self.timeout.as_secs() * 3 / 4
     }
 }
 
@@ -104,6 +112,7 @@ mod tests {
         let options = Options::parse(&["--timeout", "9", "dm_", "--with", "a"]).expect("options");
         assert_eq!(options.filter, "dm_");
         assert_eq!(options.timeout, Duration::from_secs(9));
+        assert_eq!(options.seconds_each(), 6);
         assert_eq!(options.with, [Path::new("a")]);
         for bad in [
             &["--timeout"][..],

@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 use super::Options;
 use crate::run;
 
-/// Seconds that one test binary may take inside.
-const SECONDS_EACH: u32 = 900;
-
 /// What tests may be told by the environment.
 const SETTINGS: [&str; 2] = ["BANGER_CRASH_STRIDE", "BANGER_SEED"];
 
@@ -67,7 +64,10 @@ fn fill(
     copy(&root.join("xtask/testhost/run"), &tree.join("run"))?;
     copy(&root.join("scripts/leaks"), &tree.join("leaks"))?;
     let filter = options.filter.replace('\'', "");
-    let mut env = format!("FILTER='{filter}'\nSECONDS_EACH={SECONDS_EACH}\n");
+    let mut env = format!(
+        "FILTER='{filter}'\nSECONDS_EACH={}\n",
+        options.seconds_each()
+    );
     for name in SETTINGS {
         if let Ok(value) = std::env::var(name) {
             env += &format!("export {name}='{}'\n", value.replace('\'', ""));
