@@ -9,11 +9,12 @@ use crate::run;
 const SUITE: &str = "bookworm";
 
 /// What is on the host, besides Debian's essential packages and the kernel with its modules.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 21] = [
     "busybox-static", // the initramfs's only program
     "ca-certificates",
-    "cpio", // makes the initramfs
-    "curl", // talks to Unix sockets by hand
+    "cpio",              // makes the initramfs
+    "curl",              // talks to Unix sockets by hand
+    "dbus-user-session", // the bus by which a service manager is asked
     "dmsetup",
     "e2fsprogs",
     "erofs-utils",
@@ -27,7 +28,8 @@ const PACKAGES: [&str; 19] = [
     "qemu-system-x86", // VMs inside
     "socat",
     "strace",
-    "udev", // device-mapper's nodes
+    "systemd", // a service manager for the test that wants one; process 1 is our own
+    "udev",    // device-mapper's nodes
     "util-linux",
 ];
 

@@ -14,7 +14,7 @@ pub async fn exited(process: ProcessHandle) {
         return;
     };
     // Opened first, looked at then: if it is the right one now, the descriptor means it for ever.
-    if start_time(process.pid) != Some(process.start_time) {
+    if !is_there(process) {
         return;
     }
     // SAFETY: the descriptor is owned by the value that is registered and stays the same for as long as it lives.
@@ -25,6 +25,11 @@ pub async fn exited(process: ProcessHandle) {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Whether this process is there, be it as a zombie.
+pub fn is_there(process: ProcessHandle) -> bool {
+    start_time(process.pid) == Some(process.start_time)
 }
 
 /// Field 22 of `/proc/<pid>/stat` (proc(5)); the name before it may hold anything but ends at the last `)`.

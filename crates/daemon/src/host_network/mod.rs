@@ -4,7 +4,7 @@
 mod exit;
 mod last_word;
 
-pub use exit::exited;
+pub use exit::{exited, is_there};
 pub use last_word::last_word;
 
 use crate::core::DaemonHost;

@@ -10,8 +10,9 @@ mod lifecycle;
 mod logs;
 mod lost;
 mod name;
-mod ready;
 pub(crate) mod preflight;
+mod ready;
+mod scope;
 mod set;
 mod shape;
 mod sweep;
@@ -31,7 +32,7 @@ use banger_wire::api::{
 use banger_wire::guest::GuestClient;
 use std::{
     sync::atomic::Ordering,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -53,6 +54,8 @@ pub struct VmService {
     config: Config,
     host_size: shape::HostSize,
     set: set::VmSet,
+    /// Whom a VMM's scope is asked of, once looked up.
+    manager: OnceLock<Option<scope::Manager>>,
     /// Covers only reserving name, leases and row.
     create_lock: tokio::sync::Mutex<()>,
     /// VMs whose convergence did not finish, for the background loop.
@@ -71,6 +74,7 @@ impl VmService {
             config,
             host_size: shape::HostSize::of_this_machine(),
             set: set::VmSet::default(),
+            manager: OnceLock::new(),
             create_lock: tokio::sync::Mutex::default(),
             unfinished: Mutex::default(),
             work: tokio::sync::Notify::new(),

@@ -113,6 +113,7 @@ impl VmService {
         within: Within,
         first: Option<&FirstCommand>,
     ) -> Told {
+        self.enclose(id);
         tokio::select! {
             told = self.hello_and_ready(id, entry, within, first) => told,
             () = self.vmm_exited(id) => Told::VmmEnded(self.last_words(id).await),

@@ -106,6 +106,8 @@ impl VmService {
     /// Takes over a VM that a predecessor started and that lives.
     pub fn adopt(self: &Arc<Self>, id: VmId) {
         self.watch(id);
+        // Its starter may have died before it was there.
+        self.enclose(id);
         let service = Arc::clone(self);
         tokio::spawn(async move { service.find_held(id).await });
     }
