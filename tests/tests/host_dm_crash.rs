@@ -238,8 +238,7 @@ fn crash_a_delete(crashing: &mut Crashing, at: &str) {
 /// Writes the mark on both disks of `dev`.
 fn mark(home: &Home) {
     let write = "echo kept >/opt/mark; echo kept >/root/mark; sync";
-    home.banger(&["vm", "exec", "dev", "--", "sh", "-c", write])
-        .exits(0);
+    home.guest_sh("dev", write).exits(0);
 }
 
 #[track_caller]

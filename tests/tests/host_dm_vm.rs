@@ -14,9 +14,7 @@ fn a_vm_on_a_snapshot_lives_through_stop_and_start_and_leaves_nothing() {
 
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
     let write = "echo kept >/opt/system; echo kept >/root/work; grep ' / ' /proc/mounts; sync";
-    let root = home
-        .banger(&["vm", "exec", "dev", "--", "sh", "-c", write])
-        .exits(0);
+    let root = home.guest_sh("dev", write).exits(0);
     assert!(
         root.out().contains(" / ext4 rw"),
         "the root is the snapshot itself: {}",

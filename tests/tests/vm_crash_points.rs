@@ -85,16 +85,7 @@ fn delete_survives_every_crash_point() {
 fn ensure(home: &Home, state: &str) {
     if home.banger(&["vm", "show", "dev"]).status != 0 {
         home.banger(&["vm", "create", "--name", "dev"]).exits(0);
-        home.banger(&[
-            "vm",
-            "exec",
-            "dev",
-            "--",
-            "sh",
-            "-c",
-            "echo kept >/root/mark; sync",
-        ])
-        .exits(0);
+        home.guest_sh("dev", "echo kept >/root/mark; sync").exits(0);
     }
     let now = home.show("dev")["state"].as_str().unwrap_or("?").to_owned();
     match (now.as_str(), state) {

@@ -69,10 +69,7 @@ fn a_silent_guest_is_given_up_with_its_logs_kept() {
     let run = run.finish().exits(125);
     assert!(stopped.len() >= 2, "the boot was tried again: {stopped:?}");
     assert!(kept_logs(&run.err()).exists(), "{}", run.err());
-    assert_eq!(
-        home.banger(&["vm", "list", "--json"]).exits(0).json(),
-        serde_json::json!([])
-    );
+    home.assert_no_vms();
     home.finish();
 }
 
@@ -99,10 +96,7 @@ fn a_guest_that_panics_is_an_error_with_its_console() {
     };
     let console = fs::read_to_string(dir.join("console.log")).unwrap_or_default();
     assert!(console.contains("Kernel panic"), "{}: {console}", run.err());
-    assert_eq!(
-        home.banger(&["vm", "list", "--json"]).exits(0).json(),
-        serde_json::json!([])
-    );
+    home.assert_no_vms();
     home.finish();
 }
 
@@ -164,16 +158,7 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
     };
     home.share_images();
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
-    home.banger(&[
-        "vm",
-        "exec",
-        "dev",
-        "--",
-        "sh",
-        "-c",
-        "echo kept >/root/work; sync",
-    ])
-    .exits(0);
+    home.guest_sh("dev", "echo kept >/root/work; sync").exits(0);
 
     let ballast = home.state().join("ballast");
     run(

@@ -20,26 +20,13 @@ use std::{
 fn vms_outlive_the_daemon() {
     let home = Home::new();
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
-    home.banger(&[
-        "vm",
-        "exec",
-        "dev",
-        "--",
-        "sh",
-        "-c",
-        "cat /proc/sys/kernel/random/boot_id >/root/boot",
-    ])
-    .exits(0);
+    home.guest_sh("dev", "cat /proc/sys/kernel/random/boot_id >/root/boot")
+        .exits(0);
     for _ in 0..3 {
         home.kill_daemon();
         assert_eq!(home.show("dev")["state"], "running");
         let same = "cmp /root/boot /proc/sys/kernel/random/boot_id && echo same";
-        assert_eq!(
-            home.banger(&["vm", "exec", "dev", "--", "sh", "-c", same])
-                .exits(0)
-                .out(),
-            "same"
-        );
+        assert_eq!(home.guest_sh("dev", same).exits(0).out(), "same");
     }
     home.kill_daemon();
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);

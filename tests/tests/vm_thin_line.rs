@@ -31,10 +31,7 @@ fn run_passes_streams_and_status_through_and_leaves_nothing() {
         "the spec line is on stderr: {}",
         run.err()
     );
-    assert_eq!(
-        home.banger(&["vm", "list", "--json"]).exits(0).json(),
-        serde_json::json!([])
-    );
+    home.assert_no_vms();
     home.finish();
 }
 
@@ -93,16 +90,8 @@ fn a_vm_lives_through_stop_and_start_and_dies_by_delete() {
         .exits(0)
         .out();
     assert_eq!(name, "dev");
-    home.banger(&[
-        "vm",
-        "exec",
-        "dev",
-        "--",
-        "sh",
-        "-c",
-        "echo kept >/root/work; echo kept >/opt/system",
-    ])
-    .exits(0);
+    home.guest_sh("dev", "echo kept >/root/work; echo kept >/opt/system")
+        .exits(0);
     assert_eq!(home.show("dev")["state"], "running");
 
     home.banger(&["vm", "stop", "dev"]).exits(0);

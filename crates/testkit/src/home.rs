@@ -224,6 +224,22 @@ impl Home {
         self.start(args, input).finish()
     }
 
+    /// Runs a shell's words in a VM.
+    #[track_caller]
+    pub fn guest_sh(&self, vm: &str, words: &str) -> Run {
+        self.banger(&["vm", "exec", vm, "--", "sh", "-c", words])
+    }
+
+    /// Asserts that there is no VM.
+    ///
+    /// # Panics
+    /// Naming those there are.
+    #[track_caller]
+    pub fn assert_no_vms(&self) {
+        let listed = self.banger(&["vm", "list", "--json"]).exits(0).json();
+        assert_eq!(listed, serde_json::json!([]));
+    }
+
     /// The daemon's pid, if one runs.
     pub fn daemon_pid(&self) -> Option<u32> {
         let status = self.banger(&["daemon", "status", "--json"]);

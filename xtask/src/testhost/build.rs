@@ -136,27 +136,8 @@ fn build(root: &Path, recipe: &Path, stage: &Path) -> Result<(), String> {
         .env("TESTHOST_OUT", stage)
         .env("TESTHOST_SRC", recipe);
     run::to_end(mmdebstrap, "mmdebstrap")?;
-    let mut mke2fs = run::command("mke2fs");
-    mke2fs.stdout(std::process::Stdio::null());
-    // Sparse, with room for the tests' own disks; each run writes to a copy that is thrown away.
-    mke2fs
-        .args([
-            "-q",
-            "-t",
-            "ext4",
-            "-O",
-            "^has_journal",
-            "-m",
-            "0",
-            "-E",
-            "lazy_itable_init=1",
-            "-L",
-            "testhost",
-            "-d",
-        ])
-        .args([&tree, &stage.join("root.ext4")])
-        .arg("6G");
-    run::to_end(mke2fs, "mke2fs")?;
+    // Room for the tests' own disks; each run writes to a copy that is thrown away.
+    run::ext4(&tree, &stage.join("root.ext4"), "6G", "testhost")?;
     std::fs::remove_dir_all(&tree).map_err(|e| format!("cannot remove {}: {e}", tree.display()))
 }
 

@@ -155,24 +155,8 @@ fn disk(tree: &Path, image: &Path) -> Result<(), String> {
         .next()
         .and_then(|n| n.parse().ok())
         .ok_or("du said no number")?;
-    let mut mke2fs = run::command("mke2fs");
-    mke2fs.stdout(std::process::Stdio::null());
-    mke2fs
-        .args([
-            "-q",
-            "-t",
-            "ext4",
-            "-O",
-            "^has_journal",
-            "-m",
-            "0",
-            "-E",
-            "lazy_itable_init=1",
-            "-d",
-        ])
-        .args([tree, image])
-        .arg(format!("{}M", megabytes + megabytes / 8 + ROOM));
-    run::to_end(mke2fs, "mke2fs")
+    let size = format!("{}M", megabytes + megabytes / 8 + ROOM);
+    run::ext4(tree, image, &size, "payload")
 }
 
 /// Compiles the integration tests named `host_*` of the whole workspace and returns their binaries.
