@@ -1,8 +1,8 @@
 //! From a request to a VM whose guest runs commands.
 
 use super::drive::{Driven, How, unasked};
-use super::ready::FirstCommand;
 use super::preflight::{self, Wanted};
+use super::ready::FirstCommand;
 use super::shape::{self, Sized};
 use super::{VmService, name, request_error};
 use crate::image_service::DEFAULT_KERNEL;
