@@ -88,6 +88,8 @@ proptest! {
         after in proptest::collection::vec(any::<u8>(), 0..100),
         cuts in proptest::collection::vec(1_usize..50, 1..20),
     ) {
+        // The beginning of the same hello once more waits for its rest; a session begins with other bytes.
+        prop_assume!(after.is_empty() || !hello(7).encode(&TOKEN).starts_with(&after));
         let mut bytes = before;
         bytes.extend_from_slice(&hello(7).encode(&TOKEN));
         bytes.extend_from_slice(&after);
