@@ -81,12 +81,27 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
     }
 }
 
+/// Runs the payload, once more if the host's kernel panicked: QEMU's emulation of AMD-V, in which the VMs inside run,
+/// lets the host's kernel fall over some entry into one of them now and then. A test that brings a kernel down does so
+/// each time.
 fn run(root: &Path, options: &Options<'_>) -> Result<ExitCode, String> {
     let host = build::ensure(root)?;
-    let payload = payload::make(root, options)?;
-    let ended = vm::run(root, &host, &payload, options.timeout);
-    payload.remove();
-    let run = ended?;
+    let mut panicked = false;
+    let run = loop {
+        let payload = payload::make(root, options)?;
+        let ended = vm::run(root, &host, &payload, options.timeout);
+        payload.remove();
+        match ended {
+            Ok(run) => break run,
+            Err(vm::Failed::Panic(words)) if !panicked => {
+                eprintln!(
+                    "test host: its kernel panicked, everything in it runs once more: {words}"
+                );
+                panicked = true;
+            }
+            Err(vm::Failed::Panic(why) | vm::Failed::Other(why)) => return Err(why),
+        }
+    };
     payload::report_skipped(&run.skipped)?;
     Ok(if run.status == 0 {
         ExitCode::SUCCESS

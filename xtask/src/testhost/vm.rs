@@ -29,6 +29,21 @@ pub struct Run {
     pub skipped: Vec<String>,
 }
 
+/// Why a run has no status.
+#[derive(Debug)]
+pub enum Failed {
+    /// The host's own kernel panicked; the end of the console.
+    Panic(String),
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Failed::Other(why)
+    }
+}
+
 /// Boots the host, streams what the payload's runner prints, and returns how it ended.
 ///
 /// # Errors
@@ -39,7 +54,7 @@ pub fn run(
     host: &TestHost,
     payload: &Payload,
     timeout: Duration,
-) -> Result<Run, String> {
+) -> Result<Run, Failed> {
     let qemu = qemu(root)?;
     let khz = tsc_khz();
     let deadline = Instant::now() + timeout;
@@ -86,10 +101,12 @@ pub fn run(
             Heard::Ended(run) => return Ok(run),
             Heard::Nothing(why) => last = why,
             Heard::Lost(why) => {
-                return Err(format!(
-                    "{why}; the console's last words:\n{}",
-                    tail(&console)
-                ));
+                let words = format!("{why}; the console's last words:\n{}", tail(&console));
+                return Err(if words.contains("Kernel panic - not syncing") {
+                    Failed::Panic(words)
+                } else {
+                    Failed::Other(words)
+                });
             }
         }
         eprintln!(
@@ -97,9 +114,9 @@ pub fn run(
             tail(&console)
         );
     }
-    Err(format!(
+    Err(Failed::Other(format!(
         "the test host did not boot in {BOOTS} tries: {last}"
-    ))
+    )))
 }
 
 /// Boots the host with a shell on this terminal; returns when it is left.
