@@ -81,25 +81,25 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
     }
 }
 
-/// Runs the payload, once more if the host's kernel panicked: QEMU's emulation of AMD-V, in which the VMs inside run,
-/// lets the host's kernel fall over some entry into one of them now and then. A test that brings a kernel down does so
-/// each time.
+/// Runs the payload, once more if the machine itself failed: under QEMU's emulation of AMD-V, in which the VMs inside
+/// run, the host's kernel falls over an entry into one of them, or stands still, now and then. A test that brings a
+/// kernel down does so each time.
 fn run(root: &Path, options: &Options<'_>) -> Result<ExitCode, String> {
     let host = build::ensure(root)?;
-    let mut panicked = false;
+    let mut failed = false;
     let run = loop {
         let payload = payload::make(root, options)?;
         let ended = vm::run(root, &host, &payload, options.timeout);
         payload.remove();
         match ended {
             Ok(run) => break run,
-            Err(vm::Failed::Panic(words)) if !panicked => {
+            Err(vm::Failed::Machine(words)) if !failed => {
                 eprintln!(
-                    "test host: its kernel panicked, everything in it runs once more: {words}"
+                    "test host: the machine failed, everything in it runs once more: {words}"
                 );
-                panicked = true;
+                failed = true;
             }
-            Err(vm::Failed::Panic(why) | vm::Failed::Other(why)) => return Err(why),
+            Err(vm::Failed::Machine(why) | vm::Failed::Other(why)) => return Err(why),
         }
     };
     payload::report_skipped(&run.skipped)?;

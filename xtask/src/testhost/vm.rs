@@ -16,6 +16,11 @@ const BOOT: Duration = Duration::from_secs(90);
 /// Boots tried until one says that word. Nothing has run before it, so nothing can be lost.
 const BOOTS: u32 = 3;
 
+/// How often it is looked at the pulse, and how long it may be away: it beats every 5 s, and the machine is emulated on
+/// one that may have much else to do.
+const LOOK: Duration = Duration::from_secs(5);
+const PULSE: Duration = Duration::from_secs(90);
+
 /// Memory in MiB and processors of the host.
 const MEMORY: &str = "3072";
 const PROCESSORS: &str = "2";
@@ -32,8 +37,8 @@ pub struct Run {
 /// Why a run has no status.
 #[derive(Debug)]
 pub enum Failed {
-    /// The host's own kernel panicked; the end of the console.
-    Panic(String),
+    /// The machine itself failed: its kernel panicked, or it stands still. The end of the console.
+    Machine(String),
     /// Anything else, in words.
     Other(String),
 }
@@ -92,7 +97,8 @@ pub fn run(
             lines: lines(&mut child)?,
             nonce,
         };
-        let heard = words.hear(deadline, || {
+        let mut pulse = Pulse::of(&console);
+        let heard = words.hear(deadline, &mut || pulse.stopped(), || {
             // QEMU holds it open: gone even if we are killed.
             let _ = std::fs::remove_file(payload.disk());
         });
@@ -102,8 +108,9 @@ pub fn run(
             Heard::Nothing(why) => last = why,
             Heard::Lost(why) => {
                 let words = format!("{why}; the console's last words:\n{}", tail(&console));
-                return Err(if words.contains("Kernel panic - not syncing") {
-                    Failed::Panic(words)
+                let panicked = words.contains("Kernel panic - not syncing");
+                return Err(if panicked || pulse.stopped() {
+                    Failed::Machine(words)
                 } else {
                     Failed::Other(words)
                 });
@@ -214,7 +221,14 @@ struct Words {
 
 impl Words {
     /// Calls `up` at the first word, then prints everything until the exit line, or until `deadline`.
-    fn hear(&self, deadline: Instant, up: impl FnOnce()) -> Heard {
+    ///
+    /// Asks between lines whether the machine has `stopped`.
+    fn hear(
+        &self,
+        deadline: Instant,
+        stopped: &mut dyn FnMut() -> bool,
+        up: impl FnOnce(),
+    ) -> Heard {
         let ready = format!("xtask-ready {} ", self.nonce);
         let exit = format!("xtask-exit {} ", self.nonce);
         match self.first(&ready, deadline.min(Instant::now() + BOOT)) {
@@ -224,11 +238,13 @@ impl Words {
         up();
         let mut skipped = Vec::new();
         loop {
-            let line = match self
-                .lines
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = match self.lines.recv_timeout(left.min(LOOK)) {
                 Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) if stopped() => {
+                    return Heard::Lost(format!("the test host has stood still for {PULSE:?}"));
+                }
+                Err(RecvTimeoutError::Timeout) if left > LOOK => continue,
                 Err(RecvTimeoutError::Timeout) => {
                     return Heard::Lost("the run was not over in time".to_owned());
                 }
@@ -304,12 +320,42 @@ fn end(child: &mut Child) -> Result<(), String> {
         .map_err(|e| format!("cannot end QEMU: {e}"))
 }
 
-/// The last 30 lines of a console log.
+/// The machine's pulse: its console grows.
+#[derive(Debug)]
+struct Pulse<'a> {
+    console: &'a Path,
+    size: u64,
+    since: Instant,
+}
+
+impl<'a> Pulse<'a> {
+    fn of(console: &'a Path) -> Self {
+        Pulse {
+            console,
+            size: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether it has been away for too long.
+    fn stopped(&mut self) -> bool {
+        let size = std::fs::metadata(self.console).map_or(0, |m| m.len());
+        if size != self.size {
+            (self.size, self.since) = (size, Instant::now());
+        }
+        self.since.elapsed() > PULSE
+    }
+}
+
+/// The last 30 lines of a console log but for the pulse.
 fn tail(path: &Path) -> String {
     let text = std::fs::read(path)
         .map(|b| String::from_utf8_lossy(&b).into_owned())
         .unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| *line != "testhost-alive")
+        .collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
@@ -344,7 +390,8 @@ mod tests {
             lines,
             nonce: "n1".to_owned(),
         };
-        let heard = words.hear(Instant::now() + Duration::from_millis(50), || ());
+        let soon = Instant::now() + Duration::from_millis(50);
+        let heard = words.hear(soon, &mut || false, || ());
         drop(kept);
         heard
     }
@@ -368,6 +415,34 @@ mod tests {
                 skipped: vec!["t: why".to_owned()]
             })
         );
+    }
+
+    #[test]
+    fn a_machine_without_a_pulse_is_given_up_and_one_that_beats_is_not() {
+        let (open, lines) = mpsc::channel::<String>();
+        open.send("xtask-ready n1 3.1".to_owned())
+            .expect("a listener");
+        let words = Words {
+            lines,
+            nonce: "n1".to_owned(),
+        };
+        let late = Instant::now() + Duration::from_millis(50);
+        let Heard::Lost(why) = words.hear(late, &mut || true, || ()) else {
+            panic!("it was heard");
+        };
+        assert!(why.contains("stood still"), "{why}");
+
+        let console = std::env::temp_dir().join(format!("xtask-pulse-{}", std::process::id()));
+        std::fs::write(&console, "a").expect("the console");
+        let mut pulse = Pulse::of(&console);
+        let Some(long_ago) = Instant::now().checked_sub(PULSE + LOOK) else {
+            return;
+        };
+        pulse.since = long_ago;
+        assert!(!pulse.stopped(), "it has grown");
+        pulse.since = long_ago;
+        assert!(pulse.stopped(), "it has not");
+        std::fs::remove_file(&console).expect("the console");
     }
 
     #[test]
