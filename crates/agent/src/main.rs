@@ -11,6 +11,7 @@ mod guest;
 mod port;
 mod power;
 mod reaper;
+mod serve;
 mod session;
 mod spawn;
 

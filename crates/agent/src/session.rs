@@ -14,9 +14,9 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 
-use crate::exec;
 use crate::guest::{Guest, Place};
 use crate::port::Port;
+use crate::serve;
 
 /// Bytes read from the port in one go; the port gives 4096 at a time.
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -123,7 +123,7 @@ fn agent_version() -> [u16; 3] {
 }
 
 async fn serve_http(channel: &Shared, guest: &Arc<Guest>) {
-    let service = service_fn(move |request| exec::route(Arc::clone(guest), request));
+    let service = service_fn(move |request| serve::route(Arc::clone(guest), request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(h2::STREAM_WINDOW)
         .initial_connection_window_size(h2::CONNECTION_WINDOW)

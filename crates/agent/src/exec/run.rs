@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, WaitStatus, kill_process_group};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::body::Frames;
 use super::stdio::{GRACE, Stream, UntilDeadline};
 use super::{lookup, user};
 use crate::guest::Guest;
 use crate::reaper::Reaper;
+use crate::serve::Frames;
 use crate::spawn::{self, Launch, Running, Streams};
 
 /// Frames that may wait for the host, at most 32 KiB each.

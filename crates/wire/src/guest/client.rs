@@ -64,7 +64,7 @@ impl ClientError {
     }
 }
 
-type RequestBody = BoxBody<Bytes, Infallible>;
+pub(super) type RequestBody = BoxBody<Bytes, Infallible>;
 
 /// A session with the agent of one VM. Clones share it; it ends when the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -185,7 +185,8 @@ impl GuestClient {
         })
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// A method without a request body whose answer is one JSON value.
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -194,7 +195,8 @@ impl GuestClient {
         serde_json::from_slice(&collect(response).await?).map_err(ClientError::Json)
     }
 
-    async fn send(
+    /// Sends a request; gives the answer's head.
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
