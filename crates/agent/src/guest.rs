@@ -9,6 +9,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
+use crate::exec::Commands;
 use crate::reaper::Reaper;
 
 /// How long a command waits for the root file system.
@@ -36,8 +37,11 @@ pub struct Guest {
     pub place: Place,
     /// Collects ended children.
     pub reaper: Reaper,
+    /// Commands that can be attached to.
+    pub commands: Commands,
     state: watch::Sender<GuestState>,
     greeted: watch::Sender<bool>,
+    hosted: watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -50,8 +54,10 @@ impl Guest {
             power_off,
             place,
             reaper,
+            commands: Commands::default(),
             state: watch::Sender::new(GuestState::Booting),
             greeted: watch::Sender::new(false),
+            hosted: watch::Sender::new(false),
             warnings: Mutex::new(Vec::new()),
         }
     }
@@ -83,6 +89,17 @@ impl Guest {
     pub async fn greeted(&self) {
         // The sender lives as long as `self`.
         let _ = self.greeted.subscribe().wait_for(|greeted| *greeted).await;
+    }
+
+    /// Whether a host is on the channel.
+    pub fn set_hosted(&self, hosted: bool) {
+        self.hosted.send_replace(hosted);
+    }
+
+    /// Waits until a host is on the channel, or none is.
+    pub async fn hosted(&self, hosted: bool) {
+        // The sender lives as long as `self`.
+        let _ = self.hosted.subscribe().wait_for(|is| *is == hosted).await;
     }
 
     /// Waits until commands may run; the error is a sentence that says why they may not.

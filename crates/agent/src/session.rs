@@ -61,7 +61,9 @@ pub async fn serve(port: Port, guest: Arc<Guest>) -> io::Result<()> {
         };
         if send_ack(&channel, &guest, hello).await.is_ok() {
             guest.set_greeted();
+            guest.set_hosted(true);
             serve_http(&channel, &guest).await;
+            guest.set_hosted(false);
         }
         next = end_session(&channel);
     }

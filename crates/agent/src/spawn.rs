@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{self, Command};
 
 use banger_wire::guest::TtySize;
 use rustix::fs::{Gid, OFlags, Uid};
@@ -38,8 +38,19 @@ pub struct Launch<'a> {
     pub gid: u32,
     /// Its supplementary groups.
     pub groups: &'a [u32],
-    /// Its terminal; pipes if absent.
-    pub tty: Option<TtySize>,
+    /// Its standard streams.
+    pub stdio: Stdio,
+}
+
+/// What a program's standard streams are.
+#[derive(Debug, Clone, Copy)]
+pub enum Stdio {
+    /// Three pipes.
+    Pipes,
+    /// A terminal of this size.
+    Terminal(TtySize),
+    /// Nothing.
+    Null,
 }
 
 /// A started program. It leads a session and a process group of its own.
@@ -67,6 +78,8 @@ pub enum Streams {
     },
     /// The controlling side of its terminal.
     Terminal(OwnedFd),
+    /// There are none.
+    None,
 }
 
 /// Starts a program. An error is the one of fork, of entering the directory, or of exec.
@@ -82,16 +95,12 @@ pub fn spawn(reaper: &Reaper, launch: &Launch<'_>) -> io::Result<Running> {
     command
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)));
-    let terminal = match launch.tty {
-        Some(size) => Some(terminal(&mut command, size, launch.uid)?),
-        None => {
-            command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            None
-        }
-    };
+    let mut master = None;
+    match launch.stdio {
+        Stdio::Terminal(size) => master = Some(terminal(&mut command, size, launch.uid)?),
+        Stdio::Pipes => all_three(&mut command, process::Stdio::piped),
+        Stdio::Null => all_three(&mut command, process::Stdio::null),
+    }
     prepare_child(&mut command, launch)?;
     let mut child = None;
     let (pid, exit) = reaper.spawn(|| {
@@ -102,8 +111,9 @@ pub fn spawn(reaper: &Reaper, launch: &Launch<'_>) -> io::Result<Running> {
     })?;
     // The command holds the terminal's other side; as long as it is open here, its end is never seen.
     drop(command);
-    let streams = match (terminal, child) {
+    let streams = match (master, child) {
         (Some(master), _) => Streams::Terminal(master),
+        (None, Some(_)) if matches!(launch.stdio, Stdio::Null) => Streams::None,
         (None, Some(child)) => match (child.stdin, child.stdout, child.stderr) {
             (Some(stdin), Some(stdout), Some(stderr)) => Streams::Pipes {
                 stdin: stdin.into(),
@@ -115,6 +125,10 @@ pub fn spawn(reaper: &Reaper, launch: &Launch<'_>) -> io::Result<Running> {
         (None, None) => return Err(io::Error::other("the child is missing")),
     };
     Ok(Running { pid, exit, streams })
+}
+
+fn all_three(command: &mut Command, stream: impl Fn() -> process::Stdio) {
+    command.stdin(stream()).stdout(stream()).stderr(stream());
 }
 
 /// Makes a terminal, gives its far side to the command and its near side to us.
@@ -153,7 +167,7 @@ pub fn resize(terminal: impl AsFd, size: TtySize) -> io::Result<()> {
 /// What happens in the child between fork and exec: session, terminal, identity, directory, in this order.
 fn prepare_child(command: &mut Command, launch: &Launch<'_>) -> io::Result<()> {
     let cwd = CString::new(launch.cwd.as_os_str().as_bytes())?;
-    let with_terminal = launch.tty.is_some();
+    let with_terminal = matches!(launch.stdio, Stdio::Terminal(_));
     let (uid, gid) = (Uid::from_raw(launch.uid), Gid::from_raw(launch.gid));
     let groups: Vec<Gid> = launch.groups.iter().copied().map(Gid::from_raw).collect();
     // Without privileges (tests) there is no identity to change.

@@ -2,107 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_wire::guest::connect::shake;
 use banger_wire::guest::{
-    ClientError, ExecEvent, ExecRequest, ExitStatus, FailureKind, GuestClient, GuestState, Token,
-    TtySize, hex,
+    ClientError, ExecEvent, ExecRequest, ExitStatus, FailureKind, GuestClient, GuestState, TtySize,
 };
 use bytes::Bytes;
+use common::{Agent, LIMIT, run, sh, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// The agent as a process, ended with the test.
-struct Agent {
-    process: Child,
-    token: Token,
-    /// Keeps the channel open between sessions, as the VMM does.
-    stream: StdStream,
-}
-
-impl Agent {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test starts the program under test"
-    )]
-    fn start() -> Self {
-        let (ours, theirs) = StdStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let token = Token::random().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_banger-agent"))
-            .args(["local", &hex::encode(&token.0)])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
-        Self {
-            process,
-            token,
-            stream: ours,
-        }
-    }
-
-    fn stream(&self) -> UnixStream {
-        UnixStream::from_std(self.stream.try_clone().unwrap()).unwrap()
-    }
-
-    async fn client(&self) -> GuestClient {
-        let connected = shake(self.stream(), &self.token, LIMIT).await.unwrap();
-        GuestClient::start(connected).await.unwrap()
-    }
-
-    fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))
-            .unwrap()
-            .count()
-    }
-
-    fn children(&self) -> String {
-        let id = self.process.id();
-        std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn sh(script: &str) -> ExecRequest {
-    ExecRequest::new(["/bin/sh", "-c", script])
-}
-
-async fn run(client: &GuestClient, request: &ExecRequest) -> (Vec<u8>, Vec<u8>, ExitStatus) {
-    timeout(LIMIT, async {
-        client
-            .exec(request)
-            .await
-            .unwrap()
-            .output
-            .collect()
-            .await
-            .unwrap()
-    })
-    .await
-    .expect("the command to end")
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !done() {
-        assert!(Instant::now() < end, "waited {LIMIT:?} for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 #[tokio::test]
 async fn output_and_error_apart_and_the_exit_code() {
@@ -162,6 +74,7 @@ async fn a_slow_host_gets_everything() {
         {
             ExecEvent::Stdout(data) => count += data.len(),
             ExecEvent::Stderr(data) => panic!("{data:?}"),
+            ExecEvent::Taken(_) => {}
             ExecEvent::Exit(status) => break status,
         }
     };
@@ -321,6 +234,7 @@ async fn terminal_size_echo_interrupt_and_end() {
         {
             ExecEvent::Stdout(data) => seen.push_str(std::str::from_utf8(&data).unwrap()),
             ExecEvent::Stderr(data) => panic!("{data:?}"),
+            ExecEvent::Taken(_) => {}
             ExecEvent::Exit(status) => break status,
         }
         if stage == 0 && seen.contains("30 100\r\n") {

@@ -2,6 +2,7 @@
 
 use banger_model::{ByteSize, VmName};
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 
 /// Throw-away Linux machines for developers and coding agents.
 #[derive(Debug, Parser)]
@@ -59,7 +60,7 @@ pub enum VmCommand {
     Show(ReferencesArgs),
     /// Run a command in a running VM
     #[command(
-        after_help = "Examples:\n  banger vm exec dev -- ls -l /root\n  tar c src | banger vm exec dev -- tar x -C /root"
+        after_help = "Examples:\n  banger vm exec dev -- ls -l /root\n  tar c src | banger vm exec dev -- tar x -C /root\n  banger vm exec -d dev -- make -C /root/repo      goes on without us\n\nA command is taken up again by itself when the daemon ends; not one byte is lost."
     )]
     Exec(ExecArgs),
     /// Boot stopped VMs
@@ -128,12 +129,18 @@ pub struct ProcessArgs {
     /// Set a variable: NAME=VALUE, or NAME to pass ours
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+    /// Set the variables of a file: one NAME=VALUE, or NAME, on a line; '#' begins a comment line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
     /// Run as this user (name or uid)
     #[arg(short = 'u', long)]
     pub user: Option<String>,
     /// Working directory in the guest
     #[arg(short = 'w', long, value_name = "DIR")]
     pub workdir: Option<String>,
+    /// Pass stdin on; it always is, so this says nothing new
+    #[arg(short, long)]
+    pub interactive: bool,
     /// Give the command a terminal [default: when stdin and stdout are one]
     #[arg(short = 't', long, conflicts_with = "no_tty")]
     pub tty: bool,
@@ -167,6 +174,9 @@ pub struct RunArgs {
 pub struct ExecArgs {
     /// VM: name, id or unique id prefix
     pub vm: String,
+    /// Start the command and return: it gets no input, and its output goes nowhere
+    #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
+    pub detach: bool,
     /// How to run it.
     #[command(flatten)]
     pub process: ProcessArgs,

@@ -2,7 +2,7 @@
 
 use crate::{failure::Failure, spawn};
 use banger_wire::api::{
-    Client, ClientError, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping,
+    Client, ClientError, Code, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping, VmShow,
 };
 use std::{
     future::Future,
@@ -14,6 +14,11 @@ use std::{
 /// The longest a daemon may take from its start to its first answer; it reads its database and looks
 /// at the machine before, and waits for one that is ending: 35 s at most.
 const BIRTH: Duration = Duration::from_secs(50);
+
+/// How long a VM that is being deleted is waited for.
+const GONE: Duration = Duration::from_secs(60);
+/// Wait before something is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The paths of this user and environment.
 ///
@@ -92,6 +97,64 @@ impl Daemon {
         request: &M,
     ) -> Result<(FrameSender, FrameReceiver), Failure> {
         self.started(|| self.client.frames(request)).await
+    }
+
+    /// Calls a method that upgrades to frames and may safely be asked twice, until it is answered: a connection that
+    /// breaks before the upgrade, and a daemon that ends, is tried again.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says before the upgrade.
+    pub async fn frames_again<M: Method>(
+        &self,
+        request: &M,
+    ) -> Result<(FrameSender, FrameReceiver), Failure> {
+        let deadline = Instant::now() + BIRTH;
+        loop {
+            let asked = self.started(|| self.ask_again(request)).await?;
+            match asked {
+                Ok(frames) => return Ok(frames),
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// A lost connection is not the end of the asking, but for those who look for a daemon.
+    async fn ask_again<M: Method>(
+        &self,
+        request: &M,
+    ) -> Result<Result<(FrameSender, FrameReceiver), ClientError>, ClientError> {
+        match self.client.frames(request).await {
+            Err(error @ (ClientError::Lost(_) | ClientError::Cut)) => Ok(Err(error)),
+            other => other.map(Ok),
+        }
+    }
+
+    /// Waits until a VM is gone that a daemon, this one or the next, is deleting.
+    ///
+    /// # Errors
+    /// It is still there after a minute, or the daemon cannot be asked.
+    pub async fn until_gone(&self, vm: &str) -> Result<(), Failure> {
+        let deadline = Instant::now() + GONE;
+        let show = VmShow { vm: vm.to_owned() };
+        while Instant::now() < deadline {
+            if self.started(|| self.is_gone(&show)).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        Err(
+            Failure::new(format!("VM {vm} is still there after {GONE:?}"))
+                .hint(format!("banger vm delete --force {vm}")),
+        )
+    }
+
+    async fn is_gone(&self, show: &VmShow) -> Result<bool, ClientError> {
+        match self.client.call(show).await {
+            Err(ClientError::Api(error)) if error.code == Code::NotFound => Ok(true),
+            Ok(_) | Err(ClientError::Lost(_) | ClientError::Cut) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Calls a method of a daemon that runs already; `None` if none does.

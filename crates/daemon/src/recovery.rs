@@ -154,14 +154,20 @@ pub async fn at_start(core: &Arc<Core>, vms: &Arc<VmService>) -> Result<(), ApiE
     log(&report);
     for vm in vms.rows().await? {
         let adopted = report.adopted.contains(&vm.id);
-        if vm.spec.remove_on_exit && vm.goal != Goal::Absent {
-            // Its command ended with the session of the daemon that died; nobody else waits for it.
-            tracing::info!(vm = %vm.id, name = %vm.name, "deleted: its command ended with the last daemon");
-            vms.remove_later(vm.id);
-        } else if vm.phase == Phase::Running && adopted {
+        let runs = vm.phase == Phase::Running && adopted;
+        let for_a_command = vm.spec.remove_on_exit && vm.goal != Goal::Absent;
+        if runs {
             vms.adopt(vm.id);
-        } else if vm.phase != Phase::Stopped {
-            vms.settle_later(vm.id);
+        }
+        match (for_a_command, runs) {
+            (true, true) => vms.remove_when_collected(vm.id),
+            (true, false) => {
+                // Its command cannot run any more, or never did.
+                tracing::info!(vm = %vm.id, name = %vm.name, "deleted: it was made for a command that is over");
+                vms.remove_later(vm.id);
+            }
+            (false, false) if vm.phase != Phase::Stopped => vms.settle_later(vm.id),
+            (false, _) => {}
         }
     }
     Ok(())

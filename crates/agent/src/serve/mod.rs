@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_wire::guest::exec::{
-    EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, READY_PATH, SYNC_PATH,
+    ATTACH_PATH, COLLECTED_PATH, EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, READY_PATH,
+    SYNC_PATH,
 };
 use banger_wire::guest::frame::{Frame, MAX_REQUEST};
 pub use body::{AnswerBody, Frames};
@@ -35,6 +36,10 @@ pub async fn route(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let answer = match (request.method(), request.uri().path()) {
         (&Method::POST, EXEC_PATH) => exec::exec(&guest, request.into_body()).await,
+        (&Method::POST, ATTACH_PATH) => exec::attach(&guest, request.into_body()).await,
+        (&Method::GET, path) if path.starts_with(COLLECTED_PATH) => {
+            exec::collected(&guest, &path[COLLECTED_PATH.len()..]).await
+        }
         (&Method::GET, HEALTH_PATH) => json(&guest.health()),
         (&Method::GET, READY_PATH) => ready(&guest).await.and_then(|()| json(&())),
         (&Method::POST, POWER_OFF_PATH) => {

@@ -1,8 +1,8 @@
 //! `vm run`: a VM for a command or a shell.
 
 use super::{create::create_vm, exec::command_of, print_text};
-use crate::{args::RunArgs, connection::Daemon, failure::Failure, stream, stream::Begin};
-use banger_wire::api::VmRun;
+use crate::{args::RunArgs, connection::Daemon, failure::Failure, stream, stream::Carried};
+use banger_wire::{api::VmRun, guest::ExecId};
 use std::process::ExitCode;
 
 /// Creates a VM, runs the command or a shell in it, ends with its status.
@@ -25,7 +25,13 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         command,
         rm: args.rm,
     };
-    stream::carry(daemon.frames(&request).await?, tty, Begin::WhenTold).await
+    let what = Carried {
+        tty,
+        id: ExecId::MAIN,
+        vm: None,
+        removes: args.rm,
+    };
+    stream::carry(&daemon, daemon.frames(&request).await?, what).await
 }
 
 /// The best shell the image has, as a login shell.

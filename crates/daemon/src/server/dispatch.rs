@@ -97,6 +97,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             })
         }
         "vm.exec" => frames::exec(d, parse(&body)?, upgrade).await,
+        "vm.attach" => frames::attach(d, parse(&body)?, upgrade).await,
         "vm.run" => frames::run(d, parse(&body)?, upgrade).await,
         _ => Err(unknown(&name)),
     }

@@ -3,6 +3,8 @@
 mod body;
 mod dispatch;
 pub mod frames;
+mod peer;
+mod relay;
 
 use crate::daemon::Daemon;
 use hyper::server::conn::http1;

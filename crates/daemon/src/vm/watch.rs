@@ -6,12 +6,15 @@ use super::lifecycle::Forward;
 use crate::host_network::last_word;
 use crate::recipes::control_socket;
 use banger_model::{Phase, ReasonKind, VmId};
+use banger_wire::guest::{ClientError, ExecId};
 use std::{pin::pin, sync::Arc, time::Duration};
 
 /// How long one attempt to reach an agent may take.
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// How long a VMM that is gone may still be heard.
 const LAST_WORD: Duration = Duration::from_millis(200);
+/// How long the VMM of a guest whose session was lost may take to be seen dead.
+const SEEN_DEAD: Duration = Duration::from_millis(500);
 /// Wait between attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,6 +84,12 @@ impl VmService {
         }
     }
 
+    /// Whether a VM runs on although the session with its agent was lost: the channel of a VMM that dies closes first.
+    pub async fn outlives_session(&self, id: VmId) -> bool {
+        let ended = tokio::time::timeout(SEEN_DEAD, self.vmm_exited(id)).await;
+        ended.is_err()
+    }
+
     /// The VMM ended: by a request, whose operation does the rest, or by itself.
     async fn ended(self: &Arc<Self>, id: VmId, word: Option<ReasonKind>) {
         let row = self.row(id).await;
@@ -110,6 +119,42 @@ impl VmService {
         self.enclose(id);
         let service = Arc::clone(self);
         tokio::spawn(async move { service.find_held(id).await });
+    }
+
+    /// Deletes a VM when the command it was made for has ended and somebody has got its end, or nobody came for that
+    /// (R-CLI-1: `--rm` is durable).
+    pub fn remove_when_collected(self: &Arc<Self>, id: VmId) {
+        let service = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = service.main_collected(id) => {}
+                () = service.vmm_exited(id) => {}
+            }
+            service.remove_later(id);
+        });
+    }
+
+    /// Waits until the agent does not keep a VM's main command any more, over as many sessions as it takes.
+    async fn main_collected(&self, id: VmId) {
+        let entry = self.set.entry(id);
+        loop {
+            let mut link = entry.link.subscribe();
+            let linked = link.wait_for(|l| l.as_ref().is_some_and(|g| !g.is_closed()));
+            // The entry keeps the sender.
+            let guest = linked.await.ok().and_then(|guest| guest.clone());
+            let Some(guest) = guest else {
+                return;
+            };
+            match guest.collected(ExecId::MAIN).await {
+                Err(ClientError::ConnectionLost) => tokio::time::sleep(PAUSE).await,
+                Ok(()) => return,
+                Err(error) => {
+                    // An older agent ends a command with its session.
+                    tracing::info!(vm = %id, %error, "the agent cannot say whether the command was collected");
+                    return;
+                }
+            }
+        }
     }
 
     /// Brings a VM to its goal in a task of its own.

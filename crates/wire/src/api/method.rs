@@ -47,6 +47,7 @@ methods! {
     "vm.create" Events VmCreate => Event;
     "vm.run" Frames VmRun => Event;
     "vm.exec" Frames VmExec => Event;
+    "vm.attach" Frames VmAttach => Event;
     "vm.list" Json VmList => Vec<VmView>;
     "vm.show" Json VmShow => VmDetail;
     "vm.start" Events VmStart => Event;

@@ -1,6 +1,6 @@
 //! The bodies of requests. Unknown fields are refused everywhere.
 
-use crate::guest::{ExecRequest, TtySize};
+use crate::guest::{ExecId, ExecRequest, TtySize};
 use banger_model::{ByteSize, OpId, VmName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,6 +89,13 @@ pub struct Command {
     /// A terminal of this size; three pipes if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<TtySize>,
+    /// What `vm.attach` finds it by, chosen by the client; who chooses one says with frames of type 10 what it has got
+    /// of the output. Without one the command ends with its connection. The command of a `vm.run` always has id 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<ExecId>,
+    /// Start it and leave it alone: no input, no output, and the exit frame says only whether it was started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detach: bool,
 }
 
 impl From<Command> for ExecRequest {
@@ -99,6 +106,8 @@ impl From<Command> for ExecRequest {
             cwd,
             user,
             tty,
+            id,
+            detach,
         } = command;
         ExecRequest {
             argv,
@@ -106,6 +115,8 @@ impl From<Command> for ExecRequest {
             cwd,
             user,
             tty,
+            id,
+            detach,
         }
     }
 }
@@ -134,6 +145,21 @@ pub struct VmExec {
     pub vm: String,
     /// The command.
     pub command: Command,
+}
+
+/// `vm.attach`: takes up a command whose connection was lost: of `vm.exec` with an id, or of `vm.run`. Upgrades: a
+/// frame of type 9 says from where input goes on, then output frames from `output` on, then the exit frame; for the
+/// command of a `vm.run` events follow as there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmAttach {
+    /// Reference: name, id, or unique id prefix.
+    pub vm: String,
+    /// The command.
+    pub id: ExecId,
+    /// Bytes of its output, standard output and error together, that have arrived.
+    #[serde(default)]
+    pub output: u64,
 }
 
 /// `vm.list`.

@@ -19,10 +19,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::connect::Connected;
 use super::exec::{
-    EXEC_PATH, ExecRequest, ExitStatus, GuestError, HEALTH_PATH, Health, NOT_READY, POWER_OFF_PATH,
-    READY_PATH, SYNC_PATH, TtySize,
+    ATTACH_PATH, AttachRequest, COLLECTED_PATH, EXEC_PATH, ExecId, ExecRequest, ExitStatus,
+    GuestError, HEALTH_PATH, Health, NOT_READY, POWER_OFF_PATH, PROTOCOL_WITH_IDS, READY_PATH,
+    SYNC_PATH, TtySize, UNKNOWN,
 };
-use super::frame::{self, Decoder, Frame, FrameError};
+use super::frame::{self, Decoder, Frame, FrameError, Taken};
 use super::h2;
 use super::handshake::Ack;
 
@@ -30,6 +31,8 @@ use super::handshake::Ack;
 const MAX_ANSWER: usize = 1024 * 1024;
 /// Frames of an exec's input that may wait for the channel.
 const INPUT_QUEUE: usize = 4;
+/// How long a guest may take to hear that nobody will come for a command again.
+pub const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Why a call to the guest failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,11 @@ impl ClientError {
             ClientError::Refused { status, message } if *status == NOT_READY => Some(message),
             _ => None,
         }
+    }
+
+    /// Whether the guest knows no such command.
+    pub const fn unknown(&self) -> bool {
+        matches!(self, ClientError::Refused { status, .. } if *status == UNKNOWN)
     }
 }
 
@@ -162,27 +170,55 @@ impl GuestClient {
             .map(drop)
     }
 
-    /// Starts a command. Waits (on the guest's side, for at most 60 s) until the root file system is ready.
+    /// Whether the agent knows commands by their ids; an older one does not.
+    pub const fn knows_ids(&self) -> bool {
+        self.ack.version >= PROTOCOL_WITH_IDS
+    }
+
+    /// Starts a command, or attaches to the one that has its id. Waits (on the guest's side, for at most 60 s) until
+    /// the root file system is ready.
     ///
-    /// Dropping the [`ExecOutput`] ends the exec: its process group gets SIGHUP.
+    /// A command without an id ends with its stream: dropping the [`ExecOutput`] gets it SIGHUP.
     pub async fn exec(&self, request: &ExecRequest) -> Result<ExecStream, ClientError> {
+        self.stream(EXEC_PATH, request).await
+    }
+
+    /// Attaches to a command again. The first event is what has arrived of its input.
+    pub async fn attach(&self, request: &AttachRequest) -> Result<ExecStream, ClientError> {
+        self.stream(ATTACH_PATH, request).await
+    }
+
+    /// Waits until a command has ended and its output has been got, or nobody came for it; returns at once if the guest
+    /// knows none of this id.
+    pub async fn collected(&self, id: ExecId) -> Result<(), ClientError> {
+        self.call::<serde_json::Value>(Method::GET, &format!("{COLLECTED_PATH}{id}"))
+            .await
+            .map(drop)
+    }
+
+    async fn stream<T: serde::Serialize>(
+        &self,
+        path: &str,
+        request: &T,
+    ) -> Result<ExecStream, ClientError> {
         let first = frame::request_frames(request).map_err(ClientError::Json)?;
         let (sender, queue) = mpsc::channel(INPUT_QUEUE);
         let body = InputBody {
             first: first.into_iter(),
             queue,
         };
-        let response = self.send(Method::POST, EXEC_PATH, body.boxed()).await?;
+        let response = self.send(Method::POST, path, body.boxed()).await?;
         let output = ExecOutput {
             body: response.into_body(),
             decoder: Decoder::default(),
             ended: false,
             _connection: Arc::clone(&self.connection),
         };
-        Ok(ExecStream {
-            input: ExecInput { sender },
-            output,
-        })
+        let input = ExecInput {
+            sender,
+            knows_ids: self.knows_ids(),
+        };
+        Ok(ExecStream { input, output })
     }
 
     /// A method without a request body whose answer is one JSON value.
@@ -254,9 +290,16 @@ impl ExecStream {
 #[derive(Debug, Clone)]
 pub struct ExecInput {
     sender: mpsc::Sender<Frame>,
+    /// An older agent ends the input at a frame it does not know.
+    knows_ids: bool,
 }
 
 impl ExecInput {
+    /// Whether the agent knows commands by their ids.
+    pub const fn knows_ids(&self) -> bool {
+        self.knows_ids
+    }
+
     /// Sends bytes to the command's standard input; waits while the command does not read.
     pub async fn stdin(&self, data: Bytes) -> Result<(), ClientError> {
         for part in frame::split(data) {
@@ -280,6 +323,34 @@ impl ExecInput {
         self.put(Frame::Signal(number)).await
     }
 
+    /// So many bytes of output have arrived where they are used.
+    pub async fn got(&self, offset: u64) -> Result<(), ClientError> {
+        self.put_if_known(Frame::Got(offset)).await
+    }
+
+    /// Nobody will come for this command again: one that runs gets SIGHUP. Returns when the guest has heard it, or
+    /// after [`FAREWELL`]; a stream that is just dropped takes along what it has not sent.
+    pub async fn leave(self, mut output: ExecOutput) {
+        if !self.knows_ids {
+            return;
+        }
+        let told = async {
+            if self.put(Frame::Leave).await.is_ok() {
+                while output.read().await.is_ok_and(|frame| frame.is_some()) {}
+            }
+        };
+        // Who is not told in time hears it from nobody's coming.
+        let _ = tokio::time::timeout(FAREWELL, told).await;
+    }
+
+    async fn put_if_known(&self, frame: Frame) -> Result<(), ClientError> {
+        if self.knows_ids {
+            self.put(frame).await
+        } else {
+            Ok(())
+        }
+    }
+
     /// `ConnectionLost` here means only that the command takes no more; its output tells why.
     async fn put(&self, frame: Frame) -> Result<(), ClientError> {
         self.sender
@@ -296,6 +367,8 @@ pub enum ExecEvent {
     Stdout(Bytes),
     /// Bytes on its standard error.
     Stderr(Bytes),
+    /// What has arrived of its input.
+    Taken(Taken),
     /// Its end; nothing follows.
     Exit(ExitStatus),
 }
@@ -316,23 +389,34 @@ impl ExecOutput {
         if self.ended {
             return Ok(None);
         }
+        let Some(frame) = self.read().await? else {
+            return Err(ClientError::ConnectionLost);
+        };
+        match frame {
+            Frame::Stdout(data) => Ok(Some(ExecEvent::Stdout(data))),
+            Frame::Stderr(data) => Ok(Some(ExecEvent::Stderr(data))),
+            Frame::Taken(taken) => Ok(Some(ExecEvent::Taken(taken))),
+            Frame::Exit(status) => {
+                self.ended = true;
+                Ok(Some(ExecEvent::Exit(status)))
+            }
+            // Frames of the other direction.
+            Frame::Stdin(_) | Frame::Request { .. } => {
+                Err(ClientError::Frame(FrameError::UnknownType(0)))
+            }
+            Frame::StdinEof
+            | Frame::Resize(_)
+            | Frame::Signal(_)
+            | Frame::Got(_)
+            | Frame::Leave => Err(ClientError::Frame(FrameError::UnknownType(4))),
+        }
+    }
+
+    /// The next frame, `None` at the end of the body, in order or not.
+    async fn read(&mut self) -> Result<Option<Frame>, ClientError> {
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(ClientError::Frame)? {
-                return match frame {
-                    Frame::Stdout(data) => Ok(Some(ExecEvent::Stdout(data))),
-                    Frame::Stderr(data) => Ok(Some(ExecEvent::Stderr(data))),
-                    Frame::Exit(status) => {
-                        self.ended = true;
-                        Ok(Some(ExecEvent::Exit(status)))
-                    }
-                    // Frames of the other direction.
-                    Frame::Stdin(_) | Frame::Request { .. } => {
-                        Err(ClientError::Frame(FrameError::UnknownType(0)))
-                    }
-                    Frame::StdinEof | Frame::Resize(_) | Frame::Signal(_) => {
-                        Err(ClientError::Frame(FrameError::UnknownType(4)))
-                    }
-                };
+                return Ok(Some(frame));
             }
             match self.body.frame().await {
                 Some(Ok(part)) => {
@@ -340,7 +424,7 @@ impl ExecOutput {
                         self.decoder.push(data);
                     }
                 }
-                Some(Err(_)) | None => return Err(ClientError::ConnectionLost),
+                Some(Err(_)) | None => return Ok(None),
             }
         }
     }
@@ -352,6 +436,7 @@ impl ExecOutput {
             match self.next().await? {
                 Some(ExecEvent::Stdout(data)) => out.extend_from_slice(&data),
                 Some(ExecEvent::Stderr(data)) => err.extend_from_slice(&data),
+                Some(ExecEvent::Taken(_)) => {}
                 Some(ExecEvent::Exit(status)) => return Ok((out, err, status)),
                 None => return Err(ClientError::ConnectionLost),
             }

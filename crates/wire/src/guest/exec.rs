@@ -1,11 +1,28 @@
 //! What is said about a command and about the guest's state.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::hex;
 
 /// Path of the exec method.
 pub const EXEC_PATH: &str = "/v1/exec";
+/// Path of the method that attaches to a command once more.
+pub const ATTACH_PATH: &str = "/v1/exec/attach";
+/// Path of the method that answers when a command has been collected; the command's id follows.
+pub const COLLECTED_PATH: &str = "/v1/exec/collected/";
+/// Status of a refusal because the guest knows no such command.
+pub const UNKNOWN: u16 = 404;
+/// First version of the protocol whose agents know a command by its id, and start one detached.
+pub const PROTOCOL_WITH_IDS: u16 = 2;
+/// What a command keeps of its output until that has been got, and takes of its input before the command does, in
+/// bytes: the sender of input that keeps to it never waits behind a command that does not read.
+pub const WINDOW: u64 = 256 * 1024;
+/// How long a command is kept for whoever comes back to it while there is a host to come through.
+pub const ORPHAN_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 /// Path of the health method.
 pub const HEALTH_PATH: &str = "/v1/health";
 /// Path of the method that answers when the boot is over.
@@ -19,6 +36,73 @@ pub const SYNC_PATH: &str = "/v1/sync";
 
 /// The `PATH` of a command whose environment names none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a command is known by in its guest, so that who started it can come back to it after the session was lost.
+/// Chosen by the client: asking twice with one id starts one command.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExecId(pub [u8; 16]);
+
+impl ExecId {
+    /// The command that a VM was made for by `vm.run`. There is one at most.
+    pub const MAIN: ExecId = ExecId([0; 16]);
+
+    /// A fresh id from the system's random source.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0_u8; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExecId({self})")
+    }
+}
+
+impl fmt::Display for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl FromStr for ExecId {
+    type Err = BadExecId;
+
+    fn from_str(text: &str) -> Result<Self, BadExecId> {
+        hex::decode16(text).map(Self).ok_or(BadExecId)
+    }
+}
+
+/// A text that is no [`ExecId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a command is 32 hexadecimal digits")]
+pub struct BadExecId;
+
+impl Serialize for ExecId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExecId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Asks for a command that runs, or ran, once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// The command.
+    pub id: ExecId,
+    /// Bytes of its output, standard output and error together, that have arrived; it goes on from there.
+    pub output: u64,
+}
 
 /// A command to run in the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +121,14 @@ pub struct ExecRequest {
     /// A terminal of this size; three pipes if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<TtySize>,
+    /// What it is known by. Without an id it belongs to its stream and gets SIGHUP when that ends, and its output
+    /// counts as got when it has been sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<ExecId>,
+    /// Nobody attends to it: it gets no input, its output goes nowhere, and the status in the answer says whether
+    /// it was started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detach: bool,
 }
 
 impl ExecRequest {
@@ -61,6 +153,9 @@ pub enum BadExec {
     /// A variable's name is empty or has a `=` (environ(7)).
     #[error("'{0}' is not the name of a variable")]
     VariableName(String),
+    /// A terminal has a person at it, and a detached command has nobody.
+    #[error("a detached command has no terminal")]
+    DetachedTerminal,
     /// There is no directory it could be relative to.
     #[error("the working directory '{0}' is not absolute")]
     RelativeDirectory(String),
@@ -73,6 +168,7 @@ impl BadExec {
             BadExec::Empty => "banger vm run -- PROGRAM ARGUMENT…",
             BadExec::ZeroByte(_) => "pass such bytes to the command's standard input",
             BadExec::VariableName(_) => "-e NAME=VALUE",
+            BadExec::DetachedTerminal => "leave out -t",
             BadExec::RelativeDirectory(_) => "write the whole path, from '/' on",
         }
     }
@@ -87,6 +183,9 @@ impl ExecRequest {
     pub fn check(&self) -> Result<(), BadExec> {
         if self.argv.is_empty() {
             return Err(BadExec::Empty);
+        }
+        if self.detach && self.tty.is_some() {
+            return Err(BadExec::DetachedTerminal);
         }
         let zero = |text: &str| text.contains('\0');
         if let Some(name) = self.env.keys().find(|n| n.is_empty() || n.contains('=')) {

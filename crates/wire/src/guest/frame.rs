@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::exec::{ExecRequest, ExitStatus, TtySize};
+use super::exec::{ExitStatus, TtySize};
 
 /// Largest payload in bytes.
 pub const MAX_PAYLOAD: usize = 32 * 1024;
@@ -25,6 +25,11 @@ const RESIZE: u8 = 5;
 const SIGNAL: u8 = 6;
 const REQUEST_PART: u8 = 7;
 const REQUEST_END: u8 = 8;
+const TAKEN: u8 = 9;
+const GOT: u8 = 10;
+const LEAVE: u8 = 11;
+/// The greatest type there is.
+const LAST: u8 = LEAVE;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +48,29 @@ pub enum Frame {
     Resize(TtySize),
     /// Host to guest, type 6 (`u8`): send this signal to the command's process group.
     Signal(u8),
-    /// Host to guest, types 7 and 8, the first frames: a part of the [`ExecRequest`] as JSON.
+    /// Host to guest, types 7 and 8, the first frames: a part of the request as JSON.
     Request {
         /// The bytes of this part.
         part: Bytes,
         /// Whether this is the last part (type 8).
         last: bool,
     },
+    /// Guest to host, type 9 (`received u64 | consumed u64`): how much of the standard input has arrived.
+    Taken(Taken),
+    /// Host to guest, type 10 (`u64`): so many bytes of output have arrived where they are used; the guest need not
+    /// keep them.
+    Got(u64),
+    /// Host to guest, type 11: nobody will come for this command again. One that runs gets SIGHUP.
+    Leave,
+}
+
+/// How much of a command's standard input has arrived, in bytes from its beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// In the guest's memory: survives a lost session and must not be sent again.
+    pub received: u64,
+    /// With the command.
+    pub consumed: u64,
 }
 
 /// Bytes that are no frame.
@@ -91,6 +112,14 @@ impl Frame {
                 header_and(RESIZE, &payload)
             }
             Self::Signal(number) => header_and(SIGNAL, &[*number]),
+            Self::Taken(taken) => {
+                let mut payload = [0_u8; 16];
+                payload[..8].copy_from_slice(&taken.received.to_be_bytes());
+                payload[8..].copy_from_slice(&taken.consumed.to_be_bytes());
+                header_and(TAKEN, &payload)
+            }
+            Self::Got(offset) => header_and(GOT, &offset.to_be_bytes()),
+            Self::Leave => header_and(LEAVE, &[]),
             Self::Request { part, last } => {
                 header_and(if *last { REQUEST_END } else { REQUEST_PART }, part)
             }
@@ -131,7 +160,18 @@ impl Frame {
                 part: payload,
                 last: true,
             },
-            STDIN_EOF => return Err(wrong),
+            TAKEN => match payload.split_first_chunk::<8>() {
+                Some((received, rest)) => Self::Taken(Taken {
+                    received: u64::from_be_bytes(*received),
+                    consumed: u64::from_be_bytes(rest.try_into().map_err(|_| wrong)?),
+                }),
+                None => return Err(wrong),
+            },
+            GOT => Self::Got(u64::from_be_bytes(
+                payload[..].try_into().map_err(|_| wrong)?,
+            )),
+            LEAVE if payload.is_empty() => Self::Leave,
+            STDIN_EOF | LEAVE => return Err(wrong),
             other => return Err(FrameError::UnknownType(other)),
         })
     }
@@ -169,7 +209,7 @@ pub fn output_header(output: Output, len: usize) -> [u8; HEADER] {
 }
 
 /// The frames that carry a request.
-pub fn request_frames(request: &ExecRequest) -> Result<Vec<Frame>, serde_json::Error> {
+pub fn request_frames<T: serde::Serialize>(request: &T) -> Result<Vec<Frame>, serde_json::Error> {
     let json = Bytes::from(serde_json::to_vec(request)?);
     let mut parts: Vec<Frame> = split(json)
         .map(|part| Frame::Request { part, last: false })
@@ -206,7 +246,7 @@ impl Decoder {
         };
         let [kind, a, b, c, d] = *header;
         let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if kind > REQUEST_END {
+        if kind > LAST {
             return Err(FrameError::UnknownType(kind));
         }
         if len > MAX_PAYLOAD {
@@ -230,7 +270,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guest::exec::{ExecFailure, FailureKind};
+    use crate::guest::exec::{ExecFailure, ExecRequest, FailureKind};
 
     fn frame() -> impl Strategy<Value = Frame> {
         let data = || proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
@@ -248,6 +288,10 @@ mod tests {
             any::<(u16, u16)>().prop_map(|(rows, cols)| Frame::Resize(TtySize { rows, cols })),
             any::<u8>().prop_map(Frame::Signal),
             (data(), any::<bool>()).prop_map(|(part, last)| Frame::Request { part, last }),
+            any::<(u64, u64)>()
+                .prop_map(|(received, consumed)| Frame::Taken(Taken { received, consumed })),
+            any::<u64>().prop_map(Frame::Got),
+            Just(Frame::Leave),
         ]
     }
 
@@ -313,9 +357,15 @@ mod tests {
             FrameError::TooLong(32_769)
         ));
         assert!(matches!(
-            refused(&[9, 0, 0, 0, 0]),
-            FrameError::UnknownType(9)
+            refused(&[LAST + 1, 0, 0, 0, 0]),
+            FrameError::UnknownType(_)
         ));
+        for kind in [TAKEN, GOT] {
+            assert!(matches!(
+                refused(&[kind, 0, 0, 0, 3, 1, 2, 3]),
+                FrameError::WrongLength { len: 3, .. }
+            ));
+        }
         assert!(matches!(
             refused(&[4, 0, 0, 0, 1, 0]),
             FrameError::WrongLength { kind: 4, len: 1 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::hex;
 
 /// The newest protocol version this code speaks; the ack names the one that the session uses.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Length of a hello in bytes.
 pub const HELLO_LEN: usize = 40;
 /// Length of an ack in bytes.

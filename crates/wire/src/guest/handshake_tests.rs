@@ -224,7 +224,7 @@ fn the_last_hello_wins_outside_a_session() {
 fn layout_is_the_documented_one() {
     let bytes = hello(3).encode(&TOKEN);
     assert_eq!(bytes[..16], TOKEN.0);
-    assert_eq!(bytes[16..36], [&[3_u8; 16][..], &[0, 1, 0, 0]].concat());
+    assert_eq!(bytes[16..36], [&[3_u8; 16][..], &[0, 2, 0, 0]].concat());
     assert_eq!(bytes[36..], crc32fast::hash(&bytes[..36]).to_be_bytes());
     assert_eq!(format!("{TOKEN:?}"), "Token(…)");
 }

@@ -17,7 +17,10 @@ pub mod hex;
 pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
 pub use connect::{ConnectError, Connected, connect};
-pub use exec::{ExecFailure, ExecRequest, ExitStatus, FailureKind, GuestState, Health, TtySize};
+pub use exec::{
+    AttachRequest, ExecFailure, ExecId, ExecRequest, ExitStatus, FailureKind, GuestState, Health,
+    TtySize,
+};
 pub use handshake::{Ack, Hello, Nonce, Token};
 
 /// Where the per-VM facts lie in the initramfs; the content is a [`BootFacts`] as JSON.
