@@ -68,7 +68,7 @@ pub enum News {
 
 impl Command {
     /// A command that has not been started.
-    pub fn new(named: bool) -> Self {
+    pub fn unstarted(named: bool) -> Self {
         Self {
             state: watch::Sender::new(State::default()),
             named,

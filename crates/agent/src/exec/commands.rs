@@ -36,7 +36,7 @@ impl Commands {
         if commands.len() >= MAX_COMMANDS {
             return Claim::Full;
         }
-        let command = Arc::new(Command::new(true));
+        let command = Arc::new(Command::unstarted(true));
         commands.insert(id, Arc::clone(&command));
         Claim::New(command)
     }

@@ -38,7 +38,7 @@ pub async fn exec(guest: &Arc<Guest>, body: Incoming) -> Answer {
     serve::ready(guest).await?;
     let command = match request.id.map(|id| (id, guest.commands.claim(id))) {
         None => {
-            let command = Arc::new(Command::new(false));
+            let command = Arc::new(Command::unstarted(false));
             start(guest, &command, &request);
             command
         }
