@@ -6,99 +6,14 @@
     reason = "tests run the product's programs"
 )]
 
-use banger_testkit::Home;
+use banger_testkit::{Home, OnTerminal};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::{
-    fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Read, Write},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    fs::OpenOptions,
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
     time::Duration,
 };
-
-/// A program on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    keys: File,
-    screen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl OnTerminal {
-    /// Starts `banger` in this home as the leader of a session whose terminal we hold.
-    fn start(home: &Home, args: &[&str]) -> OnTerminal {
-        let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&keys).expect("a terminal");
-        unlockpt(&keys).expect("a terminal");
-        let name = ptsname(&keys, Vec::new()).expect("its name");
-        let open = || {
-            let side = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(name.to_str().expect("ASCII"));
-            Stdio::from(side.expect("its other side"))
-        };
-        let banger = home.command(args);
-        let mut command = Command::new("setsid");
-        command
-            .args(["--ctty", "--wait"])
-            .arg(banger.get_program())
-            .args(banger.get_args())
-            .env_clear();
-        for (name, value) in banger.get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
-        command.stdin(open()).stdout(open()).stderr(open());
-        let child = command.spawn().expect("setsid");
-        let keys = File::from(keys);
-        let screen: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let (shown, mut from) = (Arc::clone(&screen), keys.try_clone().expect("a copy"));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count) = from.read(&mut buffer) {
-                shown
-                    .lock()
-                    .expect("the screen")
-                    .extend_from_slice(&buffer[..count]);
-            }
-        });
-        OnTerminal {
-            child,
-            keys,
-            screen,
-        }
-    }
-
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().expect("the screen")).into_owned()
-    }
-
-    fn shows(&self, text: &str) {
-        wait_until(
-            &format!("the screen shows {text:?}"),
-            Duration::from_secs(60),
-            || self.screen().contains(text),
-        );
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("keys");
-    }
-
-    fn exits(&mut self, status: i32) {
-        let mut ended = None;
-        wait_until("the command line ends", Duration::from_secs(30), || {
-            ended = self.child.try_wait().expect("its status");
-            ended.is_some()
-        });
-        assert_eq!(
-            ended.and_then(|s| s.code()),
-            Some(status),
-            "{}",
-            self.screen()
-        );
-    }
-}
 
 fn wait_until(what: &str, limit: Duration, mut seen: impl FnMut() -> bool) {
     banger_testkit::wait_until(what, limit, || {

@@ -394,3 +394,40 @@ async fn other_paths_are_refused_with_a_sentence() {
     let client = agent.client().await;
     assert_eq!(client.health().await.unwrap().state, GuestState::Ready);
 }
+
+/// A megabyte pasted into a terminal that a program reads line by line arrives whole, and so does the key behind it.
+#[tokio::test]
+async fn a_paste_into_a_terminal_arrives_whole() {
+    let agent = Agent::start();
+    let client = agent.client().await;
+    let file = std::env::temp_dir().join(format!("banger-paste-{}", std::process::id()));
+    let mut request = sh(&format!(
+        "stty -echo; echo up; cat >{}; echo done",
+        file.display()
+    ));
+    request.tty = Some(TtySize { rows: 24, cols: 80 });
+    let (input, mut output) = client.exec(&request).await.unwrap().split();
+    let paste: String = (0..10_000).map(|line| format!("{line:0>99}\n")).collect();
+    let sent = paste.clone();
+    let mut seen = String::new();
+    while !seen.contains("up\r\n") {
+        if let Some(ExecEvent::Stdout(data)) = timeout(LIMIT, output.next()).await.unwrap().unwrap()
+        {
+            seen.push_str(std::str::from_utf8(&data).unwrap());
+        }
+    }
+    let keys = tokio::spawn(async move {
+        input.stdin(sent.into()).await.unwrap();
+        input.eof().await.unwrap();
+        input
+    });
+    let (out, _, status) = timeout(LIMIT, output.collect())
+        .await
+        .expect("the end")
+        .unwrap();
+    drop(keys.await);
+    let pasted = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!((&out[..], status.code()), (&b"done\r\n"[..], 0));
+    assert!(pasted == paste, "{} bytes", pasted.len());
+}

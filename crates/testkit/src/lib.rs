@@ -6,11 +6,13 @@ mod home;
 mod machine;
 mod run;
 mod skip;
+mod terminal;
 
 pub use home::{Home, binaries, seed};
 pub use machine::Machine;
 pub use run::{Run, Running};
 pub use skip::{in_test_host, skip};
+pub use terminal::OnTerminal;
 
 use std::time::{Duration, Instant};
 
