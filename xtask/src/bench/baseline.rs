@@ -3,16 +3,65 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::Timed;
 use super::home::{Home, timed};
 use crate::run;
+
+/// How long the minimal agent may take to its first answer.
+const READY: Duration = Duration::from_secs(60);
 
 /// A command line that boots the baseline.
 #[derive(Debug)]
 pub struct Baseline {
     program: String,
     args: Vec<String>,
+    /// Its directory.
+    dir: PathBuf,
+}
+
+/// A baseline that runs the minimal agent (`xtask/bench/agent.c`), and the program that speaks to it.
+#[derive(Debug)]
+pub struct Live {
+    qemu: std::process::Child,
+    client: PathBuf,
+    socket: PathBuf,
+}
+
+impl Live {
+    /// Asks the agent for something (see `xtask/bench/client.c`) and measures.
+    ///
+    /// # Errors
+    /// When it does not do it.
+    pub fn ask(&self, args: &[&str], input: Stdio) -> Result<Timed, String> {
+        let mut command = run::command(&self.client);
+        command.arg(&self.socket).args(args).stdin(input);
+        timed(command, "the minimal agent's client")
+    }
+
+    /// Waits until the agent answers.
+    fn ready(&self) -> Result<(), String> {
+        let end = Instant::now() + READY;
+        while Instant::now() < end {
+            if self.socket.exists() && self.ask(&["x"], Stdio::null()).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(format!("the minimal agent did not answer within {READY:?}"))
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn end(mut self) -> Result<(), String> {
+        let ended = self.qemu.kill().and_then(|()| self.qemu.wait());
+        ended
+            .map(drop)
+            .map_err(|e| format!("the baseline's QEMU cannot be ended: {e}"))
+    }
 }
 
 impl Baseline {
@@ -22,9 +71,44 @@ impl Baseline {
     /// When the VM does not run, its QEMU is not found, or a file cannot be copied.
     pub fn take(root: &Path, home: &Home) -> Result<Self, String> {
         home.run(&["vm", "run", "-d", "--name", "bench"])?;
-        let taken = copy(root, home);
+        let taken = copy(root, home, "init");
         home.run(&["vm", "delete", "--force", "bench"])?;
         taken
+    }
+
+    /// The same of a VM that runs and is kept, with the minimal agent as `/init`, booted.
+    ///
+    /// # Errors
+    /// When its QEMU is not found, a file cannot be copied, or the agent does not answer.
+    pub fn live(root: &Path, home: &Home) -> Result<Live, String> {
+        let baseline = copy(root, home, "agent")?;
+        let client = baseline.dir.join("client");
+        compile(root, "client", &client)?;
+        let mut command = run::command(&baseline.program);
+        command
+            .args(&baseline.args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let qemu = command
+            .spawn()
+            .map_err(|e| format!("cannot run {}: {e}", baseline.program))?;
+        let socket = baseline.socket()?;
+        let live = Live {
+            qemu,
+            client,
+            socket,
+        };
+        match live.ready() {
+            Ok(()) => Ok(live),
+            Err(error) => live.end().and(Err(error)),
+        }
+    }
+
+    /// Where its agent is spoken to.
+    fn socket(&self) -> Result<PathBuf, String> {
+        socket_of(&self.args)
+            .map(PathBuf::from)
+            .ok_or_else(|| "QEMU runs without a socket for the agent".to_owned())
     }
 
     /// Boots it once and measures: first line on the console, end of QEMU.
@@ -42,38 +126,44 @@ impl Baseline {
     }
 }
 
-fn copy(root: &Path, home: &Home) -> Result<Baseline, String> {
+fn copy(root: &Path, home: &Home, init: &str) -> Result<Baseline, String> {
     let argv = qemu_of(&home.state())?;
     let (program, args) = argv.split_first().ok_or("an empty command line")?;
     let initrd = PathBuf::from(after(args, "-initrd").ok_or("QEMU runs without -initrd")?);
     let vm = initrd.parent().ok_or("an initramfs without a directory")?;
-    let sockets = args
-        .iter()
-        .find_map(|a| a.strip_prefix("socket,id=agent,path=")?.split(',').next())
+    let sockets = socket_of(args)
         .and_then(|p| Path::new(p).parent())
         .ok_or("QEMU runs without a socket for the agent")?;
-    let base = home.base();
+    let dir = home.base().join(init);
+    let files = dir.join("vm");
+    std::fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     let mut cp = run::command("cp");
-    cp.args(["-r", "--sparse=always", "--"])
-        .arg(vm)
-        .arg(base.join("vm"));
+    cp.args(["-r", "--sparse=always", "--"]).arg(vm).arg(&files);
     run::to_end(cp, "cp")?;
-    let other = base
-        .join("vm")
-        .join(initrd.file_name().ok_or("an initramfs without a name")?);
-    append(root, &base, &other)?;
+    let other = files.join(initrd.file_name().ok_or("an initramfs without a name")?);
+    append(root, init, &dir, &other)?;
     let moved = |arg: &String| {
         if arg.starts_with("file,id=console,") {
             return "stdio,id=console,signal=off".to_owned();
         }
         // The sockets may lie in the VM's directory or in one of their own.
-        arg.replace(&*vm.to_string_lossy(), &base.join("vm").to_string_lossy())
-            .replace(&*sockets.to_string_lossy(), &base.to_string_lossy())
+        arg.replace(&*vm.to_string_lossy(), &files.to_string_lossy())
+            .replace(&*sockets.to_string_lossy(), &dir.to_string_lossy())
     };
     Ok(Baseline {
         program: program.clone(),
         args: args.iter().map(moved).collect(),
+        dir,
     })
+}
+
+fn socket_of(args: &[String]) -> Option<&str> {
+    let chardev = |arg: &str| arg.starts_with("socket,id=agent,path=");
+    let agent = args.iter().find(|arg| chardev(arg))?;
+    agent
+        .strip_prefix("socket,id=agent,path=")?
+        .split(',')
+        .next()
 }
 
 /// The command line of the QEMU whose files are under `state`.
@@ -102,13 +192,9 @@ fn after<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
 }
 
 /// Compiles our `/init` and appends it to an initramfs: the kernel takes the last of two files of one name.
-fn append(root: &Path, base: &Path, initrd: &Path) -> Result<(), String> {
-    let program = base.join("init");
-    let mut gcc = run::command("gcc");
-    gcc.args(["-static", "-Os", "-s", "-o"])
-        .arg(&program)
-        .arg(root.join("xtask/bench/init.c"));
-    run::to_end(gcc, "gcc")?;
+fn append(root: &Path, init: &str, dir: &Path, initrd: &Path) -> Result<(), String> {
+    let program = dir.join("init");
+    compile(root, init, &program)?;
     let bytes =
         std::fs::read(&program).map_err(|e| format!("cannot read {}: {e}", program.display()))?;
     let write = || -> std::io::Result<()> {
@@ -119,6 +205,14 @@ fn append(root: &Path, base: &Path, initrd: &Path) -> Result<(), String> {
         file.write_all(&archive(&bytes))
     };
     write().map_err(|e| format!("cannot append to {}: {e}", initrd.display()))
+}
+
+fn compile(root: &Path, name: &str, program: &Path) -> Result<(), String> {
+    let mut gcc = run::command("gcc");
+    gcc.args(["-static", "-Os", "-s", "-o"])
+        .arg(program)
+        .arg(root.join("xtask/bench").join(name).with_extension("c"));
+    run::to_end(gcc, "gcc")
 }
 
 /// A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst) with one file, `init`.

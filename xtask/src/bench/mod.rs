@@ -6,6 +6,7 @@
 mod baseline;
 mod boots;
 mod figures;
+mod guest;
 mod home;
 mod rows;
 
@@ -28,25 +29,35 @@ const CREATES: u32 = 50;
 /// First boots on a busy machine, where nobody says how many.
 const BOOTS: usize = 200;
 
-/// Without arguments runs every measurement but the boots and prints a line for each; `boots [COUNT]` runs those.
+/// What is to be measured.
+enum Wanted {
+    All,
+    Guest,
+    Boots(usize),
+}
+
+/// Without arguments runs every measurement but the boots and prints a line for each; `guest` runs those on a VM that
+/// runs, `boots [COUNT]` the boots.
 ///
 /// # Errors
 /// When the arguments are others, or something that is to be measured does not work.
 pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
-    let boots = match args {
-        [] => None,
-        ["boots"] => Some(BOOTS),
-        ["boots", count] => Some(
+    let wanted = match args {
+        [] => Wanted::All,
+        ["guest"] => Wanted::Guest,
+        ["boots"] => Wanted::Boots(BOOTS),
+        ["boots", count] => Wanted::Boots(
             count
                 .parse()
                 .map_err(|e| format!("{count:?} is no number of boots: {e}"))?,
         ),
-        _ => return Err("usage: cargo xtask bench [boots [COUNT]]".to_owned()),
+        _ => return Err("usage: cargo xtask bench [guest | boots [COUNT]]".to_owned()),
     };
     let home = Home::new(root)?;
-    let result = match boots {
-        None => measure(root, &home),
-        Some(count) => boots::measure(&home, count),
+    let result = match wanted {
+        Wanted::All => measure(root, &home),
+        Wanted::Guest => guest::measure(root, &home),
+        Wanted::Boots(count) => boots::measure(&home, count),
     };
     let closed = home.close();
     result.and(closed)?;
@@ -60,6 +71,7 @@ fn measure(root: &Path, home: &Home) -> Result<(), String> {
     warm(home, &baseline)?;
     cold(home)?;
     cost_of_a_create(home)?;
+    guest::measure(root, home)?;
     rows::measure(root, home)
 }
 

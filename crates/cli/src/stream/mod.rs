@@ -222,7 +222,11 @@ impl Session {
                 }
                 Frame::Command(GuestFrame::Exit(status)) => {
                     self.end = Some(status);
-                    continue;
+                    if self.what.id == ExecId::MAIN {
+                        // What becomes of its VM is still to be told.
+                        continue;
+                    }
+                    return Connection::Ended;
                 }
                 Frame::Event(event) => {
                     self.event(event);
