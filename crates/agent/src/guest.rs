@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use crate::exec::Commands;
 use crate::reaper::Reaper;
 
+/// The kernel's name of this boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How long a command waits for the root file system.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -122,13 +124,13 @@ impl Guest {
 
     /// The answer of the health method.
     pub fn health(&self) -> Health {
-        let uptime = clock_gettime(ClockId::Boottime);
-        let millis = uptime.tv_sec * 1000 + uptime.tv_nsec / 1_000_000;
+        let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
         Health {
             state: self.state.borrow().clone(),
             boot_nonce: self.boot_nonce.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: u64::try_from(millis).unwrap_or(0),
+            boot_id: boot_id.trim_end().to_owned(),
+            uptime_ms: uptime_ms(),
             warnings: self
                 .warnings
                 .lock()
@@ -136,6 +138,13 @@ impl Guest {
                 .unwrap_or_default(),
         }
     }
+}
+
+/// Milliseconds since the kernel started.
+pub fn uptime_ms() -> u64 {
+    let uptime = clock_gettime(ClockId::Boottime);
+    let millis = uptime.tv_sec * 1000 + uptime.tv_nsec / 1_000_000;
+    u64::try_from(millis).unwrap_or(0)
 }
 
 /// A value that differs between boots. It is no secret, so it does not wait for the kernel's entropy.

@@ -3,9 +3,11 @@
 //! Lock order: the per-VM lock ([`set::Entry::lock`]) → the create lock → leaf locks. Nothing of a guest is waited for
 //! under any of them.
 
+mod clock;
 mod create;
 mod disk;
 mod drive;
+mod inspect;
 mod lifecycle;
 mod logs;
 mod lost;
@@ -231,10 +233,14 @@ impl VmService {
     /// A VM that runs and the session with its agent.
     ///
     /// # Errors
-    /// No such VM, not running, or its agent does not answer.
+    /// No such VM, not running, held still, or its agent does not answer.
     pub async fn session(&self, reference: &str) -> Result<(Vm, GuestClient)> {
         let vm = self.find(reference).await?;
         let entry = self.set.entry(vm.id);
+        // Nothing is to be asked of a guest that goes on before it knows the time (R-GUEST-9).
+        if entry.paused.load(Ordering::Relaxed) {
+            return Err(held(&vm));
+        }
         if let Some(guest) = entry.guest() {
             return Ok((vm, guest));
         }
@@ -384,6 +390,16 @@ fn no_session(vm: &Vm) -> Option<ApiError> {
     };
     let refusal = ApiError::new(Code::Precondition, format!("VM '{}' is {is}", vm.name));
     Some(refusal.hint(hint))
+}
+
+/// A VM that is held still answers nothing.
+fn held(vm: &Vm) -> ApiError {
+    let message = format!(
+        "VM '{}' is held still because the host's disk is full",
+        vm.name
+    );
+    ApiError::new(Code::Unavailable, message)
+        .hint("free some space; it goes on by itself within seconds")
 }
 
 fn not_found(reference: &str) -> ApiError {
