@@ -1,6 +1,6 @@
 //! The machine's clock follows the host's (R-GUEST-9), and its random numbers get what the host gives.
 //!
-//! The clock is stepped when it is off by more than 250 ms, else slewed, by adjtime's way (ADJ_OFFSET_SINGLESHOT): the
+//! The clock is stepped when it is off by more than 250 ms, or the machine has just booted; else slewed, by adjtime's way (ADJ_OFFSET_SINGLESHOT): the
 //! kernel then lets it go 500 ppm faster or slower until the rest is gone. It never goes backwards, unlike with small
 //! steps (ADJ_SETOFFSET), and nothing stays behind if this program ends, unlike with a changed length of the tick. The
 //! next message replaces what is left of the last one's.
@@ -38,8 +38,8 @@ pub async fn set(guest: &Guest, body: Incoming) -> Answer {
         return Err(Refusal(StatusCode::BAD_REQUEST, message));
     }
     let offset_ns = offset(&set, now_ns());
-    let correction = decide(offset_ns, set.rtt_ns);
     let ours = guest.place == Place::Init;
+    let correction = decide(offset_ns, set.rtt_ns, ours && guest.is_young());
     if ours {
         correct(offset_ns, correction).map_err(|error| {
             let message = format!("the kernel refused to correct the clock: {error}");
@@ -68,12 +68,14 @@ fn offset(set: &ClockSet, now_ns: u64) -> i64 {
     i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// What an offset asks for. What lies within half of the round trip may be the way the message took.
-fn decide(offset_ns: i64, rtt_ns: u64) -> Correction {
+/// What an offset asks for. What lies within half of the round trip may be the way the message took. A young
+/// machine's clock is stepped in any case, as time daemons do with their first measurements: a real-time clock gives a
+/// kernel whole seconds only, and to slew one away takes half an hour.
+fn decide(offset_ns: i64, rtt_ns: u64, young: bool) -> Correction {
     let off = offset_ns.unsigned_abs();
     if off <= GOOD_ENOUGH_NS.max(rtt_ns / 2) {
         Correction::Nothing
-    } else if off > STEP_ABOVE_NS {
+    } else if off > STEP_ABOVE_NS || young {
         Correction::Step
     } else {
         Correction::Slew
@@ -193,13 +195,19 @@ mod tests {
         ] {
             let rtt = u64::try_from(rtt_ms * MS).unwrap();
             assert_eq!(
-                decide(offset_ms * MS, rtt),
+                decide(offset_ms * MS, rtt, false),
                 wanted,
                 "{offset_ms} ms, {rtt_ms} ms"
             );
         }
-        assert_eq!(decide(i64::MIN, 0), Correction::Step);
-        assert_eq!(decide(i64::MAX, u64::MAX / 4), Correction::Step);
+        assert_eq!(decide(i64::MIN, 0, false), Correction::Step);
+        assert_eq!(decide(i64::MAX, u64::MAX / 4, false), Correction::Step);
+    }
+
+    #[test]
+    fn the_clock_of_a_young_machine_is_stepped() {
+        assert_eq!(decide(-2 * MS, 0, true), Correction::Step);
+        assert_eq!(decide(2 * MS, 4_000_000, true), Correction::Nothing);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What all parts of the agent share: how far the boot is, who we are, the reaper.
 
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use banger_wire::guest::handshake::{Nonce, Token};
 use banger_wire::guest::{GuestState, Health, PowerOff};
@@ -16,6 +16,9 @@ use crate::reaper::Reaper;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How long a command waits for the root file system.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a guest that is ready counts as young.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// Where the agent runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub struct Guest {
     /// Commands that can be attached to.
     pub commands: Commands,
     state: watch::Sender<GuestState>,
+    ready_since: OnceLock<Instant>,
     greeted: watch::Sender<bool>,
     hosted: watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
@@ -58,6 +62,7 @@ impl Guest {
             reaper,
             commands: Commands::default(),
             state: watch::Sender::new(GuestState::Booting),
+            ready_since: OnceLock::new(),
             greeted: watch::Sender::new(false),
             hosted: watch::Sender::new(false),
             warnings: Mutex::new(Vec::new()),
@@ -66,12 +71,20 @@ impl Guest {
 
     /// Commands may run now.
     pub fn set_ready(&self) {
+        let _ = self.ready_since.set(Instant::now());
         self.state.send_replace(GuestState::Ready);
     }
 
     /// The root file system could not be made; the VM stays up to say why.
     pub fn set_failed(&self, reason: String) {
         self.state.send_replace(GuestState::Failed { reason });
+    }
+
+    /// Nothing but the agent has run yet, or not for long.
+    pub fn is_young(&self) -> bool {
+        self.ready_since
+            .get()
+            .is_none_or(|ready| ready.elapsed() < YOUNG)
     }
 
     /// Something went wrong that does not stop the boot.

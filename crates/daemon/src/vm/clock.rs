@@ -4,6 +4,7 @@
 use super::VmService;
 use banger_model::VmId;
 use banger_wire::guest::{ClientError, ClockDone, ClockSet, Correction, GuestClient};
+use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
@@ -14,6 +15,13 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(10);
 /// An answer within this is as good a measurement as is needed.
 const PROMPT: Duration = Duration::from_millis(20);
+/// Waits before a clock that was told the time late is measured.
+const SETTLING: [Duration; 4] = [
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
 /// Measurements of which the one with the shortest way is taken.
 const MEASUREMENTS: u32 = 3;
 /// Bytes of entropy sent along: as much as the kernel's generator holds.
@@ -63,8 +71,9 @@ pub(super) async fn measure(guest: &GuestClient) -> Result<Measured, ClientError
     best.ok_or(ClientError::ConnectionLost)
 }
 
-/// Measures a guest's clock and tells it what came out. Late or not, the guest can use it.
-async fn correct(guest: &GuestClient) -> Result<ClockDone, ClientError> {
+/// Measures a guest's clock and tells it what came out. Late or not, the guest can use it. Says whether the answer came
+/// promptly.
+async fn correct(id: VmId, guest: &GuestClient) -> Result<bool, ClientError> {
     let measured = measure(guest).await?;
     let set = ClockSet {
         unix_ns: measured.host_ns,
@@ -72,11 +81,12 @@ async fn correct(guest: &GuestClient) -> Result<ClockDone, ClientError> {
         rtt_ns: nanoseconds(measured.round_trip),
         entropy: Vec::new(),
     };
-    guest.set_clock(&set).await
+    note(id, &guest.set_clock(&set).await?);
+    Ok(measured.round_trip <= PROMPT)
 }
 
 /// Tells a guest the time, with fresh entropy, as its first word of a session or of its going on: one message, so that
-/// it is in front of all that is asked of the guest after this call. If it was long on its way the clock is measured.
+/// it is in front of all that is asked of the guest after this call. What it took to arrive is corrected later.
 pub(super) fn tell(id: VmId, guest: &GuestClient) -> JoinHandle<()> {
     let guest = guest.clone();
     tokio::spawn(async move {
@@ -85,29 +95,44 @@ pub(super) fn tell(id: VmId, guest: &GuestClient) -> JoinHandle<()> {
             // Bytes that anyone could guess would be counted as entropy.
             entropy.clear();
         }
+        let sent = Instant::now();
         let set = ClockSet {
             unix_ns: now_ns(),
-            guest_ns: None,
-            rtt_ns: 0,
             entropy,
+            ..ClockSet::default()
         };
-        let sent = Instant::now();
-        let told = async {
-            let done = guest.set_clock(&set).await?;
-            note(id, &done);
-            if sent.elapsed() > PROMPT {
-                note(id, &correct(&guest).await?);
+        match within_limit(guest.set_clock(&set)).await {
+            Ok(done) => {
+                note(id, &done);
+                if sent.elapsed() > PROMPT {
+                    tokio::spawn(settle(id, guest));
+                }
             }
-            Ok::<_, ClientError>(())
-        };
-        match tokio::time::timeout(LIMIT, told).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(vm = %id, %error, "its clock was not set"),
-            Err(_) => {
-                tracing::warn!(vm = %id, "it did not answer within {LIMIT:?} that its clock is set")
-            }
+            Err(why) => tracing::warn!(vm = %id, why, "its clock was not set"),
         }
     })
+}
+
+/// Corrects a clock that was told the time late: a guest that boots, or has just gone on, is too busy to be measured.
+async fn settle(id: VmId, guest: GuestClient) {
+    for pause in SETTLING {
+        tokio::time::sleep(pause).await;
+        match within_limit(correct(id, &guest)).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(why) => return tracing::debug!(vm = %id, why, "its clock was not corrected"),
+        }
+    }
+}
+
+/// A guest's answer within the time it may take; the error is a sentence.
+async fn within_limit<T>(
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(LIMIT, answer).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it has not answered for {} s", LIMIT.as_secs())),
+    }
 }
 
 fn note(id: VmId, done: &ClockDone) {
@@ -133,10 +158,8 @@ impl VmService {
             if entry.paused.load(Ordering::Relaxed) {
                 continue;
             }
-            match tokio::time::timeout(LIMIT, correct(&guest)).await {
-                Ok(Ok(done)) => note(id, &done),
-                Ok(Err(error)) => tracing::debug!(vm = %id, %error, "its clock was not set"),
-                Err(_) => tracing::debug!(vm = %id, "its clock was not read within {LIMIT:?}"),
+            if let Err(why) = within_limit(correct(id, &guest)).await {
+                tracing::debug!(vm = %id, why, "its clock was not corrected");
             }
         }
     }
