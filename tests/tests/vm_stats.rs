@@ -111,13 +111,13 @@ fn what_listens_in_a_vm_is_listed_with_its_owner() {
         .banger(&["vm", "ports", "dev", "--json"])
         .exits(0)
         .json();
-    let listen = "perl -MIO::Socket::INET -e '$t = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1:8080)) or die; \
-        $u = IO::Socket::INET->new(Proto => q(udp), LocalAddr => q(0.0.0.0:5353)) or die; print qq($$\\n); \
-        close STDOUT; sleep 1000' &";
-    let pid = home
-        .guest_sh("dev", &format!("setsid {listen}"))
-        .exits(0)
-        .out();
+    // The one that is left behind holds the sockets and none of the command's streams.
+    let listen = "perl -MIO::Socket::INET -e '\
+        $t = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1:8080)) or die; \
+        $u = IO::Socket::INET->new(Proto => q(udp), LocalAddr => q(0.0.0.0:5353)) or die; \
+        if ($child = fork) { print $child; exit } \
+        open STDOUT, q(>/dev/null); open STDERR, q(>/dev/null); sleep 1000'";
+    let pid = home.guest_sh("dev", listen).exits(0).out();
     let ports = home
         .banger(&["vm", "ports", "dev", "--json"])
         .exits(0)
