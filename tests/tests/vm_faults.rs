@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 fn signal(pid: u32, signal: rustix::process::Signal) {
@@ -159,6 +159,7 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
     home.share_images();
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
     home.guest_sh("dev", "echo kept >/root/work; sync").exits(0);
+    home.guest_sh("dev", "date -s '+1 hour'").exits(0);
 
     let ballast = home.state().join("ballast");
     run(
@@ -178,9 +179,18 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
     state("paused");
     let refused = home.banger(&["vm", "create", "--name", "other"]).exits(125);
     assert!(refused.err().contains("free"), "{}", refused.err());
+    let refused = home.guest_sh("dev", "true").exits(125);
+    assert!(refused.err().contains("held still"), "{}", refused.err());
+    let unwell = home.banger(&["vm", "health", "dev"]).exits(1).err();
+    assert!(unwell.contains("paused: disk full"), "{unwell}");
 
     fs::remove_file(&ballast).expect("ballast");
     state("running");
+    // R-GUEST-9: the first that is asked of it knows the time again.
+    let said = home.guest_sh("dev", "date +%s").exits(0).out();
+    let now = UNIX_EPOCH.elapsed().expect("now").as_secs();
+    let off = now.abs_diff(said.trim().parse().expect("a time"));
+    assert!(off <= 5, "{off} s off");
     assert_eq!(
         home.banger(&["vm", "exec", "dev", "--", "cat", "/root/work"])
             .exits(0)
