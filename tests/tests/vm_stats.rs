@@ -31,7 +31,7 @@ fn a_vm_is_looked_at_from_inside_and_outside() {
     assert_eq!(health["healthy"], true, "{health}");
     assert_eq!(health["state"], "running");
     let agent = &health["agent"];
-    assert_eq!(agent["protocol"], 1, "{health}");
+    assert_eq!(agent["protocol"], 2, "{health}");
     assert_eq!(agent["boot_nonce"].as_str().map(str::len), Some(32));
     assert!(agent["uptime_ms"].as_u64() > Some(0) && agent["round_trip_ms"].as_f64() > Some(0.0));
 

@@ -64,7 +64,10 @@ fn row(vm: &HealthView) -> Vec<String> {
             // Enough to see that it is another one; all of it is in the JSON.
             render::plain(&agent.boot_nonce).chars().take(8).collect(),
             render::milliseconds(agent.round_trip_ms),
-            format!("{:+.1} ms", agent.clock_offset_ms),
+            match agent.clock_offset_ms {
+                Some(offset) => format!("{offset:+.1} ms"),
+                None => "-".to_owned(),
+            },
         ]),
         None => row.extend(std::iter::repeat_n("-".to_owned(), 6)),
     }

@@ -5,7 +5,6 @@ use super::VmService;
 use banger_model::VmId;
 use banger_wire::guest::{ClientError, ClockDone, ClockSet, Correction, GuestClient};
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 
@@ -108,7 +107,7 @@ pub(super) fn tell(id: VmId, guest: &GuestClient) -> JoinHandle<()> {
                     tokio::spawn(settle(id, guest));
                 }
             }
-            Err(why) => tracing::warn!(vm = %id, why, "its clock was not set"),
+            Err(why) => tracing::info!(vm = %id, why, "its clock was not set"),
         }
     })
 }
@@ -155,7 +154,7 @@ impl VmService {
             let Some(guest) = entry.guest() else {
                 continue;
             };
-            if entry.paused.load(Ordering::Relaxed) {
+            if entry.is_paused() {
                 continue;
             }
             if let Err(why) = within_limit(correct(id, &guest)).await {

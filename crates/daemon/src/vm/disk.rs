@@ -4,7 +4,7 @@ use super::{VmService, clock};
 use banger_host::Files;
 use banger_model::{Role, VmId};
 use banger_plan::{Pressure, pressure};
-use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// How long a guest that goes on may take to say that it knows the time.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ impl VmService {
         match now {
             Pressure::Full => {
                 for (id, entry) in self.set.linked() {
-                    if !entry.paused.load(Ordering::Relaxed) {
+                    if !entry.is_paused() {
                         self.hold(id, true).await;
                     }
                 }
@@ -51,7 +51,7 @@ impl VmService {
         };
         let held = self.core.blocking(move |_| network.held(&socket)).await;
         match held {
-            Ok(Ok(held)) => self.set.entry(id).paused.store(held, Ordering::Relaxed),
+            Ok(Ok(held)) => drop(self.set.entry(id).paused.send_replace(held)),
             Ok(Err(error)) => {
                 tracing::warn!(vm = %id, %error, "its VMM does not say how it stands")
             }
@@ -82,7 +82,7 @@ impl VmService {
         }
         match done {
             Ok(Ok(())) => {
-                entry.paused.store(still, Ordering::Relaxed);
+                entry.paused.send_replace(still);
                 tracing::warn!(vm = %id, still, "held or let go on: disk pressure changed");
             }
             Ok(Err(error)) => tracing::warn!(vm = %id, still, %error, "its VMM does not obey"),

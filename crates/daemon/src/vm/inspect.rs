@@ -118,11 +118,19 @@ impl VmService {
 /// Asks a guest how it is, and measures meanwhile.
 async fn ask(guest: &GuestClient, health: &mut HealthView) {
     let asked = async {
+        let sent = Instant::now();
         let said = guest.health().await?;
-        Ok::<_, ClientError>((said, clock::measure(guest).await?))
+        let round_trip = sent.elapsed();
+        match clock::measure(guest).await {
+            Ok(measured) => Ok((said, measured.round_trip, Some(measured.ahead_ns()))),
+            Err(error) if error.unknown() => Ok((said, round_trip, None)),
+            Err(error) => Err(error),
+        }
     };
     match tokio::time::timeout(HEALTH_LIMIT, asked).await {
-        Ok(Ok((said, measured))) => fill(health, said, guest.ack().version, measured),
+        Ok(Ok((said, round_trip, ahead_ns))) => {
+            fill(health, said, guest.ack().version, round_trip, ahead_ns);
+        }
         Ok(Err(error)) => health.reason = Some(format!("its agent did not answer: {error}")),
         Err(_) => {
             let limit = HEALTH_LIMIT.as_secs();
@@ -131,8 +139,13 @@ async fn ask(guest: &GuestClient, health: &mut HealthView) {
     }
 }
 
-fn fill(health: &mut HealthView, said: Health, protocol: u16, measured: clock::Measured) {
-    let ahead_ns = measured.ahead_ns();
+fn fill(
+    health: &mut HealthView,
+    said: Health,
+    protocol: u16,
+    round_trip: Duration,
+    ahead_ns: Option<i128>,
+) {
     health.reason = match said.state {
         GuestState::Ready => None,
         GuestState::Booting => Some("its root file system is not ready yet".to_owned()),
@@ -141,8 +154,10 @@ fn fill(health: &mut HealthView, said: Health, protocol: u16, measured: clock::M
         }
     };
     health.warnings = said.warnings;
-    if ahead_ns.unsigned_abs() > u128::from(STEP_ABOVE_NS) {
-        let by = milliseconds(ahead_ns) / 1000.0;
+    if let Some(off) = ahead_ns
+        && off.unsigned_abs() > u128::from(STEP_ABOVE_NS)
+    {
+        let by = milliseconds(off) / 1000.0;
         let warning = format!("its clock is off by {by:+.1} s; it is set every 30 s");
         health.warnings.push(warning);
     }
@@ -152,8 +167,8 @@ fn fill(health: &mut HealthView, said: Health, protocol: u16, measured: clock::M
         uptime_ms: said.uptime_ms,
         boot_id: said.boot_id,
         boot_nonce: said.boot_nonce,
-        round_trip_ms: milliseconds(i128::try_from(measured.round_trip.as_nanos()).unwrap_or(0)),
-        clock_offset_ms: milliseconds(ahead_ns),
+        round_trip_ms: milliseconds(i128::try_from(round_trip.as_nanos()).unwrap_or(0)),
+        clock_offset_ms: ahead_ns.map(milliseconds),
     });
 }
 
@@ -236,6 +251,15 @@ async fn within<T>(
     let logs = format!("banger vm logs {}", vm.name);
     match tokio::time::timeout(LOOK_LIMIT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if error.unknown() => {
+            let name = &vm.name;
+            let message = format!("the agent of VM '{name}' is older than this daemon");
+            let way_out =
+                format!("banger vm stop {name}; banger vm start {name}: it boots with the new one");
+            Err(ApiError::new(Code::Precondition, message)
+                .caused_by(&error)
+                .hint(way_out))
+        }
         Ok(Err(error)) => {
             let message = format!("VM '{}' has not {what}", vm.name);
             Err(ApiError::new(Code::OperationFailed, message)

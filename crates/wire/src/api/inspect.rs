@@ -74,8 +74,9 @@ pub struct AgentHealth {
     pub boot_nonce: String,
     /// Milliseconds from a question to its answer.
     pub round_trip_ms: f64,
-    /// The guest's clock less the host's, in milliseconds; known to half of the round trip.
-    pub clock_offset_ms: f64,
+    /// The guest's clock less the host's, in milliseconds; known to half of the round trip. An older agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<f64>,
 }
 
 /// Answer of `vm.ports`.

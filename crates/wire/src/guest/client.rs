@@ -67,7 +67,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the guest knows no such command.
+    /// Whether the guest knows no such command, or, being older than we are, no such method.
     pub const fn unknown(&self) -> bool {
         matches!(self, ClientError::Refused { status, .. } if *status == UNKNOWN)
     }
