@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 fn signal(pid: u32, signal: rustix::process::Signal) {
@@ -148,49 +148,95 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
 /// R-HOST-10: below 1 GiB free creates are refused and VMs held still; both end by themselves.
 #[test]
 fn a_full_disk_holds_vms_still_and_loses_nothing() {
+    let Some((home, disk)) = home_on_a_small_disk() else {
+        return;
+    };
+    home.guest_sh("dev", "echo kept >/root/work; sync").exits(0);
+    home.guest_sh("dev", "date -s '+1 hour'").exits(0);
+
+    let ballast = fill_disk(&home);
+    until_state(&home, "paused");
+    let refused = home.banger(&["vm", "create", "--name", "other"]).exits(125);
+    assert!(refused.err().contains("free"), "{}", refused.err());
+    let refused = home.guest_sh("dev", "true").exits(125);
+    assert!(refused.err().contains("held still"), "{}", refused.err());
+    let unwell = home.banger(&["vm", "health", "dev"]).exits(1).err();
+    assert!(unwell.contains("paused: disk full"), "{unwell}");
+
+    fs::remove_file(&ballast).expect("ballast");
+    until_state(&home, "running");
+    // R-GUEST-9: the first that is asked of it knows the time again.
+    let said = home.guest_sh("dev", "date +%s").exits(0).out();
+    let now = UNIX_EPOCH.elapsed().expect("now").as_secs();
+    let off = now.abs_diff(said.trim().parse().expect("a time"));
+    assert!(off <= 5, "{off} s off");
+    assert_eq!(
+        home.guest_sh("dev", "cat /root/work").exits(0).out(),
+        "kept"
+    );
+    end_on_a_small_disk(home, disk);
+}
+
+/// R-HOST-10: a command that runs does not see that its VM was held still for longer than its session lived.
+#[test]
+fn a_command_outlives_a_long_hold() {
+    let Some((home, disk)) = home_on_a_small_disk() else {
+        return;
+    };
+    let words = "sleep 15; echo went on; exit 3";
+    let running = home.start(&["vm", "exec", "dev", "--", "sh", "-c", words], b"");
+    let ballast = fill_disk(&home);
+    until_state(&home, "paused");
+    // Longer than a session lives without an answer, and than a command waits for the next one.
+    std::thread::sleep(Duration::from_secs(30));
+    fs::remove_file(&ballast).expect("ballast");
+    assert_eq!(running.finish().exits(3).out(), "went on");
+    end_on_a_small_disk(home, disk);
+}
+
+/// A home on a disk of 3 GiB, with a VM.
+fn home_on_a_small_disk() -> Option<(Home, SmallDisk)> {
     if !rustix::process::getuid().is_root() {
-        return skip("mounting a small file system needs root");
+        skip("mounting a small file system needs root");
+        return None;
     }
     let home = Home::bare();
     let disk = match SmallDisk::mount(&home, 3 << 30) {
         Ok(disk) => disk,
-        Err(why) => return skip(&format!("no small file system: {why}")),
+        Err(why) => {
+            skip(&format!("no small file system: {why}"));
+            return None;
+        }
     };
     home.share_images();
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
-    home.guest_sh("dev", "echo kept >/root/work; sync").exits(0);
+    Some((home, disk))
+}
 
-    let ballast = home.state().join("ballast");
-    run(
-        "fallocate",
-        &["-l", "2200M", &ballast.display().to_string()],
-    )
-    .expect("ballast");
-    let state = |wanted: &str| {
-        let what = format!("the VM to be {wanted}");
-        wait_until(&what, Duration::from_secs(30), || {
-            match home.show("dev")["state"].as_str() {
-                Some(state) if state == wanted => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
-    };
-    state("paused");
-    let refused = home.banger(&["vm", "create", "--name", "other"]).exits(125);
-    assert!(refused.err().contains("free"), "{}", refused.err());
-
-    fs::remove_file(&ballast).expect("ballast");
-    state("running");
-    assert_eq!(
-        home.banger(&["vm", "exec", "dev", "--", "cat", "/root/work"])
-            .exits(0)
-            .out(),
-        "kept"
-    );
+fn end_on_a_small_disk(home: Home, disk: SmallDisk) {
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.banger(&["daemon", "stop"]).exits(0);
     drop(disk);
     home.finish();
+}
+
+/// Leaves less than 1 GiB free; what is given is to be removed.
+fn fill_disk(home: &Home) -> PathBuf {
+    let ballast = home.state().join("ballast");
+    let path = ballast.display().to_string();
+    run("fallocate", &["-l", "2200M", &path]).expect("ballast");
+    ballast
+}
+
+#[track_caller]
+fn until_state(home: &Home, wanted: &str) {
+    let what = format!("the VM to be {wanted}");
+    wait_until(&what, Duration::from_secs(30), || {
+        match home.show("dev")["state"].as_str() {
+            Some(state) if state == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
 }
 
 /// A file system whose superblock is overwritten: no kernel mounts it.

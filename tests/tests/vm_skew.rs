@@ -52,6 +52,16 @@ fn vms_with_an_older_agent_are_used_as_ever() {
         .exits(127);
 
     // What it is too old for is refused with the way out.
+    let health = home.banger(&["vm", "health", "dev", "--json"]).exits(0);
+    let agent = &health.json()[0]["agent"];
+    assert!(
+        agent["round_trip_ms"].is_number() && agent["clock_offset_ms"].is_null(),
+        "{agent}"
+    );
+    for verb in ["ports", "stats"] {
+        let refused = home.banger(&["vm", verb, "dev"]).exits(125).err();
+        assert!(refused.contains("older than this daemon"), "{refused}");
+    }
     let detached = home
         .banger(&["vm", "exec", "-d", "dev", "--", "true"])
         .exits(125);

@@ -1,7 +1,7 @@
 //! What all parts of the agent share: how far the boot is, who we are, the reaper.
 
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use banger_wire::guest::handshake::{Nonce, Token};
 use banger_wire::guest::{GuestState, Health, PowerOff};
@@ -12,8 +12,13 @@ use tokio::sync::watch;
 use crate::exec::Commands;
 use crate::reaper::Reaper;
 
+/// The kernel's name of this boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How long a command waits for the root file system.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a guest that is ready counts as young.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// Where the agent runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,7 @@ pub struct Guest {
     /// Commands that can be attached to.
     pub commands: Commands,
     state: watch::Sender<GuestState>,
+    ready_since: OnceLock<Instant>,
     greeted: watch::Sender<bool>,
     hosted: watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
@@ -56,6 +62,7 @@ impl Guest {
             reaper,
             commands: Commands::default(),
             state: watch::Sender::new(GuestState::Booting),
+            ready_since: OnceLock::new(),
             greeted: watch::Sender::new(false),
             hosted: watch::Sender::new(false),
             warnings: Mutex::new(Vec::new()),
@@ -64,12 +71,20 @@ impl Guest {
 
     /// Commands may run now.
     pub fn set_ready(&self) {
+        let _ = self.ready_since.set(Instant::now());
         self.state.send_replace(GuestState::Ready);
     }
 
     /// The root file system could not be made; the VM stays up to say why.
     pub fn set_failed(&self, reason: String) {
         self.state.send_replace(GuestState::Failed { reason });
+    }
+
+    /// Nothing but the agent has run yet, or not for long.
+    pub fn is_young(&self) -> bool {
+        self.ready_since
+            .get()
+            .is_none_or(|ready| ready.elapsed() < YOUNG)
     }
 
     /// Something went wrong that does not stop the boot.
@@ -122,13 +137,13 @@ impl Guest {
 
     /// The answer of the health method.
     pub fn health(&self) -> Health {
-        let uptime = clock_gettime(ClockId::Boottime);
-        let millis = uptime.tv_sec * 1000 + uptime.tv_nsec / 1_000_000;
+        let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
         Health {
             state: self.state.borrow().clone(),
             boot_nonce: self.boot_nonce.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: u64::try_from(millis).unwrap_or(0),
+            boot_id: boot_id.trim_end().to_owned(),
+            uptime_ms: uptime_ms(),
             warnings: self
                 .warnings
                 .lock()
@@ -136,6 +151,13 @@ impl Guest {
                 .unwrap_or_default(),
         }
     }
+}
+
+/// Milliseconds since the kernel started.
+pub fn uptime_ms() -> u64 {
+    let uptime = clock_gettime(ClockId::Boottime);
+    let millis = uptime.tv_sec * 1000 + uptime.tv_nsec / 1_000_000;
+    u64::try_from(millis).unwrap_or(0)
 }
 
 /// A value that differs between boots. It is no secret, so it does not wait for the kernel's entropy.

@@ -5,9 +5,11 @@
 //! with the rights it was started with: that is how tests run the real agent without a VM.
 
 mod boot;
+mod clock;
 mod console;
 mod exec;
 mod guest;
+mod inspect;
 mod port;
 mod power;
 mod reaper;

@@ -74,7 +74,35 @@ pub enum VmCommand {
     Delete(DeleteArgs),
     /// Print a VM's console output
     Logs(LogsArgs),
+    /// Ask running VMs how they are
+    #[command(after_help = HEALTH_EXAMPLES)]
+    Health(ReferencesArgs),
+    /// List what listens in a VM
+    #[command(after_help = PORTS_EXAMPLES)]
+    Ports(PortsArgs),
+    /// Show what running VMs use: CPU, memory, disks, network
+    #[command(after_help = STATS_EXAMPLES)]
+    Stats(ReferencesArgs),
 }
+
+const HEALTH_EXAMPLES: &str = "Examples:\n  \
+  banger vm health dev && echo well\n  \
+  banger vm health dev web --json\n\n\
+RTT is the time of a question and its answer; CLOCK is the guest's clock less the host's.\n\
+Warnings of the guest are on stderr and change no exit status.\n\n\
+Exit status: 0 all are healthy; 1 one is not, stderr says why; 125 banger failed.";
+
+const PORTS_EXAMPLES: &str = "Examples:\n  \
+  banger vm ports dev\n  \
+  banger vm ports dev --json | jq '.[] | select(.protocol == \"tcp\").port'\n\n\
+TCP sockets that listen and UDP sockets without a peer, of all processes in the guest; the\n\
+address '*' is 0.0.0.0 and :: of one process.";
+
+const STATS_EXAMPLES: &str = "Examples:\n  \
+  banger vm stats dev\n  \
+  banger vm stats dev web --json | jq '.[] | {name, cpu_percent, memory_used}'\n\n\
+CPU is measured over a quarter of a second; 100% is one CPU. VMM CPU and VMM MEMORY are what\n\
+the VM costs the host.";
 
 const RUN_EXAMPLES: &str = "Examples:\n  \
   banger vm run                                   a shell; the VM stays\n  \
@@ -191,6 +219,16 @@ pub struct ReferencesArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
     #[arg(required = true)]
     pub vms: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vm ports`
+#[derive(Debug, Args)]
+pub struct PortsArgs {
+    /// VM: name, id or unique id prefix
+    pub vm: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -36,6 +36,40 @@ pub fn age(now: u64, then: u64) -> String {
     }
 }
 
+/// A length of time in its largest fitting unit, as [`age`] has it.
+pub fn duration(length: std::time::Duration) -> String {
+    age(length.as_secs(), 0)
+}
+
+/// Milliseconds with what matters of their fraction.
+pub fn milliseconds(ms: f64) -> String {
+    if ms < 10.0 {
+        format!("{ms:.2} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
+}
+
+/// Bytes in the largest unit that they fill: `512 B`, `1.5 KiB`, `20 GiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut whole, mut rest, mut unit) = (bytes, 0, 0);
+    while whole >= 1024 {
+        (whole, rest) = (whole / 1024, whole % 1024);
+        unit += 1;
+    }
+    match unit {
+        1.. if whole < 10 => format!("{whole}.{} {}", rest * 10 / 1024, UNITS[unit]),
+        _ => format!("{whole} {}", UNITS[unit]),
+    }
+}
+
+/// A text from a guest as a cell of a table: nothing that would move a terminal's cursor.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().map(shown).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +84,26 @@ mod tests {
             table(&["NAME", "STATE"], &rows),
             "NAME         STATE\ndev          running\nlonger-name\n"
         );
+    }
+
+    #[test]
+    fn sizes_use_the_largest_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (10 * 1024 + 1023, "10 KiB"),
+            (9 * (1 << 30) + (1 << 30) - 1, "9.9 GiB"),
+            (u64::MAX, "15 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn texts_of_a_guest_stay_in_their_cell() {
+        assert_eq!(plain("ngi\x1b[2Jnx\n"), "ngi?[2Jnx?");
     }
 
     #[test]

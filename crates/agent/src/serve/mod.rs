@@ -1,24 +1,28 @@
 //! The methods of the channel: from a request's path to its answer.
 
 mod body;
+mod whole;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_wire::guest::clock::CLOCK_PATH;
 use banger_wire::guest::exec::{
     ATTACH_PATH, COLLECTED_PATH, EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, READY_PATH,
     SYNC_PATH,
 };
 use banger_wire::guest::frame::{Frame, MAX_REQUEST};
+use banger_wire::guest::inspect::{PORTS_PATH, STATS_PATH};
 pub use body::{AnswerBody, Frames};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
+pub use whole::read_json;
 
 use crate::guest::Guest;
-use crate::{exec, power};
+use crate::{clock, exec, inspect, power};
 
 /// How long the frames with the request may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -47,6 +51,10 @@ pub async fn route(
             json(&())
         }
         (&Method::POST, SYNC_PATH) => sync().await,
+        (&Method::GET, CLOCK_PATH) => clock::read(),
+        (&Method::POST, CLOCK_PATH) => clock::set(&guest, request.into_body()).await,
+        (&Method::GET, PORTS_PATH) => inspect::answer(&guest, inspect::ports).await,
+        (&Method::GET, STATS_PATH) => inspect::answer(&guest, inspect::stats).await,
         (method, path) => Err(Refusal(
             StatusCode::NOT_FOUND,
             format!("this agent has no method {method} {path}"),

@@ -3,12 +3,15 @@
 pub mod create;
 pub mod daemon;
 pub mod exec;
+pub mod health;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;
+pub mod ports;
 pub mod recover;
 pub mod run;
 pub mod show;
+pub mod stats;
 pub mod version;
 
 use crate::failure::Failure;

@@ -3,12 +3,15 @@
 
 mod exit;
 mod last_word;
+mod usage;
 
 pub use exit::{exited, is_there};
 pub use last_word::last_word;
+pub use usage::{Usage, usage};
 
 use crate::core::DaemonHost;
 use banger_host::{ProcessIdentity, Processes, Proof};
+use banger_model::ProcessHandle;
 use banger_vmm::qemu::{Qmp, QmpError, RunState};
 use banger_wire::guest::{self, ClientError, ConnectError, GuestClient, Token};
 use std::{os::unix::net::UnixStream, path::Path, sync::Arc, time::Duration};
@@ -70,7 +73,15 @@ impl HostNetwork {
 
     /// Whether a process is proven alive (R-HOST-8). Blocks for a look.
     pub fn alive(&self, identity: &ProcessIdentity) -> bool {
-        matches!(self.host.prove(identity), Ok(Proof::Alive(_)))
+        self.prove(identity).is_some()
+    }
+
+    /// The process that is proven to be this one and alive. Blocks for a look.
+    pub fn prove(&self, identity: &ProcessIdentity) -> Option<ProcessHandle> {
+        match self.host.prove(identity) {
+            Ok(Proof::Alive(process)) => Some(process),
+            _ => None,
+        }
     }
 
     /// Stops a guest's processors, or lets them go on. Blocks for at most a few seconds.

@@ -65,6 +65,15 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         "vm.logs" => {
             plain::<api::VmLogs, _>(&body, |r| async move { d.vms().logs(&r).await }).await
         }
+        "vm.health" => {
+            plain::<api::VmHealth, _>(&body, |r| async move { d.vms().health(&r.vm).await }).await
+        }
+        "vm.ports" => {
+            plain::<api::VmPorts, _>(&body, |r| async move { d.vms().ports(&r.vm).await }).await
+        }
+        "vm.stats" => {
+            plain::<api::VmStats, _>(&body, |r| async move { d.vms().stats(&r).await }).await
+        }
         "vm.stop" => {
             forward::<api::VmStop, _>(&d, &body, |d, op, r| async move {
                 d.vms().stop(&op, &r.vm).await

@@ -71,7 +71,7 @@ pub async fn attach(
     request: api::VmAttach,
     upgrade: OnUpgrade,
 ) -> Result<Response<Answer>> {
-    let (vm, guest) = match daemon.vms().session(&request.vm).await {
+    let (vm, guest) = match daemon.vms().session_again(&request.vm).await {
         Ok(found) => found,
         Err(error) => return Err(ended(&request.vm, &error)),
     };

@@ -1,10 +1,13 @@
 //! The disk-full watch (R-HOST-10): below 1 GiB or 2 % free, running VMs are held still; they go on by themselves.
 
-use super::VmService;
+use super::{VmService, clock};
 use banger_host::Files;
 use banger_model::{Role, VmId};
 use banger_plan::{Pressure, pressure};
-use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// How long a guest that goes on may take to say that it knows the time.
+const TOLD_LIMIT: Duration = Duration::from_secs(1);
 
 impl VmService {
     /// Looks at the disk once and holds, or lets go on, what runs.
@@ -27,7 +30,7 @@ impl VmService {
         match now {
             Pressure::Full => {
                 for (id, entry) in self.set.linked() {
-                    if !entry.paused.load(Ordering::Relaxed) {
+                    if !entry.is_paused() {
                         self.hold(id, true).await;
                     }
                 }
@@ -48,7 +51,7 @@ impl VmService {
         };
         let held = self.core.blocking(move |_| network.held(&socket)).await;
         match held {
-            Ok(Ok(held)) => self.set.entry(id).paused.store(held, Ordering::Relaxed),
+            Ok(Ok(held)) => drop(self.set.entry(id).paused.send_replace(held)),
             Ok(Err(error)) => {
                 tracing::warn!(vm = %id, %error, "its VMM does not say how it stands")
             }
@@ -61,13 +64,25 @@ impl VmService {
         let Ok(network) = self.peers.network() else {
             return;
         };
+        let entry = self.set.entry(id);
+        // Said before the guest goes on, so that it hears it first. One without a session is told by the next.
+        let guest = entry.guest().filter(|_| !still);
+        let told = guest.map(|guest| clock::tell(id, &guest));
         let done = self
             .core
             .blocking(move |_| network.hold(&socket, still))
             .await;
+        match (told, &done) {
+            // What is asked of the VM is refused until then; a guest that is slow to answer is no reason to refuse for
+            // ever.
+            (Some(told), Ok(Ok(()))) => drop(tokio::time::timeout(TOLD_LIMIT, told).await),
+            // Still held: what it was told will be out of date.
+            (Some(told), _) => told.abort(),
+            (None, _) => {}
+        }
         match done {
             Ok(Ok(())) => {
-                self.set.entry(id).paused.store(still, Ordering::Relaxed);
+                entry.paused.send_replace(still);
                 tracing::warn!(vm = %id, still, "held or let go on: disk pressure changed");
             }
             Ok(Err(error)) => tracing::warn!(vm = %id, still, %error, "its VMM does not obey"),

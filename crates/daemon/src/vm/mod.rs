@@ -3,9 +3,11 @@
 //! Lock order: the per-VM lock ([`set::Entry::lock`]) → the create lock → leaf locks. Nothing of a guest is waited for
 //! under any of them.
 
+mod clock;
 mod create;
 mod disk;
 mod drive;
+mod inspect;
 mod lifecycle;
 mod logs;
 mod lost;
@@ -31,7 +33,6 @@ use banger_wire::api::{
 };
 use banger_wire::guest::GuestClient;
 use std::{
-    sync::atomic::Ordering,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -42,6 +43,8 @@ type Result<T> = std::result::Result<T, ApiError>;
 const LINK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `vm.show` waits for the agent's own words.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a command that runs waits for its VM to be let go on.
+const HELD_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Lines of a log when none are asked for.
 const TAIL: usize = 200;
 
@@ -231,10 +234,14 @@ impl VmService {
     /// A VM that runs and the session with its agent.
     ///
     /// # Errors
-    /// No such VM, not running, or its agent does not answer.
+    /// No such VM, not running, held still, or its agent does not answer.
     pub async fn session(&self, reference: &str) -> Result<(Vm, GuestClient)> {
         let vm = self.find(reference).await?;
         let entry = self.set.entry(vm.id);
+        // Nothing is to be asked of a guest that goes on before it knows the time (R-GUEST-9).
+        if entry.is_paused() {
+            return Err(held(&vm));
+        }
         if let Some(guest) = entry.guest() {
             return Ok((vm, guest));
         }
@@ -260,6 +267,18 @@ impl VmService {
             )
             .hint(format!("banger vm logs {}", vm.name))),
         }
+    }
+
+    /// Like [`VmService::session`], for who was with the VM before: one that is held still is waited for.
+    ///
+    /// # Errors
+    /// No such VM, not running, held still for hours, or its agent does not answer.
+    pub async fn session_again(&self, reference: &str) -> Result<(Vm, GuestClient)> {
+        let vm = self.find(reference).await?;
+        let mut paused = self.set.entry(vm.id).paused.subscribe();
+        // Whether it goes on or has ended, and whether we waited long enough, is seen by who looks next.
+        let _ = tokio::time::timeout(HELD_LIMIT, paused.wait_for(|paused| !*paused)).await;
+        self.session(reference).await
     }
 
     /// Notes that a VM was used (R-SVC-7).
@@ -299,7 +318,7 @@ impl VmService {
                 });
                 VmState::Stopped
             }
-            Phase::Running if self.set.entry(vm.id).paused.load(Ordering::Relaxed) => {
+            Phase::Running if self.set.entry(vm.id).is_paused() => {
                 reason = Some(banger_model::Reason {
                     kind: ReasonKind::DiskFull,
                     text: "paused: disk full".to_owned(),
@@ -384,6 +403,16 @@ fn no_session(vm: &Vm) -> Option<ApiError> {
     };
     let refusal = ApiError::new(Code::Precondition, format!("VM '{}' is {is}", vm.name));
     Some(refusal.hint(hint))
+}
+
+/// A VM that is held still answers nothing.
+fn held(vm: &Vm) -> ApiError {
+    let message = format!(
+        "VM '{}' is held still because the host's disk is full",
+        vm.name
+    );
+    ApiError::new(Code::Unavailable, message)
+        .hint("free some space; it goes on by itself within seconds")
 }
 
 fn not_found(reference: &str) -> ApiError {

@@ -4,8 +4,8 @@
 //! Who creates or starts a VM asks the agent for that word. A `vm.run` asks nothing: its command is sent with the
 //! first word, the agent holds it until it is ready, and what it answers to the command is the word.
 
-use super::VmService;
 use super::set::Entry;
+use super::{VmService, clock};
 use banger_converge::Told;
 use banger_model::VmId;
 use banger_wire::guest::{ClientError, ExecRequest, ExecStream, GuestClient};
@@ -134,6 +134,7 @@ impl VmService {
                 return Told::NoHello;
             }
         };
+        clock::tell(id, &guest);
         entry.link.send_replace(Some(guest.clone()));
         let ready = self.ready(id, entry, guest, within.ready, first);
         let why = match tokio::time::timeout(within.ready, ready).await {
@@ -179,6 +180,7 @@ impl VmService {
             tokio::time::sleep(PAUSE).await;
             let linked = self.connect(id, within).await;
             guest = linked.map_err(|error| error.to_string())?;
+            clock::tell(id, &guest);
             entry.link.send_replace(Some(guest.clone()));
         }
     }

@@ -23,8 +23,8 @@ pub struct Entry {
     pub link: watch::Sender<Option<GuestClient>>,
     /// A task keeps the link up and notices the VMM's end.
     watched: AtomicBool,
-    /// Held still because the disk is full.
-    pub paused: AtomicBool,
+    /// Held still because the disk is full, or told to go on and not yet up to date (R-GUEST-9).
+    pub paused: watch::Sender<bool>,
     /// Token of the operation that works on the VM.
     operation: Mutex<Option<Cancel>>,
 }
@@ -35,7 +35,7 @@ impl Default for Entry {
             lock: tokio::sync::Mutex::default(),
             link: watch::channel(None).0,
             watched: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
+            paused: watch::channel(false).0,
             operation: Mutex::new(None),
         }
     }
@@ -62,7 +62,7 @@ impl VmSet {
     /// VMs that are held still.
     pub fn paused(&self) -> Vec<(VmId, Arc<Entry>)> {
         let set = self.lock();
-        let paused = set.iter().filter(|(_, e)| e.paused.load(Ordering::Relaxed));
+        let paused = set.iter().filter(|(_, e)| e.is_paused());
         paused.map(|(id, e)| (*id, Arc::clone(e))).collect()
     }
 
@@ -99,9 +99,14 @@ impl Entry {
         self.link.borrow().clone().filter(|g| !g.is_closed())
     }
 
+    /// Whether it is held still.
+    pub fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
     /// The VM's links are down.
     pub fn unlink(&self) {
         self.link.send_replace(None);
-        self.paused.store(false, Ordering::Relaxed);
+        self.paused.send_replace(false);
     }
 }

@@ -1,8 +1,8 @@
 //! One task per running VM: keeps the session with its agent, notices the end of its VMM, and then brings the row to
 //! what is (R-STATE-11: a VMM that ends by itself means stopped).
 
-use super::VmService;
 use super::lifecycle::Forward;
+use super::{VmService, clock};
 use crate::host_network::last_word;
 use crate::recipes::control_socket;
 use banger_model::{Phase, ReasonKind, VmId};
@@ -44,11 +44,13 @@ impl VmService {
         let mut listening = pin!(last_word(&socket));
         let mut ended = pin!(self.vmm_exited(id));
         let mut linked = pin!(self.keep_linked(id));
+        let mut timed = pin!(self.keep_time(id));
         let mut heard = None;
         loop {
             tokio::select! {
                 word = &mut listening, if heard.is_none() => heard = Some(word),
                 () = &mut linked => {}
+                () = &mut timed => {}
                 () = &mut ended => break,
             }
         }
@@ -74,6 +76,7 @@ impl VmService {
             match self.connect(id, ATTEMPT).await {
                 Ok(guest) => {
                     tracing::info!(vm = %id, "linked to the agent");
+                    clock::tell(id, &guest);
                     entry.link.send_replace(Some(guest));
                 }
                 Err(error) => {

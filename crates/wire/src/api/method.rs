@@ -1,5 +1,6 @@
 //! Which methods there are, and how each answers.
 
+use super::inspect::*;
 use super::request::*;
 use super::view::*;
 use super::{Event, Version};
@@ -55,6 +56,9 @@ methods! {
     "vm.kill" Json VmKill => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;
+    "vm.health" Json VmHealth => HealthView;
+    "vm.ports" Json VmPorts => PortsView;
+    "vm.stats" Json VmStats => StatsView;
     "recover" Json Recover => RecoverView;
     "operation.list" Json OperationList => Vec<OperationView>;
     "operation.cancel" Json OperationCancel => OperationView;

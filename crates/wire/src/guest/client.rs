@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http_body_util::{BodyExt, Empty, Limited, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, Full, Limited, combinators::BoxBody};
 use hyper::body::{Body, Frame as BodyFrame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
@@ -66,7 +67,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the guest knows no such command.
+    /// Whether the guest knows no such command, or, being older than we are, no such method.
     pub const fn unknown(&self) -> bool {
         matches!(self, ClientError::Refused { status, .. } if *status == UNKNOWN)
     }
@@ -228,6 +229,19 @@ impl GuestClient {
         path: &str,
     ) -> Result<T, ClientError> {
         let response = self.send(method, path, Empty::new().boxed()).await?;
+        serde_json::from_slice(&collect(response).await?).map_err(ClientError::Json)
+    }
+
+    /// A method whose request and answer are one JSON value each.
+    pub(super) async fn call_with<Q: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        request: &Q,
+    ) -> Result<T, ClientError> {
+        let json = serde_json::to_vec(request).map_err(ClientError::Json)?;
+        let body = Full::new(Bytes::from(json)).boxed();
+        let response = self.send(method, path, body).await?;
         serde_json::from_slice(&collect(response).await?).map_err(ClientError::Json)
     }
 

@@ -295,6 +295,9 @@ pub struct Health {
     pub state: GuestState,
     /// Random value of this boot, 32 hexadecimal digits; another one means that the guest rebooted.
     pub boot_nonce: String,
+    /// The kernel's own name of this boot (`/proc/sys/kernel/random/boot_id`); empty if it tells none.
+    #[serde(default)]
+    pub boot_id: String,
     /// Version of the agent.
     pub version: String,
     /// Milliseconds since the guest's kernel started.
@@ -378,11 +381,12 @@ mod tests {
                 reason: "no base".into(),
             },
             boot_nonce: "00".into(),
+            boot_id: "1-2".into(),
             version: "0.1.0".into(),
             uptime_ms: 5,
             warnings: vec![],
         };
-        let json = r#"{"state":"failed","reason":"no base","boot_nonce":"00","version":"0.1.0","uptime_ms":5}"#;
+        let json = r#"{"state":"failed","reason":"no base","boot_nonce":"00","boot_id":"1-2","version":"0.1.0","uptime_ms":5}"#;
         assert_eq!(serde_json::to_string(&health).unwrap(), json);
         assert_eq!(serde_json::from_str::<Health>(json).unwrap(), health);
     }

@@ -2,26 +2,31 @@
 //!
 //! From the bottom up: [`boot`] (what the agent is told before there is a channel), [`handshake`] (which
 //! finds the start of a session in a stream that has no message boundary at a cut), [`h2`] (the windows both
-//! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream) and [`client`] (the host's end).
+//! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream), [`clock`] and [`inspect`] (calls of one
+//! message each way) and [`client`] (the host's end).
 //! `docs/design/channel.md` has the protocol and the measurements it comes from.
 
 pub mod boot;
 pub mod client;
+pub mod clock;
 pub mod connect;
 pub mod exec;
 pub mod frame;
 pub mod h2;
 pub mod handshake;
 pub mod hex;
+pub mod inspect;
 
 pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
+pub use clock::{ClockDone, ClockReading, ClockSet, Correction, Entropy};
 pub use connect::{ConnectError, Connected, connect};
 pub use exec::{
     AttachRequest, ExecFailure, ExecId, ExecRequest, ExitStatus, FailureKind, GuestState, Health,
     TtySize,
 };
 pub use handshake::{Ack, Hello, Nonce, Token};
+pub use inspect::{DiskUse, GuestStats, ListeningSocket, NetworkUse, Ports, Protocol};
 
 /// Where the per-VM facts lie in the initramfs; the content is a [`BootFacts`] as JSON.
 pub const BOOT_FACTS_PATH: &str = "/banger/boot.json";
