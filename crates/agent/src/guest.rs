@@ -1,6 +1,7 @@
 //! What all parts of the agent share: how far the boot is, who we are, the reaper.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use banger_wire::guest::handshake::{Nonce, Token};
@@ -43,6 +44,7 @@ pub struct Guest {
     greeted: watch::Sender<bool>,
     hosted: watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
+    ending: AtomicBool,
 }
 
 impl Guest {
@@ -59,7 +61,13 @@ impl Guest {
             greeted: watch::Sender::new(false),
             hosted: watch::Sender::new(false),
             warnings: Mutex::new(Vec::new()),
+            ending: AtomicBool::new(false),
         }
+    }
+
+    /// Whether this is the first order to end.
+    pub fn first_order(&self) -> bool {
+        !self.ending.swap(true, Ordering::Relaxed)
     }
 
     /// Commands may run now.

@@ -8,6 +8,7 @@ mod boot;
 mod console;
 mod exec;
 mod guest;
+mod orders;
 mod port;
 mod power;
 mod reaper;

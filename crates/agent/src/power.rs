@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_wire::guest::PowerOff;
+use banger_wire::guest::last_word::{POWERING_OFF, REBOOTING};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
 use tokio::time::{Instant, sleep};
 
 use crate::boot::mounts;
-use crate::console::say;
+use crate::console::{say, say_now};
 use crate::guest::{Guest, Place};
 use crate::reaper::children_left;
 
@@ -22,8 +23,20 @@ const KILL_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether they are gone.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Begins the power-off; returns at once.
-pub fn begin(guest: Arc<Guest>) {
+/// What follows the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing.
+    PowerOff,
+    /// The guest wants to come up again.
+    Reboot,
+}
+
+/// Begins the end of the guest; returns at once. The first order counts.
+pub fn begin(guest: Arc<Guest>, end: End) {
+    if !guest.first_order() {
+        return;
+    }
     tokio::spawn(async move {
         sleep(ANSWER).await;
         match guest.place {
@@ -33,7 +46,7 @@ pub fn begin(guest: Arc<Guest>) {
                 stop_processes().await;
                 // On a thread: the runtime goes on sending what was answered.
                 let how = guest.power_off;
-                let _ = tokio::task::spawn_blocking(move || finish(how)).await;
+                let _ = tokio::task::spawn_blocking(move || finish(how, end)).await;
             }
         }
     });
@@ -58,15 +71,20 @@ async fn stop_processes() {
 }
 
 /// Writes everything to the disks and ends the machine; returns only if the kernel refuses.
-pub fn finish(how: PowerOff) {
+pub fn finish(how: PowerOff, end: End) {
     // Making a file system read-only writes it out; what the user mounted besides is synced after that.
     mounts::make_read_only();
     rustix::fs::sync();
-    let command = match how {
-        PowerOff::PowerOff => RebootCommand::PowerOff,
-        PowerOff::Reboot => RebootCommand::Restart,
+    // For the host, which may not be listening: the console is a file there.
+    say_now(match end {
+        End::PowerOff => POWERING_OFF,
+        End::Reboot => REBOOTING,
+    });
+    let command = match (end, how) {
+        (End::PowerOff, PowerOff::PowerOff) => RebootCommand::PowerOff,
+        (End::Reboot, _) | (_, PowerOff::Reboot) => RebootCommand::Restart,
     };
     if let Err(error) = reboot(command) {
-        say(&format!("the kernel refused to power off: {error}"));
+        say(&format!("the kernel refused to end the machine: {error}"));
     }
 }

@@ -21,6 +21,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use banger_wire::guest::boot::ModuleList;
+use banger_wire::guest::last_word::UP;
 use banger_wire::guest::{BOOT_FACTS_PATH, BootFacts, MODULES_PATH, PowerOff};
 use rustix::fs::{Mode, OFlags};
 use rustix::system::{RebootCommand, reboot};
@@ -30,8 +31,9 @@ use tokio::time::{Instant, sleep};
 use crate::console::{say, show_panics};
 use crate::guest::{Guest, Place};
 use crate::port::Port;
+use crate::power::{self, End};
 use crate::reaper::Reaper;
-use crate::{power, session};
+use crate::{orders, session};
 
 /// How long the host may take to give us the port.
 const PORT_LIMIT: Duration = Duration::from_secs(20);
@@ -51,7 +53,7 @@ pub fn run() -> ! {
         say(&format!("cannot serve this guest: {reason}"));
     }
     std::thread::sleep(LAST_WORDS);
-    power::finish(power_off);
+    power::finish(power_off, End::PowerOff);
     loop {
         // PID 1 must not end; the host kills a machine that does not power off.
         std::thread::park();
@@ -81,6 +83,7 @@ fn start(power_off: &mut PowerOff) -> Result<(), Reason> {
         for warning in warnings.drain(..) {
             report(&guest, warning);
         }
+        orders::obey_signals(&guest).map_err(|error| format!("no signal handlers: {error}"))?;
         let port = open_port(&facts.port).await?;
         let (handle, shared) = (Handle::current(), Arc::clone(&guest));
         std::thread::Builder::new()
@@ -94,7 +97,7 @@ fn start(power_off: &mut PowerOff) -> Result<(), Reason> {
 }
 
 /// What the boot thread does.
-fn make_ready(handle: &Handle, guest: &Guest, facts: &BootFacts, list: &ModuleList) {
+fn make_ready(handle: &Handle, guest: &Arc<Guest>, facts: &BootFacts, list: &ModuleList) {
     let cpus = cpus::bring_up();
     for warning in modules::load(&list.second) {
         report(guest, warning);
@@ -130,7 +133,14 @@ fn make_ready(handle: &Handle, guest: &Guest, facts: &BootFacts, list: &ModuleLi
             for warning in cpus.and_then(|cpus| cpus.join().ok()).unwrap_or_default() {
                 report(guest, warning);
             }
+            // Before anyone takes the guest for up: see `last_word`.
+            say(UP);
+            let pipe = orders::open_pipe();
             guest.set_ready();
+            match pipe {
+                Ok(pipe) => orders::obey_pipe(pipe, handle, guest),
+                Err(error) => report(guest, format!("/run/initctl cannot be made: {error}")),
+            }
         }
         Err(reason) => {
             say(&reason);

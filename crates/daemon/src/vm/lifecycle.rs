@@ -3,7 +3,7 @@
 use super::drive::{Driven, How, unasked};
 use super::{VmService, request_error, unfinished};
 use crate::ops::{Cancel, Operation, Why};
-use banger_converge::{Failure, Outcome, request};
+use banger_converge::{Failure, Ledger, Outcome, request};
 use banger_model::{Goal, Phase, ReasonKind, Vm, VmId};
 use banger_wire::api::{self, ApiError, Code, Deleted, VmState, VmView};
 use std::{
@@ -184,11 +184,23 @@ impl VmService {
         self.follow(id, how).await
     }
 
-    /// Brings a VM to what its row says, as nobody's operation: it supersedes none.
+    /// Brings a VM to what its row says, as nobody's operation: it supersedes none. `word` is what its VMM said of its
+    /// guest before it ended, if it ended and was heard.
     pub async fn background(self: &Arc<Self>, id: VmId, word: Option<ReasonKind>) -> Forward {
         let cancel = unasked();
+        let service = Arc::clone(self);
+        let said = self.core.blocking(move |core| {
+            let vm = core.ledger.vm(id).ok().flatten()?;
+            // What ended in any other phase did so on request, or is told by its operation.
+            let up = vm.phase == Phase::Running;
+            up.then(|| service.said_at_the_end(&vm, word)).flatten()
+        });
+        let said = match said.await {
+            Ok(said) => said,
+            Err(error) => return Forward::Bug(error),
+        };
         let how = How {
-            last_word: word,
+            last_word: said.as_ref(),
             ..How::new(&cancel)
         };
         self.follow(id, how).await

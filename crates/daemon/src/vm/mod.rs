@@ -6,6 +6,7 @@
 mod create;
 mod disk;
 mod drive;
+mod end;
 mod lifecycle;
 mod logs;
 mod lost;
@@ -293,10 +294,11 @@ impl VmService {
             Phase::Creating => VmState::Creating,
             Phase::Starting => VmState::Starting,
             Phase::Running if !self.alive(vm) => {
-                reason = Some(banger_model::Reason {
+                let said = self.said_at_the_end(vm, None);
+                reason = Some(said.unwrap_or_else(|| banger_model::Reason {
                     kind: ReasonKind::VmmExited,
                     text: "its VMM ended by itself or was killed".to_owned(),
-                });
+                }));
                 VmState::Stopped
             }
             Phase::Running if self.set.entry(vm.id).paused.load(Ordering::Relaxed) => {

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod h2;
 pub mod handshake;
 pub mod hex;
+pub mod last_word;
 
 pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
