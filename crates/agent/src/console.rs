@@ -19,6 +19,14 @@ pub fn say(message: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// Prints one line on the console and waits until it is there, as long as that takes a serial line.
+pub fn say_first(message: &str) {
+    say(message);
+    if let Ok(console) = OpenOptions::new().write(true).open("/dev/console") {
+        let _ = rustix::termios::tcdrain(console);
+    }
+}
+
 /// Prints one line on the console that is there before the machine ends: the kernel writes it out at once, which a
 /// terminal does not.
 pub fn say_now(message: &str) {

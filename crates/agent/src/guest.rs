@@ -1,7 +1,7 @@
 //! What all parts of the agent share: how far the boot is, who we are, the reaper.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use banger_wire::guest::handshake::{Nonce, Token};
@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::exec::Commands;
+use crate::init::Kind;
 use crate::reaper::Reaper;
 
 /// How long a command waits for the root file system.
@@ -21,6 +22,8 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 pub enum Place {
     /// As PID 1 of a guest: power-off ends the machine.
     Init,
+    /// Beside the image's init: power-off is asked of that.
+    Service,
     /// As an ordinary process: power-off ends this process only.
     Local,
 }
@@ -45,6 +48,7 @@ pub struct Guest {
     hosted: watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
     ending: AtomicBool,
+    init: OnceLock<Kind>,
 }
 
 impl Guest {
@@ -62,12 +66,24 @@ impl Guest {
             hosted: watch::Sender::new(false),
             warnings: Mutex::new(Vec::new()),
             ending: AtomicBool::new(false),
+            init: OnceLock::new(),
         }
     }
 
     /// Whether this is the first order to end.
     pub fn first_order(&self) -> bool {
         !self.ending.swap(true, Ordering::Relaxed)
+    }
+
+    /// The image's init is PID 1.
+    pub fn set_init(&self, kind: Kind) {
+        // It becomes so once.
+        let _ = self.init.set(kind);
+    }
+
+    /// The image's init, if that is PID 1.
+    pub fn init(&self) -> Option<Kind> {
+        self.init.get().copied()
     }
 
     /// Commands may run now.

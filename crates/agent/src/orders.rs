@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::guest::Guest;
+use crate::guest::{Guest, Place};
 use crate::power::{self, End};
 
 /// Signals and what they ask for: busybox init's, then those of systemd(1), which counts from glibc's first real-time
@@ -37,7 +37,8 @@ pub fn obey_signals(guest: &Arc<Guest>) -> io::Result<()> {
         let mut heard = signal(SignalKind::from_raw(number))?;
         let guest = Arc::clone(guest);
         tokio::spawn(async move {
-            if heard.recv().await.is_some() {
+            // Beside the image's init nothing is ours to obey, but a signal to everybody must not end us.
+            if heard.recv().await.is_some() && guest.place == Place::Init {
                 power::begin(guest, end);
             }
         });

@@ -47,7 +47,7 @@ impl VmService {
     /// Refused, failed and rolled back, or cancelled.
     pub async fn start(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
         self.core.writable()?;
-        let vm = self.find(reference).await?;
+        let vm = self.find_settled(reference).await?;
         op.about(vm.id);
         let id = vm.id;
         if vm.phase == Phase::Stopped && vm.goal != Goal::Absent {
@@ -71,6 +71,22 @@ impl VmService {
             .await
             .map_err(|failed| failed.of_start(&vm.name))?;
         self.view(id).await
+    }
+
+    /// The VM a reference means; one whose VMM ended a moment ago is first brought to *stopped*, as it is shown already.
+    async fn find_settled(self: &Arc<Self>, reference: &str) -> Result<Vm> {
+        let vm = self.find(reference).await?;
+        if vm.phase != Phase::Running {
+            return Ok(vm);
+        }
+        let (service, row) = (Arc::clone(self), vm.clone());
+        if self.core.blocking(move |_| service.alive(&row)).await? {
+            return Ok(vm);
+        }
+        if let Forward::Bug(error) = self.background(vm.id, None).await {
+            return Err(error);
+        }
+        self.find(&vm.id.to_string()).await
     }
 
     /// `vm.stop`.

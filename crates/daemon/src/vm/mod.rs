@@ -328,6 +328,7 @@ impl VmService {
             disk_size: vm.spec.disk_size,
             nat: vm.spec.nat,
             remove_on_exit: vm.spec.remove_on_exit,
+            init: vm.spec.init.clone(),
             drivers: vm.spec.drivers,
             created_at: vm.created_at,
             last_used_at: vm.last_used_at,

@@ -15,6 +15,7 @@ pub mod handshake;
 pub mod hex;
 pub mod last_word;
 
+pub use banger_model::Init;
 pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
 pub use connect::{ConnectError, Connected, connect};
