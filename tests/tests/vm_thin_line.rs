@@ -159,38 +159,3 @@ fn names_are_unique_and_lists_tell_the_truth() {
     home.banger(&["vm", "delete", "--force", "a", "b"]).exits(0);
     home.finish();
 }
-
-/// A guest that powers itself off is a stopped VM, with the reason (R-STATE-11).
-#[test]
-fn power_off_from_inside_is_seen() {
-    let home = Home::new();
-    home.banger(&["vm", "run", "--name", "dev", "-d"]).exits(0);
-    home.start(
-        &[
-            "vm",
-            "exec",
-            "dev",
-            "--",
-            "sh",
-            "-c",
-            "echo o >/proc/sysrq-trigger; sleep 60",
-        ],
-        b"",
-    )
-    .finish()
-    .exits(125);
-    banger_testkit::wait_until(
-        "the VM to be seen stopped",
-        std::time::Duration::from_secs(20),
-        || {
-            let state = home.show("dev")["state"].to_string();
-            if state == "\"stopped\"" {
-                Ok(())
-            } else {
-                Err(state)
-            }
-        },
-    );
-    home.banger(&["vm", "delete", "dev"]).exits(0);
-    home.finish();
-}

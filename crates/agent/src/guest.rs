@@ -1,5 +1,6 @@
 //! What all parts of the agent share: how far the boot is, who we are, the reaper.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::exec::Commands;
+use crate::init::Kind;
 use crate::reaper::Reaper;
 
 /// The kernel's name of this boot.
@@ -25,6 +27,8 @@ const YOUNG: Duration = Duration::from_secs(5);
 pub enum Place {
     /// As PID 1 of a guest: power-off ends the machine.
     Init,
+    /// Beside the image's init: power-off is asked of that.
+    Service,
     /// As an ordinary process: power-off ends this process only.
     Local,
 }
@@ -49,6 +53,8 @@ pub struct Guest {
     greeted: watch::Sender<bool>,
     hosted: watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
+    ending: AtomicBool,
+    init: OnceLock<Kind>,
 }
 
 impl Guest {
@@ -66,7 +72,25 @@ impl Guest {
             greeted: watch::Sender::new(false),
             hosted: watch::Sender::new(false),
             warnings: Mutex::new(Vec::new()),
+            ending: AtomicBool::new(false),
+            init: OnceLock::new(),
         }
+    }
+
+    /// Whether this is the first order to end.
+    pub fn first_order(&self) -> bool {
+        !self.ending.swap(true, Ordering::Relaxed)
+    }
+
+    /// The image's init is PID 1.
+    pub fn set_init(&self, kind: Kind) {
+        // It becomes so once.
+        let _ = self.init.set(kind);
+    }
+
+    /// The image's init, if that is PID 1.
+    pub fn init(&self) -> Option<Kind> {
+        self.init.get().copied()
     }
 
     /// Commands may run now.

@@ -1,6 +1,7 @@
 //! banger-agent: init and services in the guest.
 //!
-//! As PID 1 it boots the guest (see [`boot`]) and serves the guest channel on a virtio-serial port. As
+//! As PID 1 it boots the guest (see [`boot`]) and serves the guest channel on a virtio-serial port; where the image's
+//! own init is to be PID 1 it does so from a process beside it (see [`init`]). As
 //! `banger-agent local TOKEN` it serves the channel on the socket that is its standard input, in the place and
 //! with the rights it was started with: that is how tests run the real agent without a VM.
 
@@ -9,7 +10,9 @@ mod clock;
 mod console;
 mod exec;
 mod guest;
+mod init;
 mod inspect;
+mod orders;
 mod port;
 mod power;
 mod reaper;
@@ -27,10 +30,11 @@ use banger_wire::guest::{PowerOff, hex};
 use guest::{Guest, Place};
 use port::Port;
 use reaper::Reaper;
+use rustix::process::Pid;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
-        boot::run();
+        boot::run_as_init();
     }
     let mut arguments = std::env::args().skip(1);
     match (
@@ -45,6 +49,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        // Only PID 1 knows what to say on standard input.
+        (Some("service"), None, None) if rustix::process::getppid() == Some(Pid::INIT) => {
+            boot::run(Place::Service)
+        }
         (Some("version"), None, None) => {
             println!("banger-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

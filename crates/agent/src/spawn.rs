@@ -1,6 +1,6 @@
 //! The only file that starts programs in the guest.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{self, Command};
 
 use banger_wire::guest::TtySize;
-use rustix::fs::{Gid, OFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{Pid, WaitStatus, ioctl_tiocsctty, setsid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -20,6 +20,9 @@ use crate::reaper::Reaper;
 
 /// Group that owns terminals, by convention number 5 everywhere.
 const TTY_GROUP: u32 = 5;
+
+/// How ready the kernel is to kill a process when memory is short; PID 1 it never kills.
+const SPARED: &CStr = c"/proc/self/oom_score_adj";
 
 /// A program with everything decided.
 #[derive(Debug)]
@@ -131,6 +134,34 @@ fn all_three(command: &mut Command, stream: impl Fn() -> process::Stdio) {
     command.stdin(stream()).stdout(stream()).stderr(stream());
 }
 
+/// Starts this program once more, beside PID 1, which is at the other end of its standard input. Its name says to
+/// systemd that it belongs to the machine and is left alone at shutdown (systemd.io/ROOT_STORAGE_DAEMONS).
+pub fn service(channel: OwnedFd) -> io::Result<()> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the agent's one spawn file"
+    )]
+    let mut command = Command::new("/init");
+    command.arg0("@banger-agent").arg("service");
+    command
+        .stdin(process::Stdio::from(channel))
+        .spawn()
+        .map(drop)
+}
+
+/// Makes this process the image's init, with what the kernel gives an init; returns why it cannot.
+pub fn become_init(path: &str) -> io::Error {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the agent's one spawn file"
+    )]
+    let mut command = Command::new(path);
+    command
+        .env_clear()
+        .envs([("HOME", "/"), ("TERM", "linux")])
+        .exec()
+}
+
 /// Makes a terminal, gives its far side to the command and its near side to us.
 fn terminal(command: &mut Command, size: TtySize, uid: u32) -> io::Result<OwnedFd> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -171,15 +202,26 @@ fn prepare_child(command: &mut Command, launch: &Launch<'_>) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(launch.uid), Gid::from_raw(launch.gid));
     let groups: Vec<Gid> = launch.groups.iter().copied().map(Gid::from_raw).collect();
     // Without privileges (tests) there is no identity to change.
+    let beside_init = std::process::id() != 1;
     let change_identity = rustix::process::geteuid().is_root();
     let enter = move || -> io::Result<()> {
         setsid()?;
         if with_terminal {
             ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
+        if beside_init {
+            // The agent is spared when memory is short, its commands are not. Tests may not write this.
+            if let Ok(file) = rustix::fs::open(SPARED, OFlags::WRONLY, Mode::empty()) {
+                let _ = rustix::io::write(file, b"0");
+            }
+        }
         if change_identity {
             // Only the forking thread exists in the child, so these change the whole process.
-            set_thread_groups(&groups)?;
+            match set_thread_groups(&groups) {
+                // A user namespace may forbid it (tests); root has all rights without.
+                Err(rustix::io::Errno::PERM) if uid.is_root() => {}
+                other => other?,
+            }
             set_thread_gid(gid)?;
             set_thread_uid(uid)?;
         }

@@ -12,7 +12,7 @@ use banger_wire::guest::{
     AttachRequest, ClientError, ExecEvent, ExecId, ExecOutput, ExecRequest, ExitStatus, GuestClient,
 };
 use bytes::Bytes;
-use common::{Agent, LIMIT, run, sh, until};
+use common::{LIMIT, run, sh, start, until};
 use tokio::time::timeout;
 
 /// A client of a command as the command line is one: it counts what it got.
@@ -66,7 +66,7 @@ async fn count(output: &mut ExecOutput, client: &mut Client, bytes: usize) {
 /// R-PROG-2: the session is lost again and again while a command writes and reads; nothing is lost, nothing comes twice.
 #[tokio::test]
 async fn no_byte_is_lost_or_repeated_over_many_sessions() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let mut client = Client::new();
     let input: Bytes = (0..3_000_000_u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -130,7 +130,7 @@ async fn no_byte_is_lost_or_repeated_over_many_sessions() {
 /// A command that ended while nobody was there is kept with its status.
 #[tokio::test]
 async fn a_command_that_ended_meanwhile_tells_its_end() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let mut client = Client::new();
     let session = agent.client().await;
     let request = client.request("echo one; sleep 0.2; echo two; exit 9");
@@ -162,7 +162,7 @@ async fn a_command_that_ended_meanwhile_tells_its_end() {
 /// One id is one command, however often its start is asked for.
 #[tokio::test]
 async fn a_start_that_is_repeated_starts_nothing() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let mut client = Client::new();
     let session = agent.client().await;
     let request = client.request("echo $$; sleep 60");
@@ -185,7 +185,7 @@ async fn a_start_that_is_repeated_starts_nothing() {
 /// through all the same.
 #[tokio::test]
 async fn nobody_there_is_no_reason_to_grow() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = Client::new();
     let session = agent.client().await;
     let mut stream = session.exec(&client.request("yes")).await.unwrap();
@@ -231,7 +231,7 @@ async fn nobody_there_is_no_reason_to_grow() {
 /// Detached: started, left alone, nothing kept.
 #[tokio::test]
 async fn a_detached_command_goes_on_alone() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let session = agent.client().await;
     let mark = std::env::temp_dir().join(format!("banger-detached-{}", std::process::id()));
     let mut request = sh(&format!("cat; sleep 0.2; echo done >{}", mark.display()));
@@ -253,7 +253,7 @@ async fn a_detached_command_goes_on_alone() {
 /// A thousand commands, collected: neither descriptors nor processes nor memory stay.
 #[tokio::test]
 async fn a_thousand_commands_leave_nothing() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let session = agent.client().await;
     let some = async |number: usize| {
         let mut running = tokio::task::JoinSet::new();
@@ -290,7 +290,7 @@ async fn a_thousand_commands_leave_nothing() {
 
 #[tokio::test]
 async fn an_unknown_command_is_refused_as_that() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let session = agent.client().await;
     let refused = session.attach(&Client::new().again()).await.unwrap_err();
     assert!(

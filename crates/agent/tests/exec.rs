@@ -12,13 +12,13 @@ use banger_wire::guest::{
     ClientError, ExecEvent, ExecRequest, ExitStatus, FailureKind, GuestClient, GuestState, TtySize,
 };
 use bytes::Bytes;
-use common::{Agent, LIMIT, run, sh, until};
+use common::{LIMIT, run, sh, start, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 #[tokio::test]
 async fn output_and_error_apart_and_the_exit_code() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let (out, err, status) = run(&client, &sh("echo out; echo err >&2; exit 42")).await;
     assert_eq!((&out[..], &err[..]), (&b"out\n"[..], &b"err\n"[..]));
@@ -30,9 +30,32 @@ async fn output_and_error_apart_and_the_exit_code() {
     client.sync().await.unwrap();
 }
 
+/// What a command writes at its own places does not reach the machine's, and it sees none of their files.
+#[tokio::test]
+async fn the_guest_has_places_and_users_of_its_own() {
+    let Some(agent) = start() else { return };
+    let client = agent.client().await;
+    let outside = std::env::temp_dir();
+    let look = format!(
+        "pwd; id -un; ls -A /root /tmp; echo x >/root/f; echo x >/tmp/{}; cat /etc/passwd /etc/group",
+        std::process::id()
+    );
+    let (out, err, _) = run(&client, &sh(&look)).await;
+    let expected = "/root\nroot\n/root:\n\n/tmp:\nroot:x:0:0:root:/root:/bin/sh\n\
+                    user:x:1000:1000:user:/home/user:/bin/sh\nroot:x:0:\nuser:x:1000:\n";
+    assert_eq!(
+        String::from_utf8_lossy(&out),
+        expected,
+        "{}",
+        String::from_utf8_lossy(&err)
+    );
+    assert_eq!(std::fs::read(agent.home().join("f")).unwrap(), b"x\n");
+    assert!(!outside.join(std::process::id().to_string()).exists());
+}
+
 #[tokio::test]
 async fn binary_input_comes_back_equal() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let data: Bytes = (0..4 * 1024 * 1024_u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -55,7 +78,7 @@ async fn binary_input_comes_back_equal() {
 
 #[tokio::test]
 async fn a_slow_host_gets_everything() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let mut output = client
         .exec(&sh("head -c 1000000 /dev/zero"))
@@ -84,7 +107,7 @@ async fn a_slow_host_gets_everything() {
 
 #[tokio::test]
 async fn failures_have_a_shells_codes() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let failure = async |request: ExecRequest| match run(&client, &request).await {
         (_, _, ExitStatus::Failed(failure)) => failure.reason,
@@ -107,21 +130,18 @@ async fn failures_have_a_shells_codes() {
         failure(ExecRequest::new(["/etc"])).await,
         FailureKind::NotExecutable
     );
-    let directory = std::env::temp_dir().join(format!("banger-agent-exec-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
     let script = |name: &str, text: &str| {
         use std::os::unix::fs::PermissionsExt;
-        let file = directory.join(name);
+        let file = agent.home().join(name);
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-        ExecRequest::new([file.to_str().unwrap()])
+        ExecRequest::new([format!("/root/{name}")])
     };
     let lost = script("lost", "#!/no/such/interpreter\n");
     assert_eq!(failure(lost).await, FailureKind::NotFound);
     // As under a shell, a script without a first line is run by /bin/sh.
     let (out, _, _) = run(&client, &script("plain", "echo no first line\n")).await;
     assert_eq!(out, b"no first line\n");
-    std::fs::remove_dir_all(&directory).unwrap();
     let mut request = sh("true");
     request.cwd = Some("/no/such".into());
     assert_eq!(failure(request).await, FailureKind::Cwd);
@@ -137,7 +157,7 @@ async fn failures_have_a_shells_codes() {
 
 #[tokio::test]
 async fn environment_and_directory() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let mut request = sh("echo \"$A|$PATH|$PWD|${BANGER_LEAK-none}\"");
     request.env = BTreeMap::from([
@@ -157,7 +177,7 @@ async fn environment_and_directory() {
 
 #[tokio::test]
 async fn signals_reach_the_group_and_name_the_end() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let (input, mut output) = client
         .exec(&sh("echo ready; sleep 60 & wait"))
@@ -177,7 +197,7 @@ async fn signals_reach_the_group_and_name_the_end() {
 
 #[tokio::test]
 async fn a_body_that_ends_is_no_end_of_input() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let (input, mut output) = client
         .exec(&sh("echo ready; cat; echo eof"))
@@ -200,7 +220,7 @@ async fn a_body_that_ends_is_no_end_of_input() {
 
 #[tokio::test]
 async fn a_background_process_does_not_keep_the_request() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let start = Instant::now();
     let (out, _, status) = run(&client, &sh("sleep 7 & echo hi")).await;
@@ -214,7 +234,7 @@ async fn a_background_process_does_not_keep_the_request() {
 
 #[tokio::test]
 async fn terminal_size_echo_interrupt_and_end() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let mut request =
         sh("stty size; read line; stty size; echo \"got $line\"; tty >/dev/null && cat; exit 3");
@@ -276,7 +296,7 @@ async fn terminal_size_echo_interrupt_and_end() {
 
 #[tokio::test]
 async fn one_stalled_command_stalls_no_other() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let mut stalled = Vec::new();
     for _ in 0..3 {
@@ -293,9 +313,9 @@ async fn one_stalled_command_stalls_no_other() {
 
 #[tokio::test]
 async fn a_new_hello_ends_the_session_and_hangs_up_its_commands() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let mut dead = {
-        let connected = shake(agent.stream(), &agent.token, LIMIT).await.unwrap();
+        let connected = shake(agent.channel(), agent.token(), LIMIT).await.unwrap();
         // A killed host: its socket stays connected at our end of the pair and nobody answers.
         let client = GuestClient::start(connected).await.unwrap();
         let (_input, mut output) = client
@@ -307,13 +327,13 @@ async fn a_new_hello_ends_the_session_and_hangs_up_its_commands() {
             output.next().await.unwrap(),
             Some(ExecEvent::Stdout("ready\n".into()))
         );
-        agent.stream()
+        agent.channel()
     };
     // Half a frame of the dead session, and half a hello.
     dead.write_all(&[0, 64, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3])
         .await
         .unwrap();
-    dead.write_all(&agent.token.0).await.unwrap();
+    dead.write_all(&agent.token().0).await.unwrap();
     let client = agent.client().await;
     let (out, _, _) = run(&client, &sh("echo again")).await;
     assert_eq!(out, b"again\n");
@@ -325,7 +345,7 @@ async fn a_new_hello_ends_the_session_and_hangs_up_its_commands() {
 
 #[tokio::test]
 async fn nothing_grows() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     run(&client, &sh("true")).await;
     let before = agent.descriptors();
@@ -348,7 +368,7 @@ async fn nothing_grows() {
 
 #[tokio::test]
 async fn a_lost_agent_is_a_lost_connection_and_never_success() {
-    let mut agent = Agent::start();
+    let Some(mut agent) = start() else { return };
     let client = agent.client().await;
     let mut output = client
         .exec(&sh("echo ready; sleep 1"))
@@ -359,8 +379,8 @@ async fn a_lost_agent_is_a_lost_connection_and_never_success() {
         output.next().await.unwrap(),
         Some(ExecEvent::Stdout("ready\n".into()))
     );
-    agent.process.kill().unwrap();
-    agent.process.wait().unwrap();
+    agent.process().kill().unwrap();
+    agent.process().wait().unwrap();
     let end = timeout(LIMIT, output.next()).await.unwrap();
     assert!(matches!(end, Err(ClientError::ConnectionLost)), "{end:?}");
     timeout(LIMIT, client.closed()).await.unwrap();
@@ -369,23 +389,23 @@ async fn a_lost_agent_is_a_lost_connection_and_never_success() {
 
 #[tokio::test]
 async fn power_off_answers_first() {
-    let mut agent = Agent::start();
+    let Some(mut agent) = start() else { return };
     let client = agent.client().await;
     client.poweroff().await.unwrap();
     until("the agent to end", || {
-        agent.process.try_wait().unwrap().is_some()
+        agent.process().try_wait().unwrap().is_some()
     })
     .await;
-    assert!(agent.process.wait().unwrap().success());
+    assert!(agent.process().wait().unwrap().success());
 }
 
 #[tokio::test]
 async fn other_paths_are_refused_with_a_sentence() {
-    let agent = Agent::start();
-    let mut stream = agent.stream();
+    let Some(agent) = start() else { return };
+    let mut stream = agent.channel();
     // Not HTTP/2 at all: the session ends, and the next hello is answered.
     stream.write_all(&[0xff; 300]).await.unwrap();
-    let connected = shake(stream, &agent.token, LIMIT).await.unwrap();
+    let connected = shake(stream, agent.token(), LIMIT).await.unwrap();
     let mut stream = connected.stream;
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut buffer = [0; 1024];
@@ -398,7 +418,7 @@ async fn other_paths_are_refused_with_a_sentence() {
 /// A megabyte pasted into a terminal that a program reads line by line arrives whole, and so does the key behind it.
 #[tokio::test]
 async fn a_paste_into_a_terminal_arrives_whole() {
-    let agent = Agent::start();
+    let Some(agent) = start() else { return };
     let client = agent.client().await;
     let file = std::env::temp_dir().join(format!("banger-paste-{}", std::process::id()));
     let mut request = sh(&format!(

@@ -1,6 +1,6 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
-use banger_model::{ByteSize, VmName};
+use banger_model::{ByteSize, Init, VmName};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -135,6 +135,9 @@ pub struct ShapeArgs {
     /// Let the guest reach beyond the host, and services on the host's loopback
     #[arg(long)]
     pub nat: bool,
+    /// PID 1 of the guest: agent, image (its systemd, busybox, …) or a path [default: agent]
+    #[arg(long, value_name = "agent|image|PATH")]
+    pub init: Option<Init>,
     /// Promise more memory than the host has
     #[arg(long)]
     pub force: bool,

@@ -32,7 +32,7 @@ pub struct Convergence {
     pub(crate) handles: Option<VmHandles>,
     agent: AgentSeen,
     grace: Grace,
-    last_word: Option<ReasonKind>,
+    last_word: Option<Reason>,
     /// Boots that ended without a hello.
     silent_boots: u32,
     /// A failure the driver told of, to be dealt with at the next step.
@@ -113,8 +113,8 @@ pub enum Told {
     ExitOver,
     /// No grace is wanted (kill).
     NoGrace,
-    /// The guest's last word before its VMM ended by itself: power-off or reboot.
-    LastWord(ReasonKind),
+    /// Why the VMM ended by itself, in its guest's last words.
+    LastWord(Reason),
 }
 
 /// How a convergence ended.
@@ -218,7 +218,7 @@ impl Convergence {
             }
             Told::PowerOffOver => self.grace = self.grace.max(Grace::GuestSpent),
             Told::ExitOver | Told::NoGrace => self.grace = Grace::Spent,
-            Told::LastWord(kind) => self.last_word = Some(kind),
+            Told::LastWord(reason) => self.last_word = Some(reason),
         }
     }
 
@@ -299,7 +299,7 @@ impl Convergence {
         let mut seen = observe(env, vm)?;
         seen.agent = self.agent;
         seen.grace = self.grace;
-        seen.last_word = self.last_word;
+        seen.last_word.clone_from(&self.last_word);
         self.handles = Some(observe::handles_as_seen(env.site, vm, &seen));
         self.queue = reconcile(vm, &seen).into();
         self.seen = Some(seen);

@@ -268,6 +268,7 @@ impl DriverRecipes {
             work: Some(WORK.to_owned()),
             network: Network::Static(StaticNetwork::qemu_user()),
             power_off: PowerOff::PowerOff,
+            init: vm.spec.init.clone(),
         })
     }
 }

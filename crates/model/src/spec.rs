@@ -1,6 +1,6 @@
 //! What the user asked a VM to be.
 
-use crate::{ByteSize, Drivers};
+use crate::{ByteSize, Drivers, Init};
 use serde::{Deserialize, Serialize};
 
 /// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
@@ -38,6 +38,9 @@ pub struct VmSpec {
     pub nat: bool,
     /// Deleted by the daemon when its command ends, client there or not (`--rm`, R-CLI-1).
     pub remove_on_exit: bool,
+    /// Who is PID 1 in the guest (`--init`, R-GUEST-1).
+    #[serde(default)]
+    pub init: Init,
     /// Drivers, kept for life.
     pub drivers: Drivers,
     /// Channel token (hex of 16 bytes): what the agent's handshake scans for (design: agent

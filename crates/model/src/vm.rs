@@ -55,6 +55,8 @@ pub enum ReasonKind {
     GuestPowerOff,
     /// The guest asked for a reboot.
     GuestReboot,
+    /// The guest's kernel panicked.
+    GuestPanic,
     /// The VMM ended by itself or was killed.
     VmmExited,
     /// The host was rebooted under it.

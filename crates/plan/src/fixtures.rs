@@ -50,6 +50,7 @@ pub(crate) fn vm(n: u8, drivers: Drivers) -> Vm {
             disk_size: ByteSize::gib(1),
             nat: true,
             remove_on_exit: false,
+            init: banger_model::Init::Agent,
             drivers,
             channel_token: "00".repeat(16),
         },

@@ -1,7 +1,7 @@
 //! What was seen of one VM: its directory, its objects on the host, its processes.
 
 use banger_model::{
-    BootId, DmName, Generation, Goal, ProcessHandle, ReasonKind, Role, TapName, VmHandles,
+    BootId, DmName, Generation, Goal, ProcessHandle, Reason, Role, TapName, VmHandles,
 };
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ pub struct Observed {
     pub agent: AgentSeen,
     /// How far a graceful stop went; cannot be seen, is told.
     pub grace: Grace,
-    /// The guest's last word before its VMM ended by itself; cannot be seen, is told.
-    pub last_word: Option<ReasonKind>,
+    /// Why the VMM ended by itself, in its guest's last words; cannot be seen, is told.
+    pub last_word: Option<Reason>,
 }
 
 /// Where a VM's directory is on its way from birth to death.

@@ -66,7 +66,7 @@ pub fn seed() -> &'static Path {
 }
 
 /// Makes `to` a copy of the tree `from`, by hard links where it can (the files are immutable).
-fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
         return Ok(());
     }

@@ -3,12 +3,16 @@
 //! that the machine is as it was ([`Machine`]).
 
 mod home;
+mod image;
+mod local_guest;
 mod machine;
 mod run;
 mod skip;
 mod terminal;
 
 pub use home::{Home, binaries, seed};
+pub use image::systemd_seed;
+pub use local_guest::LocalGuest;
 pub use machine::Machine;
 pub use run::{Run, Running};
 pub use skip::{in_test_host, skip};

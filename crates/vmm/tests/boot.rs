@@ -190,6 +190,7 @@ fn facts() -> BootFacts {
         work: Some("work".into()),
         network: Default::default(),
         power_off: Default::default(),
+        init: Default::default(),
     }
 }
 

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-daemon", ALL),
     ("banger", &["banger-model", "banger-wire"]),
     ("banger-agent", &["banger-wire"]),
-    ("banger-testkit", &[]),
+    ("banger-testkit", &["banger-wire"]),
     ("banger-tests", TESTS),
     ("xtask", &[]),
 ];

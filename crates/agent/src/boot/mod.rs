@@ -10,10 +10,11 @@ mod disks;
 mod identity;
 mod modules;
 pub mod mounts;
-mod network;
+pub mod network;
 mod root;
 mod work;
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,17 +22,19 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use banger_wire::guest::boot::ModuleList;
-use banger_wire::guest::{BOOT_FACTS_PATH, BootFacts, MODULES_PATH, PowerOff};
+use banger_wire::guest::last_word::UP;
+use banger_wire::guest::{BOOT_FACTS_PATH, BootFacts, Init, MODULES_PATH, PowerOff};
 use rustix::fs::{Mode, OFlags};
 use rustix::system::{RebootCommand, reboot};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use crate::console::{say, show_panics};
+use crate::console::{say, say_first, show_panics};
 use crate::guest::{Guest, Place};
 use crate::port::Port;
+use crate::power::{self, End};
 use crate::reaper::Reaper;
-use crate::{power, session};
+use crate::{init, orders, session};
 
 /// How long the host may take to give us the port.
 const PORT_LIMIT: Duration = Duration::from_secs(20);
@@ -43,23 +46,41 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// A sentence that says what could not be done and why.
 pub type Reason = String;
 
+/// Boots and serves for ever as PID 1, or beside the image's init if that is to be PID 1.
+pub fn run_as_init() -> ! {
+    show_panics();
+    // Facts that cannot be read are told by the boot.
+    match read_facts() {
+        Ok(facts) if facts.init != Init::Agent => init::wait(&facts),
+        _ => run(Place::Init),
+    }
+    rest()
+}
+
 /// Boots and serves for ever. If there can be no channel, says why on the console and ends the machine.
-pub fn run() -> ! {
+pub fn run(place: Place) -> ! {
     show_panics();
     let mut power_off = PowerOff::default();
-    if let Err(reason) = start(&mut power_off) {
+    if let Err(reason) = start(place, &mut power_off) {
         say(&format!("cannot serve this guest: {reason}"));
     }
     std::thread::sleep(LAST_WORDS);
-    power::finish(power_off);
+    power::finish(power_off, End::PowerOff);
+    rest()
+}
+
+/// PID 1 must not end; the host kills a machine that does not power off.
+fn rest() -> ! {
     loop {
-        // PID 1 must not end; the host kills a machine that does not power off.
         std::thread::park();
     }
 }
 
-fn start(power_off: &mut PowerOff) -> Result<(), Reason> {
+fn start(place: Place, power_off: &mut PowerOff) -> Result<(), Reason> {
     mounts::kernel_filesystems()?;
+    if place == Place::Service {
+        init::leave_pid1()?;
+    }
     let facts = read_facts()?;
     *power_off = facts.power_off;
     let list = read_modules()?;
@@ -72,15 +93,11 @@ fn start(power_off: &mut PowerOff) -> Result<(), Reason> {
         .map_err(|error| format!("the runtime cannot start: {error}"))?;
     runtime.block_on(async move {
         let reaper = Reaper::start().map_err(|error| format!("no SIGCHLD handler: {error}"))?;
-        let guest = Arc::new(Guest::new(
-            facts.token,
-            facts.power_off,
-            Place::Init,
-            reaper,
-        ));
+        let guest = Arc::new(Guest::new(facts.token, facts.power_off, place, reaper));
         for warning in warnings.drain(..) {
             report(&guest, warning);
         }
+        orders::obey_signals(&guest).map_err(|error| format!("no signal handlers: {error}"))?;
         let port = open_port(&facts.port).await?;
         let (handle, shared) = (Handle::current(), Arc::clone(&guest));
         std::thread::Builder::new()
@@ -94,7 +111,7 @@ fn start(power_off: &mut PowerOff) -> Result<(), Reason> {
 }
 
 /// What the boot thread does.
-fn make_ready(handle: &Handle, guest: &Guest, facts: &BootFacts, list: &ModuleList) {
+fn make_ready(handle: &Handle, guest: &Arc<Guest>, facts: &BootFacts, list: &ModuleList) {
     let cpus = cpus::bring_up();
     for warning in modules::load(&list.second) {
         report(guest, warning);
@@ -121,22 +138,48 @@ fn make_ready(handle: &Handle, guest: &Guest, facts: &BootFacts, list: &ModuleLi
             root::enter(prepared, facts, before_switch)
         })
     });
+    let made = made.and_then(|warnings| {
+        for warning in warnings {
+            report(guest, warning);
+        }
+        // A command that counts processors must count them all.
+        for warning in cpus.and_then(|cpus| cpus.join().ok()).unwrap_or_default() {
+            report(guest, warning);
+        }
+        take_orders(guest, facts)
+    });
     match made {
-        Ok(warnings) => {
-            for warning in warnings {
-                report(guest, warning);
-            }
-            // A command that counts processors must count them all.
-            for warning in cpus.and_then(|cpus| cpus.join().ok()).unwrap_or_default() {
-                report(guest, warning);
-            }
+        Ok(pipe) => {
             guest.set_ready();
+            if let Some(pipe) = pipe {
+                orders::obey_pipe(pipe, handle, guest);
+            }
         }
         Err(reason) => {
             say(&reason);
             guest.set_failed(reason);
         }
     }
+}
+
+/// Makes sure that there is an init to tell: us, with a pipe to read from, or the image's.
+fn take_orders(guest: &Guest, facts: &BootFacts) -> Result<Option<File>, Reason> {
+    if guest.place == Place::Service {
+        mounts::release_home();
+        // The image's init may panic at once; what it says then must come after this.
+        say_first(UP);
+        let (kind, warnings) = init::hand_over(facts)?;
+        guest.set_init(kind);
+        for warning in warnings {
+            report(guest, warning);
+        }
+        return Ok(None);
+    }
+    // Before anyone takes the guest for up: see `last_word`.
+    say(UP);
+    Ok(orders::open_pipe()
+        .map_err(|error| report(guest, format!("/run/initctl cannot be made: {error}")))
+        .ok())
 }
 
 /// Something that does not stop the boot: on the console and in the health answer.

@@ -14,7 +14,9 @@ use crate::console::say;
 
 /// File systems on disks, in the order in which they are to be made read-only. Held open because some of them
 /// have no path any more once the root is entered.
-static ON_DISK: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+static ON_DISK: Mutex<Vec<(String, OwnedFd)>> = Mutex::new(Vec::new());
+/// Where the work disk is mounted once the root is entered.
+const HOME: &str = "/root";
 
 /// The kernel's own file systems in the initramfs.
 pub fn kernel_filesystems() -> Result<(), Reason> {
@@ -71,16 +73,27 @@ pub fn on_disk(at: &str) -> Result<(), Reason> {
     let fd = openat(CWD, at, flags, Mode::empty())
         .map_err(|error| format!("{at} cannot be opened: {error}"))?;
     if let Ok(mut list) = ON_DISK.lock() {
-        list.push(fd);
+        list.push((at.to_owned(), fd));
     }
     Ok(())
+}
+
+/// Lets go of the work disk, so that the image's init can unmount it.
+pub fn release_home() {
+    if let Ok(mut list) = ON_DISK.lock() {
+        list.retain(|(at, _)| !at.ends_with(HOME));
+    }
 }
 
 /// Makes the file systems on disks read-only, so that they are clean at the next boot. A failure loses nothing,
 /// because everything is synced besides; it costs a journal replay.
 pub fn make_read_only() {
     let Ok(list) = ON_DISK.lock() else { return };
-    for fd in list.iter() {
+    if !list.iter().any(|(at, _)| at.ends_with(HOME)) {
+        // Released, and perhaps unmounted: nothing is lost if this fails.
+        let _ = mount_remount(HOME, MountFlags::RDONLY, c"");
+    }
+    for (_, fd) in list.iter() {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         if let Err(error) = mount_remount(&*path, MountFlags::RDONLY, c"") {
             say(&format!(

@@ -162,6 +162,11 @@ fn field(name: &str) -> [u8; 16] {
     field
 }
 
+/// The interface that is configured, if it is there.
+pub fn interface(mac: Option<&str>) -> Option<String> {
+    look(mac)
+}
+
 /// Waits for the interface with this MAC address, or the first one that is not the loopback.
 fn find(mac: Option<&str>) -> Result<String, Reason> {
     let end = Instant::now() + LIMIT;

@@ -47,7 +47,7 @@ pub async fn route(
         (&Method::GET, HEALTH_PATH) => json(&guest.health()),
         (&Method::GET, READY_PATH) => ready(&guest).await.and_then(|()| json(&())),
         (&Method::POST, POWER_OFF_PATH) => {
-            power::begin(guest);
+            power::begin(guest, power::End::PowerOff);
             json(&())
         }
         (&Method::POST, SYNC_PATH) => sync().await,

@@ -21,6 +21,7 @@ impl From<ShapeArgs> for VmShape {
             overlay_size: args.system_overlay_size,
             disk_size: args.disk_size,
             nat: args.nat.then_some(true),
+            init: args.init,
             force: args.force,
         }
     }

@@ -35,6 +35,7 @@ fn text(detail: &VmDetail) -> String {
     lines.extend([
         ("image", format!("{} ({})", vm.image, detail.image_id)),
         ("kernel", vm.kernel.clone()),
+        ("init", vm.init.to_string()),
         ("vcpus", vm.vcpus.to_string()),
         ("memory", vm.memory.to_string()),
         ("disk at /root", vm.disk_size.to_string()),

@@ -167,6 +167,7 @@ pub fn spec(profile: Profile) -> VmSpec {
         disk_size: ByteSize::gib(1),
         nat: true,
         remove_on_exit: false,
+        init: banger_model::Init::Agent,
         drivers: profile.drivers(),
         channel_token: "00".repeat(16),
     }

@@ -152,6 +152,11 @@ impl VmService {
                     .map_or(Origin::Builtin, |_| Origin::Flag),
             },
         ];
+        values.extend(wanted.init.as_ref().map(|init| SpecValue {
+            key: "init".to_owned(),
+            value: init.to_string(),
+            origin: Origin::Flag,
+        }));
         values.extend(sized.told);
         op.tell(Event::Spec { values });
         Ok(vm)
@@ -206,6 +211,7 @@ impl VmService {
             disk_size,
             nat: sized.nat,
             remove_on_exit,
+            init: wanted.init.clone().unwrap_or_default(),
             drivers,
             channel_token: hex::encode(&token.0),
         })

@@ -7,7 +7,7 @@ use crate::host_network::exited;
 use crate::ops::{Cancel, Operation, Why};
 use crate::recipes::token;
 use banger_converge::{Convergence, Outcome, Step, Told, Wait};
-use banger_model::{ProcessHandle, ReasonKind, Role, VmId};
+use banger_model::{ProcessHandle, Reason, Role, VmId};
 use banger_plan::{Action, explain};
 use banger_wire::api::{ApiError, Code};
 use banger_wire::guest::GuestClient;
@@ -31,8 +31,8 @@ pub struct How<'a> {
     pub operation: Option<&'a Operation>,
     /// Whether a live guest is asked to power off before it is killed.
     pub graceful: bool,
-    /// What a VMM that ended by itself said of its guest.
-    pub last_word: Option<ReasonKind>,
+    /// Why a VMM ended by itself, as far as its guest or it said.
+    pub last_word: Option<&'a Reason>,
     /// Sent with the guest's first word; without one the guest is asked whether it is ready.
     pub first: Option<&'a FirstCommand>,
 }
@@ -71,7 +71,7 @@ impl VmService {
             convergence.tell(&self.core.env(), Told::NoGrace);
         }
         if let Some(word) = how.last_word {
-            convergence.tell(&self.core.env(), Told::LastWord(word));
+            convergence.tell(&self.core.env(), Told::LastWord(word.clone()));
         }
         loop {
             let turn;

@@ -3,7 +3,7 @@
 use super::drive::{Driven, How, unasked};
 use super::{VmService, request_error, unfinished};
 use crate::ops::{Cancel, Operation, Why};
-use banger_converge::{Failure, Outcome, request};
+use banger_converge::{Failure, Ledger, Outcome, request};
 use banger_model::{Goal, Phase, ReasonKind, Vm, VmId};
 use banger_wire::api::{self, ApiError, Code, Deleted, VmState, VmView};
 use std::{
@@ -47,7 +47,7 @@ impl VmService {
     /// Refused, failed and rolled back, or cancelled.
     pub async fn start(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
         self.core.writable()?;
-        let vm = self.find(reference).await?;
+        let vm = self.find_settled(reference).await?;
         op.about(vm.id);
         let id = vm.id;
         if vm.phase == Phase::Stopped && vm.goal != Goal::Absent {
@@ -71,6 +71,22 @@ impl VmService {
             .await
             .map_err(|failed| failed.of_start(&vm.name))?;
         self.view(id).await
+    }
+
+    /// The VM a reference means; one whose VMM ended a moment ago is first brought to *stopped*, as it is shown already.
+    async fn find_settled(self: &Arc<Self>, reference: &str) -> Result<Vm> {
+        let vm = self.find(reference).await?;
+        if vm.phase != Phase::Running {
+            return Ok(vm);
+        }
+        let (service, row) = (Arc::clone(self), vm.clone());
+        if self.core.blocking(move |_| service.alive(&row)).await? {
+            return Ok(vm);
+        }
+        if let Forward::Bug(error) = self.background(vm.id, None).await {
+            return Err(error);
+        }
+        self.find(&vm.id.to_string()).await
     }
 
     /// `vm.stop`.
@@ -184,11 +200,23 @@ impl VmService {
         self.follow(id, how).await
     }
 
-    /// Brings a VM to what its row says, as nobody's operation: it supersedes none.
+    /// Brings a VM to what its row says, as nobody's operation: it supersedes none. `word` is what its VMM said of its
+    /// guest before it ended, if it ended and was heard.
     pub async fn background(self: &Arc<Self>, id: VmId, word: Option<ReasonKind>) -> Forward {
         let cancel = unasked();
+        let service = Arc::clone(self);
+        let said = self.core.blocking(move |core| {
+            let vm = core.ledger.vm(id).ok().flatten()?;
+            // What ended in any other phase did so on request, or is told by its operation.
+            let up = vm.phase == Phase::Running;
+            up.then(|| service.said_at_the_end(&vm, word)).flatten()
+        });
+        let said = match said.await {
+            Ok(said) => said,
+            Err(error) => return Forward::Bug(error),
+        };
         let how = How {
-            last_word: word,
+            last_word: said.as_ref(),
             ..How::new(&cancel)
         };
         self.follow(id, how).await

@@ -7,6 +7,7 @@ mod clock;
 mod create;
 mod disk;
 mod drive;
+mod end;
 mod inspect;
 mod lifecycle;
 mod logs;
@@ -312,10 +313,11 @@ impl VmService {
             Phase::Creating => VmState::Creating,
             Phase::Starting => VmState::Starting,
             Phase::Running if !self.alive(vm) => {
-                reason = Some(banger_model::Reason {
+                let said = self.said_at_the_end(vm, None);
+                reason = Some(said.unwrap_or_else(|| banger_model::Reason {
                     kind: ReasonKind::VmmExited,
                     text: "its VMM ended by itself or was killed".to_owned(),
-                });
+                }));
                 VmState::Stopped
             }
             Phase::Running if self.set.entry(vm.id).is_paused() => {
@@ -345,6 +347,7 @@ impl VmService {
             disk_size: vm.spec.disk_size,
             nat: vm.spec.nat,
             remove_on_exit: vm.spec.remove_on_exit,
+            init: vm.spec.init.clone(),
             drivers: vm.spec.drivers,
             created_at: vm.created_at,
             last_used_at: vm.last_used_at,

@@ -136,11 +136,8 @@ fn reason(vm: &Vm, seen: &Observed) -> Option<Reason> {
     if vm.goal != Goal::Running || vm.phase != Phase::Running {
         return vm.reason.clone();
     }
-    match seen.last_word {
-        Some(ReasonKind::GuestReboot) => {
-            because(ReasonKind::GuestReboot, "the guest asked for a reboot")
-        }
-        Some(kind) => because(kind, "the guest powered itself off"),
+    match &seen.last_word {
+        Some(reason) => Some(reason.clone()),
         None if of_another_boot(vm, seen) => {
             because(ReasonKind::HostReboot, "the host was rebooted under it")
         }

@@ -385,14 +385,14 @@ fn a_vmm_that_ended_by_itself_means_stopped_with_the_reason_kept() {
         (None, boot(), ReasonKind::VmmExited),
         (None, BootId("before".to_owned()), ReasonKind::HostReboot),
         (
-            Some(ReasonKind::GuestPowerOff),
+            because(ReasonKind::GuestPowerOff, "it powered off"),
             boot(),
             ReasonKind::GuestPowerOff,
         ),
         (
-            Some(ReasonKind::GuestReboot),
-            boot(),
-            ReasonKind::GuestReboot,
+            because(ReasonKind::GuestPanic, "it panicked"),
+            BootId("before".to_owned()),
+            ReasonKind::GuestPanic,
         ),
     ];
     for (last_word, of_boot, expected) in cases {

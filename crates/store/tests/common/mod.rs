@@ -37,6 +37,7 @@ pub fn vm(n: u32) -> Vm {
             disk_size: ByteSize::gib(8),
             nat: true,
             remove_on_exit: false,
+            init: banger_model::Init::Agent,
             drivers: Drivers::EVERYWHERE,
             channel_token: format!("{n:032x}"),
         },

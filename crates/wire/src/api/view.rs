@@ -2,7 +2,7 @@
 
 use super::Version;
 use banger_model::{
-    ByteSize, Drivers, Goal, Lease, OpId, Reason, VmHandles, VmId, VmName, VmRuntime,
+    ByteSize, Drivers, Goal, Init, Lease, OpId, Reason, VmHandles, VmId, VmName, VmRuntime,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -78,6 +78,9 @@ pub struct VmView {
     pub nat: bool,
     /// Deleted by the daemon when its command ends.
     pub remove_on_exit: bool,
+    /// Who is PID 1 in the guest.
+    #[serde(default)]
+    pub init: Init,
     /// Drivers.
     pub drivers: Drivers,
     /// Unix time in seconds.

@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use banger_model::Init;
 use serde::{Deserialize, Serialize};
 
 use super::handshake::Token;
@@ -33,6 +34,9 @@ pub struct BootFacts {
     /// How this VMM is told to end.
     #[serde(default)]
     pub power_off: PowerOff,
+    /// Who is PID 1 once the root is there.
+    #[serde(default)]
+    pub init: Init,
 }
 
 fn default_port() -> String {
@@ -187,8 +191,9 @@ mod tests {
             work: Some("work".into()),
             network: Network::Static(StaticNetwork::qemu_user()),
             power_off: PowerOff::PowerOff,
+            init: Init::Image,
         };
-        let json = r#"{"hostname":"dev","token":"abababababababababababababababab","port":"banger.agent","root":{"kind":"overlay","base":"base","overlay":"overlay"},"work":"work","network":{"kind":"static","address":"10.0.2.15","prefix":24,"gateway":"10.0.2.2","dns":["10.0.2.3"]},"power_off":"power_off"}"#;
+        let json = r#"{"hostname":"dev","token":"abababababababababababababababab","port":"banger.agent","root":{"kind":"overlay","base":"base","overlay":"overlay"},"work":"work","network":{"kind":"static","address":"10.0.2.15","prefix":24,"gateway":"10.0.2.2","dns":["10.0.2.3"]},"power_off":"power_off","init":"image"}"#;
         assert_eq!(serde_json::to_string(&facts).unwrap(), json);
         assert_eq!(serde_json::from_str::<BootFacts>(json).unwrap(), facts);
     }

@@ -16,7 +16,9 @@ pub mod h2;
 pub mod handshake;
 pub mod hex;
 pub mod inspect;
+pub mod last_word;
 
+pub use banger_model::Init;
 pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
 pub use clock::{ClockDone, ClockReading, ClockSet, Correction, Entropy};
