@@ -13,7 +13,7 @@ mod stream;
 mod terminal;
 mod verbs;
 
-use args::{Cli, Command, DaemonCommand, VmCommand};
+use args::{Cli, Command, DaemonCommand, ImageCommand, VmCommand};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -51,6 +51,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,
         Command::Vm(VmCommand::Delete(args)) => verbs::lifecycle::delete(args).await,
         Command::Vm(VmCommand::Logs(args)) => verbs::logs::logs(args).await,
+        Command::Image(ImageCommand::Import(args)) => verbs::import::import(args).await,
+        Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
+        Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
+        Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
         Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),

@@ -22,7 +22,10 @@ impl Progress {
                     self.line(&format!("hint: {hint}"));
                 }
             }
-            Event::Accepted { .. } | Event::Done { .. } | Event::Failed { .. } => {}
+            Event::Accepted { .. }
+            | Event::Image { .. }
+            | Event::Done { .. }
+            | Event::Failed { .. } => {}
         }
     }
 

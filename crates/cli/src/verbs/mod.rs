@@ -3,6 +3,8 @@
 pub mod create;
 pub mod daemon;
 pub mod exec;
+pub mod image;
+pub mod import;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;

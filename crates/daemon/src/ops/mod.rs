@@ -205,6 +205,20 @@ impl Operation {
         });
     }
 
+    /// The stage has got so far, in its own unit.
+    pub fn moved(&self, done: u64, total: Option<u64>) {
+        let (stage, detail) = {
+            let view = self.lock();
+            (view.stage.clone(), view.detail.clone())
+        };
+        self.tell(Event::Progress {
+            stage,
+            detail,
+            done: Some(done),
+            total,
+        });
+    }
+
     /// Sends an event to the client, if there is one that reads. Never waits.
     pub fn tell(&self, event: Event) {
         if let Some(events) = &self.events {

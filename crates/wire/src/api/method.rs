@@ -1,5 +1,6 @@
 //! Which methods there are, and how each answers.
 
+use super::images::*;
 use super::request::*;
 use super::view::*;
 use super::{Event, Version};
@@ -12,6 +13,9 @@ pub enum Shape {
     Json,
     /// A stream of [`Event`]s, one JSON object per line.
     Events,
+    /// As [`Shape::Events`], while the body of the request, which is data, still comes. The request itself is in the
+    /// header [`super::REQUEST_HEADER`].
+    Upload,
     /// `101`, then frames ([`super::Frame`]).
     Frames,
 }
@@ -55,6 +59,10 @@ methods! {
     "vm.kill" Json VmKill => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;
+    "image.import" Upload ImageImport => Event;
+    "image.list" Json ImageList => Vec<ImageView>;
+    "image.show" Json ImageShow => ImageView;
+    "image.delete" Json ImageDelete => ImageDeleted;
     "recover" Json Recover => RecoverView;
     "operation.list" Json OperationList => Vec<OperationView>;
     "operation.cancel" Json OperationCancel => OperationView;
