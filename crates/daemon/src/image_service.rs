@@ -2,7 +2,7 @@
 
 use crate::catalogue::{Catalogue, Pinned, Told, image_failed};
 use crate::core::{Core, DaemonHost};
-use crate::ops::Operation;
+use crate::ops::{Operation, Registry, SharedWork};
 use banger_host::{ErrorKind, Files};
 use banger_image::template::{self, Volume};
 use banger_image::{DebianBuild, Manifest};
@@ -10,7 +10,7 @@ use banger_model::ByteSize;
 use banger_vmm::boot::kernel::{self, Kernel};
 use banger_wire::api::{ApiError, Code};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Name of the kernel that is used when none is named.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
@@ -66,8 +66,8 @@ pub trait Images: std::fmt::Debug + Send + Sync {
 pub struct ImageService {
     core: Arc<Core>,
     catalogue: Arc<Catalogue>,
-    /// Taken for fetching a kernel: of two that want one, the second finds it there. Leaf lock.
-    kernels: Mutex<()>,
+    registry: Arc<Registry>,
+    shared: SharedWork,
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ApiError {
@@ -76,11 +76,12 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ApiError {
 
 impl ImageService {
     /// The service; touches nothing yet.
-    pub fn new(core: Arc<Core>, catalogue: Arc<Catalogue>) -> Self {
+    pub fn new(core: Arc<Core>, catalogue: Arc<Catalogue>, registry: Arc<Registry>) -> Self {
         ImageService {
             core,
             catalogue,
-            kernels: Mutex::new(()),
+            registry,
+            shared: SharedWork::default(),
         }
     }
 
@@ -114,19 +115,25 @@ impl Images for ImageService {
             Err(error) if missing_default(name, &error) => {}
             found => return found,
         }
-        op.stage(
-            "image",
-            "building the default image, once; this takes a minute",
-        );
-        let progress = Told {
-            op,
-            stage: "image",
-            total: None,
+        let catalogue = Arc::clone(&self.catalogue);
+        let build = move |op: &Operation| {
+            op.stage(
+                "image",
+                "building the default image, once; this takes a minute",
+            );
+            let progress = Told {
+                op,
+                stage: "image",
+                total: None,
+            };
+            catalogue
+                .store()?
+                .build_debian(&DebianBuild::default(), &progress)
+                .map(drop)
+                .map_err(|e| image_failed(Code::OperationFailed, &e))
         };
-        self.catalogue
-            .store()?
-            .build_debian(&DebianBuild::default(), &progress)
-            .map_err(|e| image_failed(Code::OperationFailed, &e))?;
+        let what = ("the default image", "image.build");
+        self.shared.join(&self.registry, what, op, build)?;
         self.catalogue.pin(name)
     }
 
@@ -153,20 +160,11 @@ impl Images for ImageService {
         if name != DEFAULT_KERNEL {
             return Err(no_kernel(name));
         }
-        let _fetching = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = look()? {
-            return Ok(kernel);
-        }
-        make_dir(host, &dir)?;
-        op.stage("kernel", "fetching the default kernel, once");
-        let fetched = kernel::fetch_debian(
-            host,
-            &dir,
-            name,
-            &mut |line| op.stage("kernel", line),
-            &|| op.cancel.why().is_some(),
-        );
-        fetched.map_err(|error| failed(&error).hint(put_kernel(&dir.join(name))))
+        let core = Arc::clone(&self.core);
+        let fetch = move |op: &Operation| fetch_kernel(&core, op);
+        let what = ("the default kernel", "kernel.fetch");
+        self.shared.join(&self.registry, what, op, fetch)?;
+        look()?.ok_or_else(|| no_kernel(name))
     }
 
     fn kernel_obstacles(&self, name: &str) -> Vec<ApiError> {
@@ -209,6 +207,27 @@ impl Images for ImageService {
             _ => Vec::new(),
         }
     }
+}
+
+fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
+    let (host, dir) = (&*core.host, core.recipes.kernels_dir());
+    let there = Kernel::load(host, &dir, DEFAULT_KERNEL).map_err(|e| failed(&e))?;
+    if there.is_some() {
+        return Ok(()); // whoever fetched it was done just before we began
+    }
+    make_dir(host, &dir)?;
+    op.stage("kernel", "fetching the default kernel, once");
+    let fetched = kernel::fetch_debian(
+        host,
+        &dir,
+        DEFAULT_KERNEL,
+        &mut |line| op.stage("kernel", line),
+        &|| op.cancel.why().is_some(),
+    );
+    let hint = || put_kernel(&dir.join(DEFAULT_KERNEL));
+    fetched
+        .map(drop)
+        .map_err(|error| failed(&error).hint(hint()))
 }
 
 /// Makes a directory of the state directory unless it is there.

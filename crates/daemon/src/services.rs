@@ -87,6 +87,7 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
     peers.set_images(Arc::new(ImageService::new(
         Arc::clone(core),
         Arc::clone(catalogue),
+        Arc::clone(registry),
     )));
     peers.0.vms.get_or_init(|| {
         Arc::new(VmService::new(

@@ -2,8 +2,10 @@
 //! detached; finished ones expire.
 
 mod cancel;
+mod shared;
 
 pub use cancel::{Cancel, Why};
+pub use shared::SharedWork;
 
 use banger_model::{OpId, VmId};
 use banger_wire::api::{ApiError, Event, OperationView, Outcome};

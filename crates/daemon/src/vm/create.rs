@@ -196,7 +196,7 @@ impl VmService {
             })
             .await??;
         if let Some(why) = op.cancel.why() {
-            return Err(cancelled(why));
+            return Err(why.error());
         }
         let spec = VmSpec {
             image: image.name,
@@ -335,7 +335,7 @@ impl BootFailed {
                 Code::Conflict,
                 format!("another request for VM '{name}' was accepted meanwhile"),
             ),
-            BootFailed::Cancelled(why) => cancelled(why),
+            BootFailed::Cancelled(why) => why.error(),
             BootFailed::Api(error) => error,
         }
     }
@@ -343,13 +343,6 @@ impl BootFailed {
 
 fn kept_hint(logs: &Path) -> String {
     format!("its console and logs were kept in {}", logs.display())
-}
-
-fn cancelled(why: Why) -> ApiError {
-    match why {
-        Why::Shutdown => ApiError::new(Code::Unavailable, "the daemon is shutting down"),
-        _ => ApiError::new(Code::Conflict, "the operation was cancelled"),
-    }
 }
 
 fn gone() -> ApiError {
