@@ -3,7 +3,7 @@
 use crate::core::{Core, DaemonHost};
 use crate::ops::Operation;
 use banger_converge::Ledger;
-use banger_image::{ImageStore, Import, Limits, Manifest, Named, Progress, template};
+use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
 use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageView};
 use std::{
     collections::BTreeMap,
@@ -304,8 +304,14 @@ impl Catalogue {
         let images = images.unwrap_or_default();
         let titles: Vec<_> = images.iter().map(Named::title).collect();
         match titles[..] {
-            [] => "there are no images yet; banger image import makes one of a tar, a directory or an ext4 file".to_owned(),
-            _ => format!("there are: {}; banger image import makes more", titles.join(", ")),
+            [] => format!(
+                "there are none yet: '{}' is built when it is first used; banger image import makes one of a tar, a directory or an ext4 file",
+                DebianBuild::DEFAULT_NAME
+            ),
+            _ => format!(
+                "there are: {}; banger image import makes more",
+                titles.join(", ")
+            ),
         }
     }
 

@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing matches a reference.
-    #[error("no image is called '{0}'; `banger image list` shows what there is")]
+    #[error("no image is called '{0}'")]
     NotFound(String),
     /// A prefix matches several images.
     #[error("'{reference}' is the beginning of several image ids: {}; write more digits", .ids.join(", "))]

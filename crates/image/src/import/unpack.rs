@@ -57,8 +57,8 @@ impl Limits {
     pub(crate) fn check_stream(&self, (packed, unpacked): (u64, u64)) -> Result<()> {
         if unpacked > self.bytes {
             return Err(Error::TooLarge(format!(
-                "it unpacks to more than {} GiB",
-                self.bytes >> 30
+                "it unpacks to more than {}",
+                banger_model::ByteSize(self.bytes)
             )));
         }
         if unpacked > self.ratio_from && unpacked / self.ratio > packed {
