@@ -1,7 +1,7 @@
 //! The images as users meet them: import, list, show, delete; and which of them are being used for something new.
 
 use crate::core::{Core, DaemonHost};
-use crate::ops::Operation;
+use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
 use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
 use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageView};
@@ -174,7 +174,9 @@ impl Catalogue {
         };
         let store = self.store()?;
         let made = store.import(source, &import, &progress);
-        let made = made.map_err(|error| told(&error))?;
+        // What breaks because it was cancelled says nothing of the source.
+        let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
+        let made = made.map_err(cancelled)?;
         self.show(&made.id)
     }
 

@@ -93,7 +93,7 @@ pub enum Error {
     #[error("this is no root file system: {0}")]
     NotAnImage(String),
     /// What is to be imported ends before it is whole.
-    #[error("what is imported was cut short: it ends before its end")]
+    #[error("what is imported was cut short: its end is missing")]
     Truncated,
     /// What is to be imported contradicts itself.
     #[error("what is imported is damaged")]

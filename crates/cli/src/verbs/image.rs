@@ -21,13 +21,16 @@ pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
         print_json(&images)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    let rows: Vec<_> = images.iter().map(|image| row(image, now)).collect();
+    let rows: Vec<_> = images.iter().map(|image| row(image, now())).collect();
     let header = ["NAME", "ID", "SIZE", "ON DISK", "CREATED", "VMS", "SOURCE"];
     print_text(&render::table(&header, &rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 fn row(image: &ImageView, now: u64) -> Vec<String> {
@@ -88,6 +91,10 @@ fn text(image: &ImageView) -> String {
         ("digest", image.digest.clone()),
         ("size", mib(image.size)),
         ("on disk", mib(image.disk_usage)),
+        (
+            "created",
+            format!("{} ago", render::age(now(), image.created_at)),
+        ),
         ("source", or_none(&image.source)),
         ("distribution", or_none(&image.distro)),
         ("architecture", image.arch.clone()),

@@ -5,8 +5,8 @@ use super::{frames, upload};
 use crate::daemon::Daemon;
 use crate::ops::{Running, Why};
 use banger_wire::api::{
-    self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, MAX_REQUEST, METHODS, Method,
-    Shape, UPGRADE, VmView,
+    self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, ImageView, MAX_REQUEST, METHODS,
+    Method, Shape, UPGRADE, VmView,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -114,13 +114,13 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
                 d.vms()
                     .create(&op, &request.shape, false, None)
                     .await
-                    .map(Some)
+                    .map(Made::Vm)
             })
         }
         "vm.start" => {
             let request: api::VmStart = parse(&body)?;
             events::<api::VmStart, _>(&d, false, |d, op| async move {
-                d.vms().start(&op, &request.vm).await.map(Some)
+                d.vms().start(&op, &request.vm).await.map(Made::Vm)
             })
         }
         "vm.exec" => frames::exec(d, parse(&body)?, upgrade).await,
@@ -207,6 +207,14 @@ where
         .map(|reply| body::json(&reply))
 }
 
+/// What a method that streams events has made.
+pub enum Made {
+    /// A VM that runs.
+    Vm(VmView),
+    /// An image.
+    Image(ImageView),
+}
+
 /// A method that streams events; cancelled when its client leaves, unless detached.
 ///
 /// # Errors
@@ -218,7 +226,7 @@ pub fn events<M, F>(
 ) -> Result<Response<Answer>>
 where
     M: Method,
-    F: Future<Output = Result<Option<VmView>>> + Send + 'static,
+    F: Future<Output = Result<Made>> + Send + 'static,
 {
     let (running, mut told) = daemon.registry.begin(M::NAME)?;
     let running = Arc::new(running);
@@ -239,9 +247,14 @@ where
             send(&lines, &event).await;
         }
         let last = match result {
-            Ok(Ok(vm)) => Event::Done {
-                vm: vm.map(Box::new),
+            Ok(Ok(Made::Vm(vm))) => Event::Done {
+                vm: Some(Box::new(vm)),
             },
+            Ok(Ok(Made::Image(image))) => {
+                let image = Box::new(image);
+                send(&lines, &Event::Image { image }).await;
+                Event::Done { vm: None }
+            }
             Ok(Err(error)) => Event::Failed { error },
             Err(panic) => Event::Failed {
                 error: panicked(&panic),

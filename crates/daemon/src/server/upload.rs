@@ -1,13 +1,14 @@
 //! Methods whose body is data: it is read while the answer's events are already being sent.
 
 use super::body::Answer;
-use super::dispatch::{bad, events, parse};
+use super::dispatch::{Made, bad, events, parse};
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Why};
-use banger_wire::api::{self, ApiError, Event, REQUEST_HEADER};
+use banger_wire::api::{self, ApiError, REQUEST_HEADER};
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use std::{
     io::{self, Read},
@@ -19,27 +20,51 @@ use tokio::sync::mpsc;
 const PIECES: usize = 16;
 
 /// `image.import`.
+///
+/// # Errors
+/// The request is wrong, or cannot succeed; what the importer finds wrong is told by the events.
 pub async fn import(
     daemon: &Arc<Daemon>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, ApiError> {
-    let header = request.headers().get(REQUEST_HEADER);
+    let (head, body) = request.into_parts();
+    match wanted(daemon, head.headers.get(REQUEST_HEADER)).await {
+        Ok(wanted) => begin(daemon, wanted, body),
+        Err(error) => {
+            // Closed while it is being sent to, the connection would break before its other end has read why.
+            tokio::spawn(discard(body));
+            Err(error)
+        }
+    }
+}
+
+/// The request, if it can succeed as far as that is known before its body.
+async fn wanted(
+    daemon: &Arc<Daemon>,
+    header: Option<&HeaderValue>,
+) -> Result<api::ImageImport, ApiError> {
     let header = header.ok_or_else(|| {
         bad(&format!(
             "the request itself must come in the header '{REQUEST_HEADER}', its body is the image"
         ))
     })?;
     let wanted: api::ImageImport = parse(&Bytes::copy_from_slice(header.as_bytes()))?;
-    let catalogue = daemon.catalogue();
-    let (checked, asked) = (Arc::clone(&catalogue), wanted.clone());
+    let (catalogue, asked) = (daemon.catalogue(), wanted.clone());
     daemon
-        .blocking(move || checked.check_import(&asked))
+        .blocking(move || catalogue.check_import(&asked))
         .await??;
-    let body = request.into_body();
+    Ok(wanted)
+}
+
+fn begin(
+    daemon: &Arc<Daemon>,
+    wanted: api::ImageImport,
+    body: Incoming,
+) -> Result<Response<Answer>, ApiError> {
     events::<api::ImageImport, _>(daemon, false, |daemon, op| async move {
         let (pieces, source) = mpsc::channel(PIECES);
         tokio::spawn(receive(body, pieces, op.cancel.clone()));
-        let operation = Arc::clone(&op);
+        let (catalogue, operation) = (daemon.catalogue(), Arc::clone(&op));
         let made = daemon
             .blocking(move || {
                 let mut source = Source {
@@ -50,11 +75,12 @@ pub async fn import(
                 catalogue.import(&wanted, &mut source, &operation)
             })
             .await??;
-        op.tell(Event::Image {
-            image: Box::new(made),
-        });
-        Ok(None)
+        Ok(Made::Image(made))
     })
+}
+
+async fn discard(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// A piece of a body, or its end in order.

@@ -19,6 +19,7 @@ use packing::Content;
 use std::{
     io::Read,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// Free space an import begins with: the smallest image, and what a full disk would take from the VMs.
@@ -95,6 +96,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                     limits: &import.limits,
                     progress,
                     refused: None,
+                    told: Instant::now(),
                 };
                 let spooled = tree::spool(&rootfs, &mut watched);
                 if let Some(refused) = watched.refused {
@@ -181,6 +183,7 @@ struct Watched<'a, 'b> {
     limits: &'a Limits,
     progress: &'a dyn Progress,
     refused: Option<Error>,
+    told: Instant,
 }
 
 impl Read for Watched<'_, '_> {
@@ -194,7 +197,10 @@ impl Read for Watched<'_, '_> {
             self.refused = Some(error);
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
-        self.progress.moved(counts.0);
+        if self.told.elapsed() >= unpack::TELL {
+            self.told = Instant::now();
+            self.progress.moved(counts.0);
+        }
         self.stream.read(buffer)
     }
 }

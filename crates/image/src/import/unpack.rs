@@ -15,7 +15,7 @@ use std::{
 /// Bytes of extended attributes one inode can have: its own room and one block.
 const XATTRS_MAX: usize = 3800;
 /// How often progress is told.
-const TELL: Duration = Duration::from_millis(200);
+pub(crate) const TELL: Duration = Duration::from_millis(200);
 /// Longest file an ext4 of 4 KiB blocks holds.
 const FILE_MAX: u64 = 16 << 40;
 
