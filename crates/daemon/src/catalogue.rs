@@ -93,6 +93,7 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::TooLarge(_)
         | E::BadFileSystem(_) => Code::BadRequest,
         E::InUse { .. }
+        | E::Pinned(_)
         | E::SeveralNames { .. }
         | E::NeedsRoot
         | E::ImportNeedsRoot
@@ -222,11 +223,11 @@ impl Catalogue {
         let pins = self.pins();
         let rows = self.users()?;
         let users = |id: &str| {
-            let mut users = rows.get(id).cloned().unwrap_or_default();
-            if users.is_empty() && pins.contains_key(id) {
-                users.push("being created now".to_owned());
+            let users = rows.get(id).cloned().unwrap_or_default();
+            match users.is_empty() && pins.contains_key(id) {
+                true => Err(banger_image::Error::Pinned(id.to_owned())),
+                false => Ok(users),
             }
-            Ok(users)
         };
         let deleted = self.store()?.delete(&request.image, request.force, &users);
         let deleted = deleted.map_err(|error| self.not_found(&error))?;
@@ -261,7 +262,7 @@ impl Catalogue {
         }
     }
 
-    /// Names of the VMs that use each image, by its id.
+    /// Names of the VMs that use each image, by its id; of lost ones, their ids.
     fn users(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let rows = self.core.ledger.vms();
         let rows = rows.map_err(|error| ApiError::of(Code::Unavailable, &error))?;
@@ -269,6 +270,13 @@ impl Catalogue {
         for vm in rows {
             let of = users.entry(vm.spec.image_id).or_default();
             of.push(vm.name.to_string());
+        }
+        // A directory without a row may be adopted again, and is deleted by its id.
+        let lost = banger_converge::lost(&self.core.env());
+        for vm in lost.map_err(|error| ApiError::of(Code::Unavailable, &error))? {
+            if let Some(image) = vm.image_id {
+                users.entry(image).or_default().push(vm.id.to_string());
+            }
         }
         Ok(users)
     }

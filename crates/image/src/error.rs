@@ -27,6 +27,9 @@ pub enum Error {
         /// Names of the VMs.
         users: Vec<String>,
     },
+    /// A VM is being made of the image.
+    #[error("image {0} is being used for a new VM right now")]
+    Pinned(String),
     /// The name of an image is not usable.
     #[error(
         "'{0}' cannot name an image: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, and not 12 hex digits"
@@ -222,6 +225,9 @@ impl Error {
             )),
             Error::DiskFull { .. } => Some(String::from(
                 "free space there, or delete images or VMs: banger image list, banger vm list",
+            )),
+            Error::Pinned(id) => Some(format!(
+                "wait until the VM is there (banger vm list), or try again: banger image delete {id}"
             )),
             Error::InUse { users, .. } => {
                 Some(format!("banger vm delete --force {}", users.join(" ")))

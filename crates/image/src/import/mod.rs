@@ -22,8 +22,8 @@ use std::{
     time::Instant,
 };
 
-/// Free space an import begins with: the smallest image, and what a full disk would take from the VMs.
-const ROOM_MIB: u64 = 256;
+/// Free space an import leaves: below it VMs are held still, because their disks could not grow.
+const ROOM_MIB: u64 = 1024;
 
 /// What to make of what is imported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,13 +87,15 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                 ext4::mke2fs(&*self.host)?;
                 let root = staging.dir().join("root");
                 self.host.mkdir(&root).doing("make the staging directory")?;
-                unpack::unpack(archive, &root, &import.limits, progress)?;
+                let room = || self.check_room(ROOM_MIB);
+                unpack::unpack(archive, &root, &import.limits, &room, progress)?;
                 self.pack_tree(&root, staging, progress)?;
             }
             Content::Ext4(mut stream) => {
                 let mut watched = Watched {
                     stream: &mut stream,
                     limits: &import.limits,
+                    room: &|| self.check_room(ROOM_MIB),
                     progress,
                     refused: None,
                     told: Instant::now(),
@@ -141,6 +143,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         progress: &dyn Progress,
     ) -> Result<()> {
         let content = Measured::of(root)?;
+        self.check_room((content.size() >> 20) + ROOM_MIB / 2)?;
         progress.stage(&format!(
             "packing {} files into {} MiB of ext4",
             content.inodes,
@@ -181,6 +184,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
 struct Watched<'a, 'b> {
     stream: &'a mut packing::Unpacked<'b>,
     limits: &'a Limits,
+    room: &'a dyn Fn() -> Result<()>,
     progress: &'a dyn Progress,
     refused: Option<Error>,
     told: Instant,
@@ -189,17 +193,18 @@ struct Watched<'a, 'b> {
 impl Read for Watched<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let counts = self.stream.counts();
-        let fine = match self.progress.cancelled() {
+        let mut fine = match self.progress.cancelled() {
             true => Err(Error::Cancelled),
             false => self.limits.check_stream(counts),
         };
-        if let Err(error) = fine {
-            self.refused = Some(error);
-            return Err(std::io::ErrorKind::ConnectionAborted.into());
-        }
         if self.told.elapsed() >= unpack::TELL {
             self.told = Instant::now();
             self.progress.moved(counts.0);
+            fine = fine.and_then(|()| (self.room)());
+        }
+        if let Err(error) = fine {
+            self.refused = Some(error);
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
         self.stream.read(buffer)
     }

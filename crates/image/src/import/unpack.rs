@@ -74,11 +74,12 @@ impl Limits {
 /// Unpacks into the directory, which is there and empty.
 ///
 /// # Errors
-/// Cut short, damaged, an entry refused, a limit reached, cancelled, or the disk is full.
+/// Cut short, damaged, an entry refused, no room, a limit reached, cancelled, or the disk is full.
 pub(crate) fn unpack(
     archive: Unpacked<'_>,
     root: &Path,
     limits: &Limits,
+    room: &dyn Fn() -> Result<()>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let tree = Tree::open(root).map_err(|source| Error::Read {
@@ -89,6 +90,7 @@ pub(crate) fn unpack(
         reader: Reader::new(archive),
         tree,
         limits,
+        room,
         progress,
         told: Instant::now(),
         entries: 0,
@@ -104,6 +106,8 @@ struct Unpacking<'a> {
     reader: Reader<Unpacked<'a>>,
     tree: Tree,
     limits: &'a Limits,
+    /// Refuses to go on when the disk becomes full.
+    room: &'a dyn Fn() -> Result<()>,
     progress: &'a dyn Progress,
     told: Instant,
     entries: u64,
@@ -159,6 +163,7 @@ impl Unpacking<'_> {
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
             self.progress.moved(counts.0);
+            (self.room)()?;
         }
         Ok(())
     }
