@@ -16,6 +16,9 @@ const SOON: Duration = Duration::from_secs(60);
 /// A root file system of one static program.
 fn tree(home: &Home) -> PathBuf {
     let root = home.scratch().join("root-fs");
+    if root.is_dir() {
+        return root;
+    }
     for dir in ["bin", "etc", "root/sub", "usr/lib"] {
         fs::create_dir_all(root.join(dir)).expect("a tree");
     }
@@ -171,6 +174,16 @@ fn a_directory_and_an_ext4_file_boot_too() {
         ];
         assert_eq!(home.banger(&run).exits(0).out(), "of the image", "{name}");
     }
+    // Refused at once, and who is still sending gets to read why.
+    let taken = ["image", "import", "-", "--name", "disk"];
+    let refused = home.banger_with(&taken, &bytes).exits(125).err();
+    for says in ["an image named 'disk' already exists", "--replace"] {
+        assert!(refused.contains(says), "no {says:?} in {refused}");
+    }
+    let mut cut = bytes.clone();
+    cut.truncate(20 << 20);
+    let refused = home.banger_with(&["image", "import", "-", "--name", "cut"], &cut);
+    assert!(refused.exits(125).err().contains("cut short"));
     // A directory that cannot be read whole is none.
     let blocked = home.banger(&[
         "image",
