@@ -55,8 +55,14 @@ impl Progress {
 
     /// Says on the same line of a terminal how far a stage has got.
     fn rewrite(&mut self, line: &str, amount: &str) {
-        // Erase to the end of the line (ECMA-48 EL): what was there may have been longer.
-        let _ = write!(io::stderr(), "\r{line} {amount}\x1b[K");
+        // The line that began the stage is the one above (ECMA-48 CUU).
+        let above = if !self.open && self.last == line {
+            "\x1b[A"
+        } else {
+            ""
+        };
+        // Erase to the end of the line (EL): what was there may have been longer.
+        let _ = write!(io::stderr(), "{above}\r{line} {amount}\x1b[K");
         self.open = true;
         line.clone_into(&mut self.last);
     }

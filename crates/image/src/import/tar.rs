@@ -6,7 +6,10 @@ use super::name::shown;
 use super::pax::{Layout, Pax};
 use crate::{Error, Result};
 use banger_host::tree::{Attributes, Special};
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    ops::Range,
+};
 use tar::{EntryType, Header};
 
 /// Length of a block.
@@ -113,7 +116,7 @@ impl<R: Read> Reader<R> {
                 )));
             }
             let header = Header::from_byte_slice(&block);
-            let stored = header.entry_size().map_err(Error::damaged)?;
+            let stored = or_blank(header, SIZE, header.entry_size()).map_err(Error::damaged)?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.name = Some(self.long(stored)?),
                 EntryType::GNULongLink => extensions.link = Some(self.long(stored)?),
@@ -222,9 +225,9 @@ impl<R: Read> Reader<R> {
             id.map_err(|()| refuse("its owner is no user id"))
         };
         let attributes = Attributes {
-            mode: number(header.mode())?,
-            uid: id(pax.uid, header.uid())?,
-            gid: id(pax.gid, header.gid())?,
+            mode: number(or_blank(header, MODE, header.mode()))?,
+            uid: id(pax.uid, or_blank(header, UID, header.uid()))?,
+            gid: id(pax.gid, or_blank(header, GID, header.gid()))?,
             mtime: pax
                 .mtime
                 .unwrap_or_else(|| (header.mtime().map_or(0, i64_of), 0)),
@@ -397,6 +400,25 @@ fn check_map(
     Ok(())
 }
 
+/// Where the numbers of a header are.
+const MODE: Range<usize> = 100..108;
+const UID: Range<usize> = 108..116;
+const GID: Range<usize> = 116..124;
+const SIZE: Range<usize> = 124..136;
+
+/// A number; one that was left out is 0, as every reader of archives has it.
+fn or_blank<N: Default>(
+    header: &Header,
+    field: Range<usize>,
+    read: io::Result<N>,
+) -> io::Result<N> {
+    let blank = |byte: &u8| matches!(byte, 0 | b' ');
+    match header.as_bytes()[field].iter().all(blank) {
+        true => Ok(N::default()),
+        false => read,
+    }
+}
+
 fn i64_of(seconds: u64) -> i64 {
     // A negative time in base 256 comes as its two's complement.
     seconds.cast_signed()
@@ -407,6 +429,83 @@ fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         match read() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An archive with everything that is read from block to block.
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        let long = "long/".repeat(40);
+        header.set_size(700);
+        builder
+            .append_data(&mut header, &long, &[7; 700][..])
+            .unwrap();
+        let records = b"19 path=by/records\n26 GNU.sparse.map=0,1,9,2\n19 GNU.sparse.size=20\n";
+        // The lengths above are not all right: a reader must live with that, too.
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        builder.append(&header, &records[..]).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::GNUSparse);
+        header.set_size(3);
+        header.set_cksum();
+        builder.append(&header, &b"abc"[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    /// Reads everything; whatever it is, this ends, without a panic, and gives no more than there is.
+    fn read(bytes: &[u8]) -> (usize, usize) {
+        let mut reader = Reader::new(bytes);
+        let (mut entries, mut data) = (0, 0);
+        while let Ok(Some(entry)) = reader.entry() {
+            entries += 1;
+            let pieces: u64 = entry.pieces.iter().map(|(_, length)| length).sum();
+            assert!(entry.kind != Kind::File || pieces <= reader.left);
+            let mut buffer = [0; 100];
+            while let Ok(n @ 1..) = reader.data(&mut buffer) {
+                data += n;
+            }
+        }
+        (entries, data)
+    }
+
+    #[test]
+    fn a_whole_archive_is_read() {
+        assert_eq!(read(&archive()).1, 700);
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_bytes_makes_it_panic(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in any::<prop::sample::Index>(),
+            mend in any::<bool>(),
+        ) {
+            let mut bytes = archive();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if mend {
+                // Most changes would stop at the checksum: make it right again in every block.
+                for block in bytes.chunks_exact_mut(512).filter(|block| block[156] != 0) {
+                    let mut header = Header::from_byte_slice(block).clone();
+                    header.set_cksum();
+                    block.copy_from_slice(header.as_bytes());
+                }
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let (entries, data) = read(&bytes);
+            prop_assert!(entries * 512 <= bytes.len() && data <= bytes.len());
         }
     }
 }
