@@ -35,6 +35,9 @@ pub enum Command {
     Run(RunArgs),
     /// List running VMs
     Ps(ListArgs),
+    /// Import, list and delete images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -275,6 +278,74 @@ pub struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `banger image …`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image of a tar, a directory or an ext4 file
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
+    /// List images
+    #[command(visible_alias = "ls")]
+    List(JsonArgs),
+    /// Show everything about images
+    Show(ImagesArgs),
+    /// Delete images that no VM uses; of an image with several names, take one away
+    #[command(
+        visible_alias = "rm",
+        after_help = "Examples:\n  banger image delete old\n  banger image delete 3f2a81 c04411     by unique beginnings of their ids"
+    )]
+    Delete(ImageDeleteArgs),
+}
+
+const IMPORT_EXAMPLES: &str = "Examples:\n  \
+  banger image import rootfs.tar.zst                     named rootfs\n  \
+  docker export box | banger image import - --name box   a tar on stdin\n  \
+  banger image import ./rootfs --name mine               a directory\n  \
+  banger image import disk.ext4 --name mine --replace    an ext4 file; the name moves\n\n\
+What SOURCE is, is told by its content: a tar (plain, or packed with gzip, xz or zstd) or an ext4 file system.";
+
+/// `image import`
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A tar of a root file system, `-` for one on stdin, a directory, or an ext4 file
+    #[arg(value_name = "SOURCE")]
+    pub source: std::path::PathBuf,
+    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the file's]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// A further name; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub tag: Vec<String>,
+    /// Take the names from the images that have them
+    #[arg(long)]
+    pub replace: bool,
+    /// Print the image as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Any number of images.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Images: names, ids or unique id prefixes of at least 3 digits
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `image delete`
+#[derive(Debug, Args)]
+pub struct ImageDeleteArgs {
+    /// Images: names, ids or unique id prefixes of at least 3 digits
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Delete images with all their names; one that a VM uses stays
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 /// `banger daemon …`

@@ -4,12 +4,15 @@ use crate::{failure::Failure, spawn};
 use banger_wire::api::{
     Client, ClientError, Code, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping, VmShow,
 };
+use bytes::Bytes;
 use std::{
     future::Future,
+    io,
     os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
+use tokio::sync::mpsc;
 
 /// The longest a daemon may take from its start to its first answer; it reads its database and looks
 /// at the machine before, and waits for one that is ending: 35 s at most.
@@ -86,6 +89,20 @@ impl Daemon {
     /// The daemon cannot be started, or what it says before the first event.
     pub async fn events<M: Method>(&self, request: &M) -> Result<EventStream, Failure> {
         self.started(|| self.client.events(request)).await
+    }
+
+    /// Calls a method whose body is data and which streams events.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says before the first event.
+    pub async fn upload<M: Method>(
+        &self,
+        request: &M,
+        chunks: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Result<EventStream, Failure> {
+        // The chunks can be given away once only, so that somebody listens is seen to before.
+        self.call(&Ping {}).await?;
+        Ok(self.client.upload(request, chunks).await?)
     }
 
     /// Calls a method that upgrades to frames.

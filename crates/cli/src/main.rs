@@ -13,7 +13,7 @@ mod stream;
 mod terminal;
 mod verbs;
 
-use args::{Cli, Command, DaemonCommand, VmCommand};
+use args::{Cli, Command, DaemonCommand, ImageCommand, VmCommand};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -54,6 +54,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Health(args)) => verbs::health::health(args).await,
         Command::Vm(VmCommand::Ports(args)) => verbs::ports::ports(args).await,
         Command::Vm(VmCommand::Stats(args)) => verbs::stats::stats(args).await,
+        Command::Image(ImageCommand::Import(args)) => verbs::import::import(args).await,
+        Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
+        Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
+        Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
         Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),

@@ -2,12 +2,25 @@
 
 use banger_model::Origin;
 use banger_wire::api::{Event, SpecValue};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Prints events as they come, each line once.
-#[derive(Default)]
 pub struct Progress {
     last: String,
+    /// Whether stderr is a terminal: a stage that moves then moves on its line.
+    terminal: bool,
+    /// Whether the cursor stands behind such a line.
+    open: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress {
+            last: String::new(),
+            terminal: io::stderr().is_terminal(),
+            open: false,
+        }
+    }
 }
 
 impl Progress {
@@ -15,22 +28,70 @@ impl Progress {
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Spec { values } => self.line(&spec_line(values)),
-            Event::Progress { stage, detail, .. } => self.line(&format!("{stage}: {detail}")),
+            Event::Progress {
+                stage,
+                detail,
+                done,
+                total,
+            } => {
+                let line = format!("{stage}: {detail}");
+                match done {
+                    Some(done) if self.terminal => self.rewrite(&line, &amount(*done, *total)),
+                    _ => self.line(&line),
+                }
+            }
             Event::Warning { message, hint } => {
                 self.line(&format!("warning: {message}"));
                 if let Some(hint) = hint {
                     self.line(&format!("hint: {hint}"));
                 }
             }
-            Event::Accepted { .. } | Event::Done { .. } | Event::Failed { .. } => {}
+            Event::Accepted { .. }
+            | Event::Image { .. }
+            | Event::Done { .. }
+            | Event::Failed { .. } => {}
         }
     }
 
+    /// Says on the same line of a terminal how far a stage has got.
+    fn rewrite(&mut self, line: &str, amount: &str) {
+        // The line that began the stage is the one above (ECMA-48 CUU).
+        let above = if !self.open && self.last == line {
+            "\x1b[A"
+        } else {
+            ""
+        };
+        // Erase to the end of the line (EL): what was there may have been longer.
+        let _ = write!(io::stderr(), "{above}\r{line} {amount}\x1b[K");
+        self.open = true;
+        line.clone_into(&mut self.last);
+    }
+
     fn line(&mut self, text: &str) {
+        if self.open {
+            let _ = writeln!(io::stderr());
+            self.open = false;
+        }
         if self.last != text {
             let _ = writeln!(io::stderr(), "{text}");
             text.clone_into(&mut self.last);
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.open {
+            let _ = writeln!(io::stderr());
+        }
+    }
+}
+
+/// `12 of 340 MiB`, or without what is not known.
+fn amount(done: u64, total: Option<u64>) -> String {
+    match total {
+        Some(total) => format!("{} of {} MiB", done >> 20, total >> 20),
+        None => format!("{} MiB", done >> 20),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Starting the daemon: the one place in the command line that spawns a program.
+//! Starting the daemon, and `tar` for what only it can read: the one place in the command line that spawns programs.
 
 use banger_wire::environment::INHERITED;
 use std::{
@@ -34,7 +34,7 @@ pub fn daemon_binary() -> Option<PathBuf> {
 /// # Errors
 /// The operating system's, if the program cannot be started.
 pub fn spawn_daemon(binary: &Path) -> io::Result<Child> {
-    #[allow(clippy::disallowed_methods, reason = "the command line's one spawn")]
+    #[allow(clippy::disallowed_methods, reason = "the command line's first spawn")]
     let mut command = Command::new(binary);
     command
         .env_clear()
@@ -48,5 +48,27 @@ pub fn spawn_daemon(binary: &Path) -> io::Result<Child> {
         .stderr(Stdio::null())
         .current_dir("/")
         .process_group(0)
+        .spawn()
+}
+
+/// Starts `tar`, which writes an archive of a directory to its stdout: numeric owners, extended attributes, holes, and
+/// nothing of other file systems. It dies of its broken pipe when we do.
+///
+/// # Errors
+/// The operating system's; there is no `tar`.
+pub fn spawn_tar(directory: &Path) -> io::Result<Child> {
+    #[allow(clippy::disallowed_methods, reason = "the command line's second spawn")]
+    let mut command = Command::new("tar");
+    command
+        .args(["--create", "--file=-", "--format=posix", "--numeric-owner"])
+        .args(["--xattrs", "--xattrs-include=*", "--sparse"])
+        .args(["--one-file-system", "--warning=no-file-ignored"])
+        .arg("--directory")
+        .arg(directory)
+        .arg(".")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
         .spawn()
 }

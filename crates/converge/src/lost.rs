@@ -13,6 +13,8 @@ pub struct Lost {
     pub name: Option<VmName>,
     /// Its `vm.json` says that its network is the bridge.
     pub on_bridge: bool,
+    /// Image that its `vm.json` pins: its disks are of no use without it.
+    pub image_id: Option<String>,
 }
 
 /// Lists the directories without a row.
@@ -29,6 +31,7 @@ pub fn lost<H: Host, L: Ledger, R>(env: &Env<'_, H, L, R>) -> Result<Vec<Lost>, 
             on_bridge: said
                 .as_ref()
                 .is_some_and(|said| said.spec.drivers.network == NetworkDriver::Bridge),
+            image_id: said.as_ref().map(|said| said.spec.image_id.clone()),
             name: said.map(|said| said.name),
         })
     });

@@ -1,5 +1,6 @@
 //! The daemon as a whole: a thin composition root.
 
+use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::core::Core;
 use crate::ops::{self, Cancel, Registry, Why};
@@ -23,6 +24,7 @@ pub struct Daemon {
     paths: Paths,
     core: Arc<Core>,
     vms: Arc<VmService>,
+    catalogue: Arc<Catalogue>,
     started: Instant,
     started_at: u64,
     streams: AtomicU32,
@@ -57,6 +59,7 @@ impl Daemon {
             paths,
             core,
             vms: peers.vms()?,
+            catalogue: peers.catalogue()?,
             started: Instant::now(),
             started_at: ops::now(),
             streams: AtomicU32::new(0),
@@ -67,6 +70,22 @@ impl Daemon {
     /// The VMs.
     pub fn vms(&self) -> Arc<VmService> {
         Arc::clone(&self.vms)
+    }
+
+    /// The images.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue)
+    }
+
+    /// Runs work that may block on a thread for such.
+    ///
+    /// # Errors
+    /// The work panicked: a bug.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.core.blocking(move |_| work()).await
     }
 
     /// Counts a stream as attached until the guard is dropped.

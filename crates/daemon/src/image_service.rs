@@ -1,26 +1,28 @@
 //! Images and kernels (R-SVC-1): what a VM boots from is there, fetched or built once, shared by who waits for it.
 
+use crate::catalogue::{Catalogue, Pinned, Told, image_failed};
 use crate::core::{Core, DaemonHost};
-use crate::ops::Operation;
+use crate::ops::{Operation, Registry, SharedWork};
 use banger_host::{ErrorKind, Files};
 use banger_image::template::{self, Volume};
-use banger_image::{DebianBuild, ImageStore, Manifest, Progress};
+use banger_image::{DebianBuild, Manifest};
 use banger_model::ByteSize;
 use banger_vmm::boot::kernel::{self, Kernel};
 use banger_wire::api::{ApiError, Code};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
 /// Name of the kernel that is used when none is named.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
 
 /// What the other services want of images and kernels. Every method may block.
 pub trait Images: std::fmt::Debug + Send + Sync {
-    /// The image of this name; the default one is built if it is not there.
+    /// The image a reference means, kept from being deleted as long as the second result lives; the default one is
+    /// built if it is not there.
     ///
     /// # Errors
     /// No such image, or building failed or was cancelled.
-    fn image(&self, name: &str, op: &Operation) -> Result<Manifest, ApiError>;
+    fn image(&self, name: &str, op: &Operation) -> Result<(Manifest, Pinned), ApiError>;
 
     /// Everything that would keep [`Images::image`] from giving this image, without building anything.
     fn image_obstacles(&self, name: &str) -> Vec<ApiError>;
@@ -63,46 +65,23 @@ pub trait Images: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct ImageService {
     core: Arc<Core>,
-    store: OnceLock<ImageStore<DaemonHost>>,
-    /// Taken for fetching a kernel: of two that want one, the second finds it there. Leaf lock.
-    kernels: Mutex<()>,
-}
-
-/// An operation as the importers report to it.
-struct Told<'a>(&'a Operation, &'static str);
-
-impl Progress for Told<'_> {
-    fn stage(&self, text: &str) {
-        self.0.stage(self.1, text);
-    }
-    fn detail(&self, line: &str) {
-        tracing::debug!(op = %self.0.id, line, "image");
-    }
-    fn cancelled(&self) -> bool {
-        self.0.cancel.why().is_some()
-    }
+    catalogue: Arc<Catalogue>,
+    registry: Arc<Registry>,
+    shared: SharedWork,
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::of(Code::OperationFailed, error)
 }
 
-/// An error of the image store, with its way out.
-fn image_failed(code: Code, error: &banger_image::Error) -> ApiError {
-    let told = ApiError::of(code, error);
-    match error.hint() {
-        Some(hint) => told.hint(hint),
-        None => told,
-    }
-}
-
 impl ImageService {
     /// The service; touches nothing yet.
-    pub fn new(core: Arc<Core>) -> Self {
+    pub fn new(core: Arc<Core>, catalogue: Arc<Catalogue>, registry: Arc<Registry>) -> Self {
         ImageService {
             core,
-            store: OnceLock::new(),
-            kernels: Mutex::new(()),
+            catalogue,
+            registry,
+            shared: SharedWork::default(),
         }
     }
 
@@ -128,51 +107,47 @@ impl ImageService {
         let obstacle = fact.err().map(|e| image_failed(Code::Precondition, &e));
         obstacle.into_iter().collect()
     }
-
-    fn store(&self) -> Result<&ImageStore<DaemonHost>, ApiError> {
-        if let Some(store) = self.store.get() {
-            return Ok(store);
-        }
-        let core = &self.core;
-        let store = ImageStore::open(Arc::clone(&core.host), core.recipes.images_dir())
-            .map_err(|e| image_failed(Code::OperationFailed, &e))?;
-        Ok(self.store.get_or_init(|| store))
-    }
 }
 
 impl Images for ImageService {
-    fn image(&self, name: &str, op: &Operation) -> Result<Manifest, ApiError> {
-        let store = self.store()?;
-        match store.show(name) {
-            Ok(found) => return Ok(found),
-            Err(banger_image::Error::NotFound(_)) if name == DebianBuild::DEFAULT_NAME => {}
-            Err(banger_image::Error::NotFound(_)) => return Err(no_image(name)),
-            Err(error) => return Err(image_failed(Code::OperationFailed, &error)),
+    fn image(&self, name: &str, op: &Operation) -> Result<(Manifest, Pinned), ApiError> {
+        match self.catalogue.pin(name) {
+            Err(error) if missing_default(name, &error) => {}
+            found => return found,
         }
-        op.stage(
-            "image",
-            "building the default image, once; this takes a minute",
-        );
-        store
-            .build_debian(&DebianBuild::default(), &Told(op, "image"))
-            .map_err(|e| image_failed(Code::OperationFailed, &e))
+        let catalogue = Arc::clone(&self.catalogue);
+        let build = move |op: &Operation| {
+            op.stage(
+                "image",
+                "building the default image, once; this takes a minute",
+            );
+            let progress = Told {
+                op,
+                stage: "image",
+                total: None,
+            };
+            catalogue
+                .store()?
+                .build_debian(&DebianBuild::default(), &progress)
+                .map(drop)
+                .map_err(|e| image_failed(Code::OperationFailed, &e))
+        };
+        let what = ("the default image", "image.build");
+        self.shared.join(&self.registry, what, op, build)?;
+        self.catalogue.pin(name)
     }
 
     fn image_obstacles(&self, name: &str) -> Vec<ApiError> {
-        let store = match self.store() {
-            Ok(store) => store,
-            Err(error) => return vec![error],
-        };
-        match store.show(name) {
+        match self.catalogue.find(name) {
             Ok(_) => Vec::new(),
-            Err(banger_image::Error::NotFound(_)) if name == DebianBuild::DEFAULT_NAME => {
-                let obstacles = store.build_obstacles().into_iter();
+            Err(error) if missing_default(name, &error) => {
+                let obstacles = self.catalogue.store().map(|store| store.build_obstacles());
+                let obstacles = obstacles.unwrap_or_default().into_iter();
                 obstacles
                     .map(|e| image_failed(Code::Precondition, &e))
                     .collect()
             }
-            Err(banger_image::Error::NotFound(_)) => vec![no_image(name)],
-            Err(error) => vec![image_failed(Code::OperationFailed, &error)],
+            Err(error) => vec![error],
         }
     }
 
@@ -185,20 +160,11 @@ impl Images for ImageService {
         if name != DEFAULT_KERNEL {
             return Err(no_kernel(name));
         }
-        let _fetching = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = look()? {
-            return Ok(kernel);
-        }
-        make_dir(host, &dir)?;
-        op.stage("kernel", "fetching the default kernel, once");
-        let fetched = kernel::fetch_debian(
-            host,
-            &dir,
-            name,
-            &mut |line| op.stage("kernel", line),
-            &|| op.cancel.why().is_some(),
-        );
-        fetched.map_err(|error| failed(&error).hint(put_kernel(&dir.join(name))))
+        let core = Arc::clone(&self.core);
+        let fetch = move |op: &Operation| fetch_kernel(&core, op);
+        let what = ("the default kernel", "kernel.fetch");
+        self.shared.join(&self.registry, what, op, fetch)?;
+        look()?.ok_or_else(|| no_kernel(name))
     }
 
     fn kernel_obstacles(&self, name: &str) -> Vec<ApiError> {
@@ -227,7 +193,7 @@ impl Images for ImageService {
         size: ByteSize,
         op: &Operation,
     ) -> Result<(), ApiError> {
-        let home = self.store()?.home(image);
+        let home = self.catalogue.store()?.home(image);
         self.template(Volume::Work { image: &image.id }, size, Some(&home), op)
     }
 
@@ -236,11 +202,32 @@ impl Images for ImageService {
     }
 
     fn work_obstacles(&self, image: &str, size: ByteSize) -> Vec<ApiError> {
-        match self.store().map(|store| store.show(image)) {
-            Ok(Ok(image)) => self.template_obstacles(Volume::Work { image: &image.id }, size),
+        match self.catalogue.find(image) {
+            Ok(image) => self.template_obstacles(Volume::Work { image: &image.id }, size),
             _ => Vec::new(),
         }
     }
+}
+
+fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
+    let (host, dir) = (&*core.host, core.recipes.kernels_dir());
+    let there = Kernel::load(host, &dir, DEFAULT_KERNEL).map_err(|e| failed(&e))?;
+    if there.is_some() {
+        return Ok(()); // whoever fetched it was done just before we began
+    }
+    make_dir(host, &dir)?;
+    op.stage("kernel", "fetching the default kernel, once");
+    let fetched = kernel::fetch_debian(
+        host,
+        &dir,
+        DEFAULT_KERNEL,
+        &mut |line| op.stage("kernel", line),
+        &|| op.cancel.why().is_some(),
+    );
+    let hint = || put_kernel(&dir.join(DEFAULT_KERNEL));
+    fetched
+        .map(drop)
+        .map_err(|error| failed(&error).hint(hint()))
 }
 
 /// Makes a directory of the state directory unless it is there.
@@ -254,11 +241,9 @@ pub fn make_dir(host: &DaemonHost, dir: &std::path::Path) -> Result<(), ApiError
     }
 }
 
-fn no_image(name: &str) -> ApiError {
-    ApiError::new(Code::NotFound, format!("no image is called '{name}'")).hint(format!(
-        "leave --image out to use '{}'",
-        DebianBuild::DEFAULT_NAME
-    ))
+/// Whether what was not found is the image that is built when it is missing.
+fn missing_default(name: &str, error: &ApiError) -> bool {
+    name == DebianBuild::DEFAULT_NAME && error.code == Code::NotFound
 }
 
 fn put_kernel(dir: &std::path::Path) -> String {

@@ -5,6 +5,7 @@
 
 mod background;
 mod birth;
+mod catalogue;
 mod config;
 mod core;
 mod daemon;
@@ -132,6 +133,9 @@ async fn run(
     let daemon = Arc::new(daemon);
     // Before anyone can ask for anything: nothing may happen to a VM before its past is settled.
     recovery::at_start(&core, &daemon.vms()).await?;
+    let images = daemon.catalogue();
+    let swept = core.blocking(move |_| images.sweep()).await;
+    swept.unwrap_or_else(|error| tracing::error!(%error, "what is left of images stays"));
     let listening = server::Listening::at(&paths.socket())?;
     if !foreground {
         birth::adopt_stdio(&paths.daemon_log())?;

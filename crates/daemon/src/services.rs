@@ -3,6 +3,7 @@
 //! A service reaches its peers when it needs them, never while it is built, so they can be built in any order.
 //! [`wire_services`] fills only what is unset: what was put in first, a test's double for one, reaches every peer.
 
+use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::core::Core;
 use crate::host_network::HostNetwork;
@@ -19,6 +20,7 @@ pub struct Peers(Arc<Slots>);
 #[derive(Debug, Default)]
 struct Slots {
     network: OnceLock<Arc<HostNetwork>>,
+    catalogue: OnceLock<Arc<Catalogue>>,
     images: OnceLock<Arc<dyn Images>>,
     vms: OnceLock<Arc<VmService>>,
 }
@@ -39,6 +41,14 @@ impl Peers {
     /// The daemon is not open.
     pub fn network(&self) -> Result<Arc<HostNetwork>, ApiError> {
         there(&self.0.network, "host network")
+    }
+
+    /// The catalogue of images.
+    ///
+    /// # Errors
+    /// The daemon is not open.
+    pub fn catalogue(&self) -> Result<Arc<Catalogue>, ApiError> {
+        there(&self.0.catalogue, "catalogue of images")
     }
 
     /// ImageService.
@@ -70,7 +80,15 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
         .0
         .network
         .get_or_init(|| Arc::new(HostNetwork::new(Arc::clone(&core.host))));
-    peers.set_images(Arc::new(ImageService::new(Arc::clone(core))));
+    let catalogue = peers
+        .0
+        .catalogue
+        .get_or_init(|| Arc::new(Catalogue::new(Arc::clone(core))));
+    peers.set_images(Arc::new(ImageService::new(
+        Arc::clone(core),
+        Arc::clone(catalogue),
+        Arc::clone(registry),
+    )));
     peers.0.vms.get_or_init(|| {
         Arc::new(VmService::new(
             Arc::clone(core),
@@ -84,6 +102,7 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::Pinned;
     use crate::core::DaemonHost;
     use crate::daemon::Daemon;
     use crate::ops::Operation;
@@ -107,7 +126,7 @@ mod tests {
     }
 
     impl Images for NoImages {
-        fn image(&self, _: &str, _: &Operation) -> Result<Manifest, ApiError> {
+        fn image(&self, _: &str, _: &Operation) -> Result<(Manifest, Pinned), ApiError> {
             Err(none())
         }
         fn image_obstacles(&self, _: &str) -> Vec<ApiError> {

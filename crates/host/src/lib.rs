@@ -12,6 +12,7 @@ pub mod linux;
 pub mod seen;
 pub mod sim;
 pub mod state_file;
+pub mod tree;
 
 pub use effects::{
     Blocks, Clock, DiskRecipe, DmTable, Files, Firewall, Host, Jails, Links, ProcessIdentity,

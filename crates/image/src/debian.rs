@@ -3,9 +3,10 @@
 //! the initramfs.
 
 use crate::error::Doing;
-use crate::ext4::{self, Content, Mkfs};
-use crate::manifest::{self, HOME_DIR, Manifest, ROOTFS_FILE};
-use crate::{Error, ImageStore, Progress, Result, digest, home, sources};
+use crate::ext4;
+use crate::manifest::{self, Manifest, ROOTFS_FILE};
+use crate::staging::Staging;
+use crate::{Error, ImageStore, Progress, Result, digest, sources};
 use banger_host::{Clock, Files, Tools};
 use std::{
     collections::BTreeMap,
@@ -85,40 +86,27 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             return Ok(there);
         }
         privileged()?;
-        let lock = self.lock(progress)?;
+        let _lock = self.lock(progress)?;
         if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
             return Ok(there);
         }
-        self.sweep_locked(&lock)?;
-        let built = self.build_staged(build, progress);
-        match (built, self.sweep_locked(&lock)) {
-            (Ok(manifest), _) => Ok(manifest), // what is left then, the next build removes
-            (Err(error), Ok(())) => Err(error),
-            (Err(original), Err(source)) => Err(Error::NotCleared {
-                original: Box::new(original),
-                staging: self.staging(),
-                source: Box::new(source),
-            }),
-        }
+        self.check_room(ROOM_MIB)?;
+        self.staged(|staging| self.build_staged(staging, build, progress))
     }
 
-    fn build_staged(&self, build: &DebianBuild, progress: &dyn Progress) -> Result<Manifest> {
-        let staging = self.staging();
-        let (root, image) = (staging.join("root"), staging.join("image"));
-        self.check_room()?;
-        self.host
-            .mkdir(&staging)
-            .doing("make the staging directory")?;
-        self.host
-            .mkdir(&image)
-            .doing("make the staging directory")?;
-
+    fn build_staged(
+        &self,
+        staging: &Staging,
+        build: &DebianBuild,
+        progress: &dyn Progress,
+    ) -> Result<Manifest> {
+        let root = staging.dir().join("root");
         let sources = sources::of_host(Path::new("/"), build.suite.as_deref());
         progress.stage(&format!(
             "building the image {} from Debian {}",
             build.name, sources.suite
         ));
-        self.bootstrap(&staging, &root, &sources, progress)?;
+        self.bootstrap(staging.dir(), &root, &sources, progress)?;
         let cancelled = || progress.cancelled();
         let between = || {
             if progress.cancelled() {
@@ -129,28 +117,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         };
         between()?;
 
-        let content = Content::of(&root)?;
-        progress.stage(&format!(
-            "packing {} files into {} MiB of ext4",
-            content.inodes,
-            content.size() >> 20
-        ));
-        let rootfs = image.join(ROOTFS_FILE);
-        let mkfs = Mkfs {
-            label: "banger-base",
-            uuid: None,
-            // No journal: the base is only ever mounted `ro,noload`.
-            features: "",
-            inodes: Some(content.inodes_wanted()),
-            grow_to: None,
-            content: Some(&root),
-        };
-        ext4::make(&*self.host, &rootfs, content.size(), &mkfs, &cancelled)?;
+        self.pack_tree(&root, staging, progress)?;
+        let rootfs = staging.image().join(ROOTFS_FILE);
         progress.stage("checking the image");
         ext4::check(&*self.host, &rootfs, &cancelled)?;
         let (digest, size) = digest::sha256_file(&rootfs, &cancelled)?;
         between()?;
-        self.keep_home(&root, &image)?;
         let manifest = Manifest {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
@@ -161,18 +133,11 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             size,
             created: self.host.now(),
             kernel: None,
+            names: BTreeMap::new(),
+            source: Some(format!("packages of Debian {}", sources.suite)),
         };
-        self.publish(&image, &manifest)
-    }
-
-    /// Keeps the tree's `/root` beside the image: work disks start from it (R-GUEST-7).
-    fn keep_home(&self, tree: &Path, image: &Path) -> Result<()> {
-        let home = image.join(HOME_DIR);
-        self.host.mkdir(&home).doing("keep the image's /root")?;
-        self.host
-            .rename(&tree.join("root"), &home.join("root"))
-            .doing("keep the image's /root")?;
-        home::sync(&*self.host, &home)
+        let names = [build.name.clone()];
+        self.publish(&staging.image(), manifest, &names, true)
     }
 
     /// Everything that would keep [`ImageStore::build_debian`] from building now; looks only. The build asks the
@@ -184,23 +149,9 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             mmdebstrap(host).map(drop),
             ext4::mke2fs(host).map(drop),
             ext4::e2fsck(host).map(drop),
-            self.check_room(),
+            self.check_room(ROOM_MIB),
         ];
         facts.into_iter().filter_map(Result::err).collect()
-    }
-
-    fn check_room(&self) -> Result<()> {
-        let staging = self.staging();
-        let path = staging.parent().unwrap_or(Path::new("/"));
-        let (free, _) = self.host.disk_space(path).doing("look for free space")?;
-        if free >> 20 < ROOM_MIB {
-            return Err(Error::NoSpace {
-                path: path.to_owned(),
-                free_mib: free >> 20,
-                needed_mib: ROOM_MIB,
-            });
-        }
-        Ok(())
     }
 
     /// Runs mmdebstrap; its target directory is the one it makes itself, with a root's mode.

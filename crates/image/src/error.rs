@@ -1,6 +1,6 @@
 //! What can go wrong with images, each with the way out.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing matches a reference.
-    #[error("no image is called '{0}'; `banger image list` shows what there is")]
+    #[error("no image is called '{0}'")]
     NotFound(String),
     /// A prefix matches several images.
     #[error("'{reference}' is the beginning of several image ids: {}; write more digits", .ids.join(", "))]
@@ -20,13 +20,16 @@ pub enum Error {
         ids: Vec<String>,
     },
     /// VMs pin the image.
-    #[error("image {id} is used by {}; delete these VMs first", .users.join(", "))]
+    #[error("image {id} is used by {}", told_users(.users))]
     InUse {
         /// The image.
         id: String,
         /// Names of the VMs.
         users: Vec<String>,
     },
+    /// A VM is being made of the image.
+    #[error("image {0} is being used for a new VM right now")]
+    Pinned(String),
     /// The name of an image is not usable.
     #[error(
         "'{0}' cannot name an image: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, and not 12 hex digits"
@@ -73,6 +76,62 @@ pub enum Error {
     /// Asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// The name of a new image is taken.
+    #[error("an image named '{name}' already exists ({id})")]
+    Exists {
+        /// The name.
+        name: String,
+        /// The image that has it.
+        id: String,
+    },
+    /// An image with several names is to go by its id.
+    #[error("image {id} has several names: {}", .names.join(", "))]
+    SeveralNames {
+        /// The image.
+        id: String,
+        /// Its names.
+        names: Vec<String>,
+    },
+    /// What is to be imported is none of the things that can be.
+    #[error("this is no root file system: {0}")]
+    NotAnImage(String),
+    /// What is to be imported ends before it is whole.
+    #[error("what is imported was cut short: its end is missing")]
+    Truncated,
+    /// What is to be imported contradicts itself.
+    #[error("what is imported is damaged")]
+    Damaged(#[source] io::Error),
+    /// It could not be read, or whoever sends it has left.
+    #[error("what is imported could not be read to its end")]
+    Source(#[source] io::Error),
+    /// An entry of an archive is refused.
+    #[error("the entry '{entry}' of the archive is refused: {why}")]
+    Refused {
+        /// Its name, on one line.
+        entry: String,
+        /// Why.
+        why: String,
+    },
+    /// It is more than an image may be.
+    #[error("what is imported is refused: {0}")]
+    TooLarge(String),
+    /// The file system is full.
+    #[error("the disk is full while {doing}")]
+    DiskFull {
+        /// What it was for.
+        doing: &'static str,
+        /// As the system said it.
+        #[source]
+        source: io::Error,
+    },
+    /// An archive needs root to be unpacked.
+    #[error(
+        "importing an archive or a directory needs root (owners and devices are made as files of this machine first)"
+    )]
+    ImportNeedsRoot,
+    /// A file system that is not clean, or not whole.
+    #[error("the file system cannot be used as an image: {0}")]
+    BadFileSystem(String),
     /// A size no file system can have.
     #[error("a disk of {0} bytes cannot hold a file system; use whole MiB, at least 16")]
     BadSize(u64),
@@ -92,7 +151,7 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// An effect on the machine failed.
     #[error("{doing}")]
@@ -117,6 +176,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// What reading a packed stream or an archive failed with.
+    pub(crate) fn damaged(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Truncated,
+            // What the stream itself says when its sender is gone.
+            io::ErrorKind::ConnectionAborted => Error::Source(error),
+            _ => Error::Damaged(error),
+        }
+    }
+
+    /// An entry that is refused.
+    pub(crate) fn refused(entry: &[u8], why: &str) -> Self {
+        Error::Refused {
+            entry: crate::import::shown(entry),
+            why: why.to_owned(),
+        }
+    }
+
     /// The way out, where the message itself does not say it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -130,6 +207,31 @@ impl Error {
                 "free {needed_mib} MiB there (df -h {}), or delete VMs: banger vm list",
                 path.display()
             )),
+            Error::Exists { name, .. } => Some(format!(
+                "choose another --name, or move it: banger image import --replace … --name {name}"
+            )),
+            Error::SeveralNames { id, names } => Some(format!(
+                "banger image delete {} takes one name away; banger image delete --force {id} takes all and the image",
+                names.first().map_or("NAME", String::as_str)
+            )),
+            Error::ImportNeedsRoot => Some(String::from(
+                "run the daemon as root, or import an ext4 file made elsewhere: banger image import rootfs.ext4",
+            )),
+            Error::NotAnImage(_) => Some(String::from(
+                "import a tar of a root file system (plain, gzip, xz, zstd; docker export makes one), a directory, or an ext4 file",
+            )),
+            Error::BadFileSystem(_) => Some(String::from(
+                "repair it where it comes from (e2fsck -fy FILE), then import it again",
+            )),
+            Error::DiskFull { .. } => Some(String::from(
+                "free space there, or delete images or VMs: banger image list, banger vm list",
+            )),
+            Error::Pinned(id) => Some(format!(
+                "wait until the VM is there (banger vm list), or try again: banger image delete {id}"
+            )),
+            Error::InUse { users, .. } => {
+                Some(format!("banger vm delete --force {}", users.join(" ")))
+            }
             _ => None,
         }
     }
@@ -144,5 +246,13 @@ pub(crate) trait Doing<T> {
 impl<T> Doing<T> for banger_host::effects::Result<T> {
     fn doing(self, doing: &'static str) -> Result<T> {
         self.map_err(|source| Error::Host { doing, source })
+    }
+}
+
+/// `VM 'a'`, `the VMs a, b`.
+fn told_users(users: &[String]) -> String {
+    match users {
+        [one] => format!("VM '{one}'"),
+        several => format!("the VMs {}", several.join(", ")),
     }
 }

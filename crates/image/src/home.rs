@@ -45,6 +45,16 @@ pub(crate) fn sync<H: Files + ?Sized>(host: &H, dir: &Path) -> Result<()> {
     })
 }
 
+/// Bytes allocated for a directory and everything below it; what cannot be read counts nothing.
+pub(crate) fn disk_usage(dir: &Path) -> u64 {
+    let mut bytes = 0;
+    let _ = walk(dir, &mut |_, meta| {
+        bytes += meta.blocks() * 512;
+        Ok(())
+    });
+    bytes
+}
+
 /// Calls for the directory and everything below it; symlinks are not followed.
 fn walk(dir: &Path, call: &mut dyn FnMut(&Path, &Metadata) -> Result<()>) -> Result<()> {
     let meta = fs::symlink_metadata(dir).map_err(|e| unreadable(dir, e))?;

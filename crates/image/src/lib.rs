@@ -9,16 +9,20 @@ mod digest;
 mod error;
 mod ext4;
 mod home;
+mod import;
 mod lock;
 mod manifest;
 mod sources;
+mod staging;
 mod store;
 pub mod template;
 
 pub use debian::DebianBuild;
 pub use error::{Error, Result};
+pub use import::{Import, Limits};
+pub use manifest::check_name;
 pub use manifest::{Manifest, ROOTFS_FILE};
-pub use store::ImageStore;
+pub use store::{Deleted, ImageStore, Named};
 
 /// What building reports and asks while it runs.
 ///
@@ -28,6 +32,8 @@ pub trait Progress {
     fn stage(&self, text: &str);
     /// A line of detail from a program that was run.
     fn detail(&self, line: &str);
+    /// So many bytes of what comes in were taken.
+    fn moved(&self, _bytes: u64) {}
     /// Polled between and within steps: true ends the work, and nothing is left behind.
     fn cancelled(&self) -> bool;
 }

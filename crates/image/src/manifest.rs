@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// File name of the root file system inside an image's directory.
 pub const ROOTFS_FILE: &str = "rootfs.ext4";
@@ -10,14 +11,14 @@ pub(crate) const HOME_DIR: &str = "home";
 /// File name of the manifest inside an image's directory.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
-/// Description of one image. Immutable: a new build is a new image, and the name moves to it.
+/// Description of one image. What it describes never changes: a new build is a new image, and the name moves to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format of this file; 1.
     pub format: u32,
     /// First 12 hex digits of the digest.
     pub id: String,
-    /// Name it can be asked for by.
+    /// Name it was given first; empty when its names were taken away.
     pub name: String,
     /// Distribution and release, `debian-bookworm`.
     pub distro: String,
@@ -31,6 +32,13 @@ pub struct Manifest {
     pub created: u64,
     /// Kernel that suits it, as a reference to a kernel directory; `None`: any.
     pub kernel: Option<String>,
+    /// Every name it was given with its turn: of several images with one name, the name means the one with the highest.
+    /// Empty in a manifest that has just `name`, whose turn is 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, u64>,
+    /// Where it came from, for a person: a file's name, a package source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 impl Manifest {
@@ -38,10 +46,21 @@ impl Manifest {
     pub const FORMAT: u32 = 1;
     /// Digits of an image id.
     pub const ID_DIGITS: usize = 12;
+
+    /// Every name it was given and still has a turn with.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = (&str, u64)> {
+        let only =
+            (self.names.is_empty() && !self.name.is_empty()).then_some((self.name.as_str(), 0));
+        let named = self.names.iter().map(|(name, turn)| (name.as_str(), *turn));
+        named.chain(only)
+    }
 }
 
 /// Refuses names that could be an id or a path.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+///
+/// # Errors
+/// It cannot name an image.
+pub fn check_name(name: &str) -> Result<()> {
     let good = (1..=63).contains(&name.len())
         && name
             .bytes()

@@ -1,22 +1,50 @@
-//! The directory of images: look up, list, delete. Building is in [`crate::debian`].
+//! The directory of images: look up, list, publish, delete. Making them is in [`crate::debian`] and [`crate::import`].
 
 use crate::error::Doing;
 use crate::lock::{self, Lock};
 use crate::manifest::{HOME_DIR, MANIFEST_FILE, ROOTFS_FILE, is_hex, is_id};
-use crate::{Error, Manifest, Progress, Result};
+use crate::{Error, Manifest, Progress, Result, home};
 use banger_host::{Clock, ErrorKind, Files, Tools};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-/// Staging directory of the one builder that holds the lock.
-const STAGING: &str = ".staging";
 /// Prefix of a directory on its way out.
 const TRASH: &str = ".trash-";
 /// A build that is slower than this has hung.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1800);
+/// A publishing, or an image being unlinked, that is slower than this has hung.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// An image with the names that mean it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The image.
+    pub manifest: Manifest,
+    /// Its names, the one it was given first before the others.
+    pub names: Vec<String>,
+}
+
+impl Named {
+    /// What to call it: its first name, or its id.
+    pub fn title(&self) -> &str {
+        self.names.first().map_or(&self.manifest.id, String::as_str)
+    }
+}
+
+/// What became of an image that was to be deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// The image.
+    pub id: String,
+    /// Names that mean it no more.
+    pub names: Vec<String>,
+    /// Whether the image itself is gone; false if it has other names.
+    pub gone: bool,
+}
 
 /// The images of one state directory.
 #[derive(Debug)]
@@ -57,12 +85,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.dir_of(&image.id).join(ROOTFS_FILE)
     }
 
-    /// Every image, by name, newest first within a name. One whose manifest is damaged is left out;
+    /// Every image, by name, newest first where there is none. One whose manifest is damaged is left out;
     /// [`ImageStore::damaged`] has it.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn list(&self) -> Result<Vec<Manifest>> {
+    pub fn list(&self) -> Result<Vec<Named>> {
         let mut images = Vec::new();
         for id in self.ids()? {
             match self.manifest(&id) {
@@ -71,8 +99,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                 Err(error) => return Err(error),
             }
         }
-        images.sort_by(|a, b| (&a.name, b.created, &a.id).cmp(&(&b.name, a.created, &b.id)));
-        Ok(images)
+        Ok(named(images))
     }
 
     /// Ids of the images whose manifest cannot be read, with the reason.
@@ -88,23 +115,37 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
     }
 
     /// The image a reference means: an exact name (its newest image), an exact id, or a unique
-    /// prefix of an id, at least 3 digits.
+    /// prefix of an id, at least 3 digits. Its manifest's name is what to call it.
     ///
     /// # Errors
     /// `NotFound`, `Ambiguous`; a damaged manifest.
     pub fn show(&self, reference: &str) -> Result<Manifest> {
-        // The common case, an id from a VM's row, reads one manifest.
-        if is_id(reference) {
-            return self
-                .manifest(reference)?
-                .ok_or_else(|| Error::NotFound(reference.to_owned()));
-        }
+        let found = self.inspect(reference)?;
+        let by_name = found.names.iter().any(|name| name == reference);
+        let title = if by_name { reference } else { found.title() };
+        Ok(Manifest {
+            name: title.to_owned(),
+            ..found.manifest
+        })
+    }
+
+    /// The image a reference means, with all its names.
+    ///
+    /// # Errors
+    /// As [`ImageStore::show`].
+    pub fn inspect(&self, reference: &str) -> Result<Named> {
         let mut images = self.list()?;
-        if let Some(found) = images.iter().position(|i| i.name == reference) {
+        let exact =
+            |i: &Named| i.manifest.id == reference || i.names.iter().any(|n| n == reference);
+        if let Some(found) = images.iter().position(exact) {
             return Ok(images.swap_remove(found));
         }
+        if is_id(reference) {
+            // Not listed: not there, or damaged.
+            self.manifest(reference)?;
+        }
         if reference.len() >= 3 && is_hex(reference) {
-            images.retain(|i| i.id.starts_with(reference));
+            images.retain(|i| i.manifest.id.starts_with(reference));
         } else {
             images.clear();
         }
@@ -113,7 +154,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             1 => Ok(images.swap_remove(0)),
             _ => Err(Error::Ambiguous {
                 reference: reference.to_owned(),
-                ids: images.into_iter().map(|i| i.id).collect(),
+                ids: images.into_iter().map(|i| i.manifest.id).collect(),
             }),
         }
     }
@@ -121,24 +162,44 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
     /// The newest image of this name, `None` if there is none.
     ///
     /// # Errors
-    /// A damaged manifest.
+    /// The directory cannot be read.
     pub fn named(&self, name: &str) -> Result<Option<Manifest>> {
-        Ok(self.list()?.into_iter().find(|i| i.name == name))
+        let images = self.list()?.into_iter();
+        let mut found = images.filter(|i| i.names.iter().any(|n| n == name));
+        Ok(found.next().map(|i| i.manifest))
     }
 
-    /// Removes an image that nobody pins and returns its id; `users` names the VMs that pin an image
-    /// id. A damaged image is removed by its whole id.
+    /// Removes an image that nobody pins; `users` names the VMs that pin an image id. Named by one of several names it
+    /// only loses that name; named by its id it keeps them all unless `force`. A damaged image is removed by its whole id.
     ///
     /// # Errors
-    /// `NotFound`, `Ambiguous`, `InUse`, `Locked`, or an effect failed (the next build sweeps).
-    pub fn delete(&self, reference: &str, users: &dyn Fn(&str) -> Vec<String>) -> Result<String> {
-        let _lock = self.lock(&crate::Silent)?;
-        let id = match self.show(reference) {
-            Ok(image) => image.id,
-            Err(Error::BadManifest { .. }) if is_id(reference) => reference.to_owned(),
+    /// `NotFound`, `Ambiguous`, `InUse`, `SeveralNames`, `Locked`, or an effect failed (the next sweep goes on).
+    pub fn delete(
+        &self,
+        reference: &str,
+        force: bool,
+        users: &dyn Fn(&str) -> Result<Vec<String>>,
+    ) -> Result<Deleted> {
+        let lock = self.publish_lock()?;
+        let (id, names) = match self.inspect(reference) {
+            Ok(image) => (image.manifest.id, image.names),
+            Err(Error::BadManifest { .. }) if is_id(reference) => {
+                (reference.to_owned(), Vec::new())
+            }
             Err(error) => return Err(error),
         };
-        let users = users(&id);
+        if names.len() > 1 && !force {
+            if !names.iter().any(|name| name == reference) {
+                return Err(Error::SeveralNames { id, names });
+            }
+            self.take_name(&id, reference)?;
+            return Ok(Deleted {
+                id,
+                names: vec![reference.to_owned()],
+                gone: false,
+            });
+        }
+        let users = users(&id)?;
         if !users.is_empty() {
             return Err(Error::InUse { id, users });
         }
@@ -150,42 +211,62 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             .sync_dir(&self.dir)
             .doing("take an image out of the list")?;
         self.remove_tree(&trash)?;
-        Ok(id)
+        drop(lock);
+        Ok(Deleted {
+            id,
+            names,
+            gone: true,
+        })
     }
 
-    /// Removes what dead builds and deletes left. Does nothing while another process works here.
+    /// Removes what dead makers and deletes left, and from older images the names that newer ones have.
     ///
     /// # Errors
     /// An effect failed.
     pub fn sweep(&self) -> Result<()> {
-        match lock::try_acquire(&*self.host, &self.lock_path())? {
-            Some(lock) => self.sweep_locked(&lock),
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn sweep_locked(&self, _lock: &Lock) -> Result<()> {
+        let _lock = self.publish_lock()?;
+        self.sweep_stagings()?;
         for name in self.host.list(&self.dir).doing("list the images")? {
-            if name == STAGING || name.starts_with(TRASH) {
+            if name.starts_with(TRASH) {
                 self.remove_tree(&self.dir.join(name))?;
             }
         }
-        Ok(())
+        self.forget_outdone()
     }
 
-    pub(crate) fn staging(&self) -> PathBuf {
-        self.dir.join(STAGING)
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
+    /// The lock of whoever builds; held for as long as that takes.
     pub(crate) fn lock(&self, progress: &dyn Progress) -> Result<Lock> {
         let mut waiting = || progress.stage("waiting for another image build");
         lock::acquire(
             &*self.host,
-            &self.lock_path(),
+            &self.dir.join(".lock"),
             LOCK_TIMEOUT,
             &|| progress.cancelled(),
             &mut waiting,
         )
+    }
+
+    /// The lock of whoever changes which images and names there are; held for moments.
+    pub(crate) fn publish_lock(&self) -> Result<Lock> {
+        let (path, never) = (self.dir.join(".publish.lock"), || false);
+        lock::acquire(&*self.host, &path, PUBLISH_TIMEOUT, &never, &mut || {})
+    }
+
+    pub(crate) fn check_room(&self, needed_mib: u64) -> Result<()> {
+        let path = &self.dir;
+        let (free, _) = self.host.disk_space(path).doing("look for free space")?;
+        if free >> 20 < needed_mib {
+            return Err(Error::NoSpace {
+                path: path.to_owned(),
+                free_mib: free >> 20,
+                needed_mib,
+            });
+        }
+        Ok(())
     }
 
     /// The copy of an image's `/root`, a directory with `root` in it; there or not.
@@ -193,18 +274,62 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.dir_of(&image.id).join(HOME_DIR)
     }
 
-    /// Makes a staged image directory visible; the winner's manifest if its id is there already.
-    pub(crate) fn publish(&self, staged: &Path, manifest: &Manifest) -> Result<Manifest> {
-        if let Some(there) = self.manifest(&manifest.id)? {
-            return Ok(there);
+    /// Refuses names that other images than `id` have.
+    pub(crate) fn check_free(&self, names: &[String], id: Option<&str>) -> Result<()> {
+        for image in self.list()? {
+            let same = id == Some(image.manifest.id.as_str());
+            if let (false, Some(name)) = (same, image.names.iter().find(|n| names.contains(n))) {
+                return Err(Error::Exists {
+                    name: name.clone(),
+                    id: image.manifest.id,
+                });
+            }
         }
-        let text = serde_json::to_vec_pretty(manifest).map_err(|source| Error::BadManifest {
-            path: staged.join(MANIFEST_FILE),
-            source,
-        })?;
+        Ok(())
+    }
+
+    /// Makes a staged image directory visible under these names; where its id is there already, that image gets them.
+    pub(crate) fn publish(
+        &self,
+        staged: &Path,
+        mut manifest: Manifest,
+        names: &[String],
+        replace: bool,
+    ) -> Result<Manifest> {
+        let _lock = self.publish_lock()?;
+        if !replace {
+            self.check_free(names, Some(&manifest.id))?;
+        }
+        let images = self.list()?;
+        let turns = images.iter().flat_map(|i| i.manifest.turns());
+        let turn = turns.map(|(_, turn)| turn + 1).max().unwrap_or(0);
+        let there = self.manifest(&manifest.id)?;
+        if let Some(there) = &there {
+            manifest = there.clone();
+            manifest.names = there.turns().map(|(n, t)| (n.to_owned(), t)).collect();
+        }
+        manifest
+            .names
+            .extend(names.iter().map(|name| (name.clone(), turn)));
+        if manifest.name.is_empty() {
+            manifest.name = names.first().cloned().unwrap_or_default();
+        }
+        if there.is_some() {
+            self.write_manifest(&manifest)?;
+        } else {
+            self.publish_new(staged, &manifest)?;
+        }
+        // Of no consequence where it fails: the turn decides.
+        if let Err(error) = self.forget_outdone() {
+            drop(error);
+        }
+        Ok(manifest)
+    }
+
+    fn publish_new(&self, staged: &Path, manifest: &Manifest) -> Result<()> {
         let (rootfs, json) = (staged.join(ROOTFS_FILE), staged.join(MANIFEST_FILE));
         self.host
-            .write(&json, &text)
+            .write(&json, &text(manifest, &json)?)
             .doing("write an image's manifest")?;
         self.host.sync_file(&json).doing("make an image durable")?;
         self.host
@@ -214,8 +339,39 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.host
             .rename(staged, &self.dir_of(&manifest.id))
             .doing("publish an image")?;
-        self.host.sync_dir(&self.dir).doing("publish an image")?;
-        Ok(manifest.clone())
+        self.host.sync_dir(&self.dir).doing("publish an image")
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let path = self.dir_of(&manifest.id).join(MANIFEST_FILE);
+        let text = text(manifest, &path)?;
+        banger_host::state_file::replace(&*self.host, &path, &text)
+            .doing("write an image's manifest")
+    }
+
+    /// Takes a name from an image.
+    fn take_name(&self, id: &str, name: &str) -> Result<()> {
+        let Some(mut manifest) = self.manifest(id)? else {
+            return Ok(());
+        };
+        manifest.names = manifest.turns().map(|(n, t)| (n.to_owned(), t)).collect();
+        manifest.names.remove(name);
+        if manifest.name == name || !manifest.names.contains_key(&manifest.name) {
+            manifest.name = manifest.names.keys().next().cloned().unwrap_or_default();
+        }
+        self.write_manifest(&manifest)
+    }
+
+    /// Takes from older images the names that newer ones have, so that a newer one's end does not bring them back.
+    fn forget_outdone(&self) -> Result<()> {
+        for image in self.list()? {
+            let outdone = |name: &&str| !image.names.iter().any(|n| n == name);
+            let names = image.manifest.turns().map(|(name, _)| name);
+            for name in names.filter(outdone) {
+                self.take_name(&image.manifest.id, name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a directory tree of ours. A tree that `dpkg` filled has names and depths of its own,
@@ -249,7 +405,16 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         .map(drop)
     }
 
-    fn ids(&self) -> Result<Vec<String>> {
+    /// Bytes that an image takes on the disk; what cannot be read counts nothing.
+    pub fn disk_usage(&self, id: &str) -> u64 {
+        home::disk_usage(&self.dir_of(id))
+    }
+
+    /// Every image's id, damaged or not.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn ids(&self) -> Result<Vec<String>> {
         let names = self.host.list(&self.dir).doing("list the images")?;
         Ok(names.into_iter().filter(|name| is_id(name)).collect())
     }
@@ -263,8 +428,47 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             .map(Some)
             .map_err(|source| Error::BadManifest { path, source })
     }
+}
 
-    fn lock_path(&self) -> PathBuf {
-        self.dir.join(".lock")
+fn text(manifest: &Manifest, path: &Path) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(manifest).map_err(|source| Error::BadManifest {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Gives each name to the image whose turn with it came last.
+fn named(images: Vec<Manifest>) -> Vec<Named> {
+    let mut holders: BTreeMap<&str, (u64, u64, &str)> = BTreeMap::new();
+    for image in &images {
+        for (name, turn) in image.turns() {
+            let claim = (turn, image.created, image.id.as_str());
+            let holder = holders.entry(name).or_insert(claim);
+            *holder = claim.max(*holder);
+        }
     }
+    let names_of = |image: &Manifest| {
+        let has = |name: &str| holders.get(name).is_some_and(|(.., id)| *id == image.id);
+        let mut names: Vec<String> = image
+            .turns()
+            .filter(|(n, _)| has(n))
+            .map(|(n, _)| n.to_owned())
+            .collect();
+        names.sort_by_key(|name| *name != image.name);
+        names
+    };
+    let names: Vec<_> = images.iter().map(names_of).collect();
+    let both = images.into_iter().zip(names);
+    let mut all: Vec<_> = both
+        .map(|(manifest, names)| Named { manifest, names })
+        .collect();
+    all.sort_by(|a, b| {
+        let key = |i: &Named| (i.names.is_empty(), i.names.first().cloned());
+        let age = b.manifest.created.cmp(&a.manifest.created);
+        key(a)
+            .cmp(&key(b))
+            .then(age)
+            .then_with(|| a.manifest.id.cmp(&b.manifest.id))
+    });
+    all
 }

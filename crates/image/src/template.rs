@@ -5,7 +5,7 @@
 use crate::error::Doing;
 use crate::ext4::{self, BLOCK, Content, Mkfs};
 use crate::{Result, digest, home, lock};
-use banger_host::{Clock, Files, Tools};
+use banger_host::{Clock, ErrorKind, Files, Tools};
 use banger_model::ByteSize;
 use std::{
     path::{Path, PathBuf},
@@ -147,6 +147,41 @@ pub fn ext4<H: Files + Tools + Clock + ?Sized>(
     Ok(path)
 }
 
+/// Removes the templates of an image that is gone.
+///
+/// # Errors
+/// An effect failed.
+pub fn forget<H: Files + ?Sized>(host: &H, dir: &Path, image: &str) -> Result<()> {
+    remove(host, dir, &|id| id == image)
+}
+
+/// Removes the templates of images that are none of these.
+///
+/// # Errors
+/// An effect failed.
+pub fn keep_only<H: Files + ?Sized>(host: &H, dir: &Path, images: &[String]) -> Result<()> {
+    remove(host, dir, &|id| !images.iter().any(|there| there == id))
+}
+
+fn remove<H: Files + ?Sized>(host: &H, dir: &Path, gone: &dyn Fn(&str) -> bool) -> Result<()> {
+    for name in host.list(dir).doing("list the disk templates")? {
+        if image_of(&name).is_some_and(gone) {
+            match host.unlink(&dir.join(&name)) {
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                other => other.doing("remove a disk template")?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The image whose `/root` the template of this file name, of any version, has in it.
+fn image_of(name: &str) -> Option<&str> {
+    let (_, rest) = name.strip_prefix("ext4-v")?.split_once("-banger-work-")?;
+    let (id, _) = rest.strip_suffix(".img")?.split_once('-')?;
+    Some(id)
+}
+
 /// A version 8 (free-form, RFC 9562 section 5.8) UUID made of a text's digest.
 fn uuid_of(text: &str) -> String {
     let hex = digest::sha256(text.as_bytes());
@@ -163,6 +198,23 @@ fn uuid_of(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_template_tells_its_image() {
+        let size = ByteSize::gib(8);
+        let file = |volume| {
+            path(Path::new(""), volume, size)
+                .into_os_string()
+                .into_string()
+                .unwrap()
+        };
+        let work = file(Volume::Work {
+            image: "0123456789ab",
+        });
+        assert_eq!(image_of(&work), Some("0123456789ab"));
+        assert_eq!(image_of(&file(Volume::Overlay)), None);
+        assert_eq!(image_of(".lock"), None);
+    }
 
     #[test]
     fn uuids_have_the_form_and_tell_volumes_apart() {

@@ -4,6 +4,8 @@ pub mod create;
 pub mod daemon;
 pub mod exec;
 pub mod health;
+pub mod image;
+pub mod import;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;

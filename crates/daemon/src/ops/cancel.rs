@@ -1,5 +1,6 @@
 //! A wish that something end, shared by who wishes and who works.
 
+use banger_wire::api::{ApiError, Code};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -14,6 +15,16 @@ pub enum Why {
     Superseded,
     /// The daemon ends.
     Shutdown,
+}
+
+impl Why {
+    /// As what an operation that was ended so fails with.
+    pub fn error(self) -> ApiError {
+        match self {
+            Why::Shutdown => ApiError::new(Code::Unavailable, "the daemon is shutting down"),
+            _ => ApiError::new(Code::Conflict, "the operation was cancelled"),
+        }
+    }
 }
 
 /// A cancel token; clones share it. The first wish wins.

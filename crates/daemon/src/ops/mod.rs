@@ -2,8 +2,10 @@
 //! detached; finished ones expire.
 
 mod cancel;
+mod shared;
 
 pub use cancel::{Cancel, Why};
+pub use shared::SharedWork;
 
 use banger_model::{OpId, VmId};
 use banger_wire::api::{ApiError, Event, OperationView, Outcome};
@@ -209,6 +211,20 @@ impl Operation {
             detail,
             done: None,
             total: None,
+        });
+    }
+
+    /// The stage has got so far, in its own unit.
+    pub fn moved(&self, done: u64, total: Option<u64>) {
+        let (stage, detail) = {
+            let view = self.lock();
+            (view.stage.clone(), view.detail.clone())
+        };
+        self.tell(Event::Progress {
+            stage,
+            detail,
+            done: Some(done),
+            total,
         });
     }
 

@@ -1,12 +1,12 @@
 //! From a request's path to the method that answers it.
 
 use super::body::{self, Answer, answer};
-use super::frames;
+use super::{frames, upload};
 use crate::daemon::Daemon;
 use crate::ops::{Running, Why};
 use banger_wire::api::{
-    self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, MAX_REQUEST, METHODS, Method,
-    Shape, UPGRADE, VmView,
+    self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, ImageView, MAX_REQUEST, METHODS,
+    Method, Shape, UPGRADE, VmView,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -33,6 +33,9 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         .unwrap_or_default()
         .to_owned();
     check(&request, &name)?;
+    if name == api::ImageImport::NAME {
+        return upload::import(&daemon, request).await;
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     let body = Limited::new(request.into_body(), MAX_REQUEST)
         .collect()
@@ -54,6 +57,27 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         }
         "operation.cancel" => {
             plain::<api::OperationCancel, _>(&body, |r| async move { d.cancel(r.id) }).await
+        }
+        "image.list" => {
+            plain::<api::ImageList, _>(&body, |_| async {
+                let images = d.catalogue();
+                d.blocking(move || images.list()).await?
+            })
+            .await
+        }
+        "image.show" => {
+            plain::<api::ImageShow, _>(&body, |r| async move {
+                let images = d.catalogue();
+                d.blocking(move || images.show(&r.image)).await?
+            })
+            .await
+        }
+        "image.delete" => {
+            forward::<api::ImageDelete, _>(&d, &body, |d, _, r| async move {
+                let images = d.catalogue();
+                d.blocking(move || images.delete(&r)).await?
+            })
+            .await
         }
         "recover" => plain::<api::Recover, _>(&body, |_| async { d.recover().await }).await,
         "vm.list" => {
@@ -96,13 +120,16 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::VmCreate = parse(&body)?;
             let detached = request.detached;
             events::<api::VmCreate, _>(&d, detached, |d, op| async move {
-                d.vms().create(&op, &request.shape, false, None).await
+                d.vms()
+                    .create(&op, &request.shape, false, None)
+                    .await
+                    .map(Made::Vm)
             })
         }
         "vm.start" => {
             let request: api::VmStart = parse(&body)?;
             events::<api::VmStart, _>(&d, false, |d, op| async move {
-                d.vms().start(&op, &request.vm).await
+                d.vms().start(&op, &request.vm).await.map(Made::Vm)
             })
         }
         "vm.exec" => frames::exec(d, parse(&body)?, upgrade).await,
@@ -145,11 +172,16 @@ fn unknown(name: &str) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is no method '{name}'"))
 }
 
-fn bad(message: &str) -> ApiError {
+/// A request that is wrong.
+pub fn bad(message: &str) -> ApiError {
     ApiError::new(Code::BadRequest, message)
 }
 
-fn parse<M: Method>(body: &Bytes) -> Result<M> {
+/// A request from its JSON.
+///
+/// # Errors
+/// It is none of this method.
+pub fn parse<M: Method>(body: &Bytes) -> Result<M> {
     let text: &[u8] = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(text)
         .map_err(|error| bad(&format!("the request to {} is wrong", M::NAME)).caused_by(&error))
@@ -184,15 +216,26 @@ where
         .map(|reply| body::json(&reply))
 }
 
+/// What a method that streams events has made.
+pub enum Made {
+    /// A VM that runs.
+    Vm(VmView),
+    /// An image.
+    Image(ImageView),
+}
+
 /// A method that streams events; cancelled when its client leaves, unless detached.
-fn events<M, F>(
+///
+/// # Errors
+/// The operation cannot begin.
+pub fn events<M, F>(
     daemon: &Arc<Daemon>,
     detached: bool,
     work: impl FnOnce(Arc<Daemon>, Arc<Running>) -> F,
 ) -> Result<Response<Answer>>
 where
     M: Method,
-    F: Future<Output = Result<VmView>> + Send + 'static,
+    F: Future<Output = Result<Made>> + Send + 'static,
 {
     let (running, mut told) = daemon.registry.begin(M::NAME)?;
     let running = Arc::new(running);
@@ -213,9 +256,14 @@ where
             send(&lines, &event).await;
         }
         let last = match result {
-            Ok(Ok(vm)) => Event::Done {
+            Ok(Ok(Made::Vm(vm))) => Event::Done {
                 vm: Some(Box::new(vm)),
             },
+            Ok(Ok(Made::Image(image))) => {
+                let image = Box::new(image);
+                send(&lines, &Event::Image { image }).await;
+                Event::Done { vm: None }
+            }
             Ok(Err(error)) => Event::Failed { error },
             Err(panic) => Event::Failed {
                 error: panicked(&panic),

@@ -5,6 +5,7 @@ mod dispatch;
 pub mod frames;
 mod peer;
 mod relay;
+mod upload;
 
 use crate::daemon::Daemon;
 use hyper::server::conn::http1;

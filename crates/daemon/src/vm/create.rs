@@ -5,6 +5,7 @@ use super::preflight::{self, Wanted};
 use super::ready::FirstCommand;
 use super::shape::{self, Sized};
 use super::{VmService, name, request_error};
+use crate::catalogue::Pinned;
 use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
 use banger_converge::{Failure, Outcome, request};
@@ -85,7 +86,8 @@ impl VmService {
         sized: Sized,
         remove_on_exit: bool,
     ) -> Result<Vm> {
-        let spec = self.provide(op, wanted, &sized, remove_on_exit).await?;
+        // The image stays pinned until the row is there.
+        let (spec, _pinned) = self.provide(op, wanted, &sized, remove_on_exit).await?;
         let id = VmId::from_bytes(ops::random()?);
         let owner_uid = rustix::process::geteuid().as_raw();
         // The token is in place before anyone can learn of the VM: a delete that comes early fires it.
@@ -168,7 +170,7 @@ impl VmService {
         wanted: &VmShape,
         sized: &Sized,
         remove_on_exit: bool,
-    ) -> Result<VmSpec> {
+    ) -> Result<(VmSpec, Pinned)> {
         let token = Token::random().map_err(|error| {
             ApiError::new(Code::OperationFailed, "the system gives no random numbers")
                 .caused_by(&error)
@@ -179,14 +181,14 @@ impl VmService {
         let drivers = self.config.drivers.of_new_vm();
         let service = Arc::clone(self);
         let operation = self.registry.get(op.id).ok_or_else(gone)?;
-        let (image, kernel): (Manifest, String) = self
+        let ((image, pinned), kernel): ((Manifest, Pinned), String) = self
             .core
             .blocking(move |core| {
                 let images = service.peers.images()?;
                 core.recipes
                     .machine()
                     .map_err(|e| ApiError::of(Code::Precondition, &e))?;
-                let image = images.image(&image_name, &operation)?;
+                let (image, pinned) = images.image(&image_name, &operation)?;
                 let kernel = images.kernel(&kernel_name, &operation)?;
                 if drivers.root == RootDriver::Overlay {
                     images.overlay_template(overlay_size, &operation)?;
@@ -195,13 +197,13 @@ impl VmService {
                 core.recipes
                     .initramfs_base(&kernel)
                     .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
-                Ok::<_, ApiError>((image, kernel_name))
+                Ok::<_, ApiError>(((image, pinned), kernel_name))
             })
             .await??;
         if let Some(why) = op.cancel.why() {
-            return Err(cancelled(why));
+            return Err(why.error());
         }
-        Ok(VmSpec {
+        let spec = VmSpec {
             image: image.name,
             image_id: image.id,
             kernel,
@@ -214,7 +216,8 @@ impl VmService {
             init: wanted.init.clone().unwrap_or_default(),
             drivers,
             channel_token: hex::encode(&token.0),
-        })
+        };
+        Ok((spec, pinned))
     }
 
     /// Drives a VM whose goal is *running* until its guest runs commands; cancelled, it is undone first.
@@ -338,7 +341,7 @@ impl BootFailed {
                 Code::Conflict,
                 format!("another request for VM '{name}' was accepted meanwhile"),
             ),
-            BootFailed::Cancelled(why) => cancelled(why),
+            BootFailed::Cancelled(why) => why.error(),
             BootFailed::Api(error) => error,
         }
     }
@@ -346,13 +349,6 @@ impl BootFailed {
 
 fn kept_hint(logs: &Path) -> String {
     format!("its console and logs were kept in {}", logs.display())
-}
-
-fn cancelled(why: Why) -> ApiError {
-    match why {
-        Why::Shutdown => ApiError::new(Code::Unavailable, "the daemon is shutting down"),
-        _ => ApiError::new(Code::Conflict, "the operation was cancelled"),
-    }
 }
 
 fn gone() -> ApiError {

@@ -3,15 +3,22 @@
 
 use super::method::{Method, Shape};
 use super::{
-    API_VERSION, API_VERSION_HEADER, ApiError, Decoder, Event, Frame, FrameError, UPGRADE, frame,
+    API_VERSION, API_VERSION_HEADER, ApiError, Decoder, Event, Frame, FrameError, REQUEST_HEADER,
+    UPGRADE, frame,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    pin::Pin,
+    task::{Context, Poll},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 /// Longest answer of a method that answers with one object, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -63,6 +70,28 @@ type Lost = Box<dyn std::error::Error + Send + Sync>;
 
 fn lost(error: impl Into<Lost>) -> ClientError {
     ClientError::Lost(error.into())
+}
+
+fn head(method: &str) -> hyper::http::request::Builder {
+    Request::post(format!("/v1/{method}"))
+        .header(header::HOST, "banger")
+        .header(API_VERSION_HEADER, API_VERSION)
+}
+
+/// A body that comes piece by piece.
+struct Chunks(mpsc::Receiver<io::Result<Bytes>>);
+
+impl hyper::body::Body for Chunks {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<hyper::body::Frame<Bytes>>>> {
+        let chunk = self.0.poll_recv(cx);
+        chunk.map(|chunk| chunk.map(|chunk| chunk.map(hyper::body::Frame::data)))
+    }
 }
 
 /// Speaks to the daemon at a socket.
@@ -134,11 +163,72 @@ impl Client {
         Ok((FrameSender { write }, receiver))
     }
 
+    /// Calls a method whose body is data and which streams events. An error among the chunks cuts the connection, so
+    /// that what was sent is never taken for the whole.
+    ///
+    /// # Errors
+    /// No connection, a lost connection, or what the daemon says before the first event.
+    pub async fn upload<M: Method>(
+        &self,
+        request: &M,
+        chunks: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Result<EventStream, ClientError> {
+        debug_assert_eq!(M::SHAPE, Shape::Upload);
+        let json = serde_json::to_vec(request).map_err(|source| ClientError::Json {
+            method: M::NAME,
+            source,
+        })?;
+        let http = head(M::NAME)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(REQUEST_HEADER, json)
+            .header(header::CONNECTION, "close")
+            .body(Chunks(chunks))
+            .map_err(lost)?;
+        let answer = self.exchange(M::NAME, http, StatusCode::OK).await?;
+        Ok(EventStream {
+            method: M::NAME,
+            body: answer.into_body(),
+            buffer: Vec::new(),
+            ended: false,
+        })
+    }
+
     async fn send<M: Method>(
         &self,
         request: &M,
         upgrade: bool,
     ) -> Result<Response<Incoming>, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|source| ClientError::Json {
+            method: M::NAME,
+            source,
+        })?;
+        let mut http = head(M::NAME).header(header::CONTENT_TYPE, "application/json");
+        if upgrade {
+            http = http
+                .header(header::CONNECTION, "upgrade")
+                .header(header::UPGRADE, UPGRADE);
+        } else {
+            http = http.header(header::CONNECTION, "close");
+        }
+        let http = http.body(Full::new(Bytes::from(body))).map_err(lost)?;
+        let wanted = if upgrade {
+            StatusCode::SWITCHING_PROTOCOLS
+        } else {
+            StatusCode::OK
+        };
+        self.exchange(M::NAME, http, wanted).await
+    }
+
+    async fn exchange<B>(
+        &self,
+        method: &'static str,
+        http: Request<B>,
+        wanted: StatusCode,
+    ) -> Result<Response<Incoming>, ClientError>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Lost>,
+    {
         let stream =
             UnixStream::connect(&self.socket)
                 .await
@@ -153,28 +243,7 @@ impl Client {
         tokio::spawn(async move {
             let _ = connection.with_upgrades().await;
         });
-        let body = serde_json::to_vec(request).map_err(|source| ClientError::Json {
-            method: M::NAME,
-            source,
-        })?;
-        let mut http = Request::post(format!("/v1/{}", M::NAME))
-            .header(header::HOST, "banger")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(API_VERSION_HEADER, API_VERSION);
-        if upgrade {
-            http = http
-                .header(header::CONNECTION, "upgrade")
-                .header(header::UPGRADE, UPGRADE);
-        } else {
-            http = http.header(header::CONNECTION, "close");
-        }
-        let http = http.body(Full::new(Bytes::from(body))).map_err(lost)?;
         let answer = sender.send_request(http).await.map_err(lost)?;
-        let wanted = if upgrade {
-            StatusCode::SWITCHING_PROTOCOLS
-        } else {
-            StatusCode::OK
-        };
         if answer.status() == wanted {
             return Ok(answer);
         }
@@ -186,7 +255,7 @@ impl Client {
             .to_bytes();
         Err(match serde_json::from_slice(&body) {
             Ok(error) => ClientError::Api(error),
-            Err(_) => lost(format!("the daemon answered {status}")),
+            Err(_) => lost(format!("the daemon answered {status} to {method}")),
         })
     }
 }

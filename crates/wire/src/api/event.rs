@@ -1,6 +1,6 @@
 //! What a long method tells while it works.
 
-use super::{ApiError, VmView};
+use super::{ApiError, ImageView, VmView};
 use banger_model::{OpId, VmId, VmName, spec::Origin};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,11 @@ pub enum Event {
         /// The way out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
+    },
+    /// The image that was made; [`Event::Done`] follows.
+    Image {
+        /// As it is now.
+        image: Box<ImageView>,
     },
     /// It is done; the last event.
     Done {

@@ -1,5 +1,6 @@
 //! Which methods there are, and how each answers.
 
+use super::images::*;
 use super::inspect::*;
 use super::request::*;
 use super::view::*;
@@ -13,6 +14,9 @@ pub enum Shape {
     Json,
     /// A stream of [`Event`]s, one JSON object per line.
     Events,
+    /// As [`Shape::Events`], while the body of the request, which is data, still comes. The request itself is in the
+    /// header [`super::REQUEST_HEADER`].
+    Upload,
     /// `101`, then frames ([`super::Frame`]).
     Frames,
 }
@@ -59,6 +63,10 @@ methods! {
     "vm.health" Json VmHealth => HealthView;
     "vm.ports" Json VmPorts => PortsView;
     "vm.stats" Json VmStats => StatsView;
+    "image.import" Upload ImageImport => Event;
+    "image.list" Json ImageList => Vec<ImageView>;
+    "image.show" Json ImageShow => ImageView;
+    "image.delete" Json ImageDelete => ImageDeleted;
     "recover" Json Recover => RecoverView;
     "operation.list" Json OperationList => Vec<OperationView>;
     "operation.cancel" Json OperationCancel => OperationView;

@@ -14,6 +14,7 @@ pub mod client;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod images;
 pub mod inspect;
 pub mod method;
 pub mod paths;
@@ -26,6 +27,7 @@ pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
 pub use frame::{Decoder, Frame, FrameError};
+pub use images::*;
 pub use inspect::*;
 pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
@@ -39,6 +41,9 @@ pub const API_VERSION: u32 = 1;
 
 /// Header of every request and answer that carries [`API_VERSION`].
 pub const API_VERSION_HEADER: &str = "banger-api";
+
+/// Header that carries the request of a method whose body is data ([`Shape::Upload`]).
+pub const REQUEST_HEADER: &str = "banger-request";
 
 /// The protocol named by `Upgrade`.
 pub const UPGRADE: &str = "banger-frames";

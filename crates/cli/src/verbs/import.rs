@@ -1,0 +1,232 @@
+//! `image import`: the source is opened and read here; the daemon is sent its bytes and opens no path of ours (R-OPS-3).
+
+use super::{print_json, print_text};
+use crate::{args::ImportArgs, connection::Daemon, failure::Failure, progress::Progress, spawn};
+use banger_wire::api::{Event, ImageImport, ImageView};
+use bytes::Bytes;
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    process::{Child, ExitCode},
+    thread,
+};
+use tokio::sync::mpsc;
+
+/// Bytes of one read, and reads that may wait for the daemon.
+const CHUNK: usize = 256 << 10;
+const CHUNKS: usize = 8;
+
+/// What is behind a source.
+enum Opened {
+    File(File),
+    Stdin,
+    Directory,
+}
+
+/// Imports an image; prints its id.
+pub async fn import(args: ImportArgs) -> Result<ExitCode, Failure> {
+    let names = names(&args)?;
+    let opened = open(&args.source)?;
+    let size = match &opened {
+        Opened::File(file) => file
+            .metadata()
+            .ok()
+            .filter(|m| m.is_file())
+            .map(|m| m.len()),
+        Opened::Stdin | Opened::Directory => None,
+    };
+    let request = ImageImport {
+        names,
+        replace: args.replace,
+        source: Some(told(&args.source)),
+        size,
+    };
+    let daemon = Daemon::of_this_user()?;
+    let (chunks, body) = mpsc::channel(CHUNKS);
+    let reader = start_reader(opened, &args.source, chunks)?;
+    let image = receive(&daemon, &request, body).await;
+    let image = match image {
+        // Our own reason comes first: the daemon only saw that we left.
+        Err(failure) => return Err(reader.try_recv().unwrap_or(failure)),
+        Ok(image) => image,
+    };
+    if args.json {
+        print_json(&image)?;
+    } else {
+        print_text(&format!("{}\n", image.id))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn receive(
+    daemon: &Daemon,
+    request: &ImageImport,
+    body: mpsc::Receiver<io::Result<Bytes>>,
+) -> Result<ImageView, Failure> {
+    let mut events = daemon.upload(request, body).await?;
+    let mut progress = Progress::default();
+    let mut made = None;
+    while let Some(event) = events.next().await? {
+        match event {
+            Event::Image { image } => made = Some(*image),
+            other => progress.event(&other),
+        }
+    }
+    made.ok_or_else(|| {
+        Failure::new("the daemon did not say which image it made").hint("banger image list")
+    })
+}
+
+fn names(args: &ImportArgs) -> Result<Vec<String>, Failure> {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None if is_stdin(&args.source) => {
+            return Err(Failure::new("an image from stdin needs a name").hint("--name NAME"));
+        }
+        None => default_name(&args.source).ok_or_else(|| {
+            let source = args.source.display();
+            Failure::new(format!("'{source}' gives no name for the image")).hint("--name NAME")
+        })?,
+    };
+    let mut names = vec![name];
+    for tag in &args.tag {
+        if !names.contains(tag) {
+            names.push(tag.clone());
+        }
+    }
+    Ok(names)
+}
+
+/// The last component without what tells how it is packed.
+fn default_name(source: &Path) -> Option<String> {
+    const ENDINGS: [&str; 14] = [
+        ".tar", ".tgz", ".txz", ".tzst", ".gz", ".xz", ".zst", ".ext4", ".ext3", ".ext2", ".img",
+        ".raw", ".zstd", ".gzip",
+    ];
+    let last = match source.file_name() {
+        Some(name) => name.to_owned(),
+        // `.` and `..`: the directory's own name.
+        None => source.canonicalize().ok()?.file_name()?.to_owned(),
+    };
+    let mut name = last.to_str()?;
+    while let Some(shorter) = ENDINGS.iter().find_map(|end| name.strip_suffix(end)) {
+        name = shorter;
+    }
+    let legal = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-');
+    (!name.is_empty() && name.chars().all(legal)).then(|| name.to_owned())
+}
+
+fn is_stdin(source: &Path) -> bool {
+    source == Path::new("-")
+}
+
+fn told(source: &Path) -> String {
+    if is_stdin(source) {
+        return "stdin".to_owned();
+    }
+    let whole = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+    whole.to_string_lossy().into_owned()
+}
+
+fn open(source: &Path) -> Result<Opened, Failure> {
+    if is_stdin(source) {
+        use std::io::IsTerminal;
+        if io::stdin().is_terminal() {
+            return Err(
+                Failure::new("stdin is a terminal, and no image comes from there")
+                    .hint("docker export CONTAINER | banger image import - --name NAME"),
+            );
+        }
+        return Ok(Opened::Stdin);
+    }
+    let failed =
+        |e: io::Error| Failure::new(format!("cannot open '{}'", source.display())).caused_by(&e);
+    let file = File::open(source).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    Ok(if meta.is_dir() {
+        Opened::Directory
+    } else {
+        Opened::File(file)
+    })
+}
+
+/// Reads on a thread of its own; what goes wrong comes out of the receiver, and cuts the upload.
+fn start_reader(
+    opened: Opened,
+    source: &Path,
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+) -> Result<std::sync::mpsc::Receiver<Failure>, Failure> {
+    let (tell, failures) = std::sync::mpsc::channel();
+    let name = source.display().to_string();
+    let tar = match &opened {
+        Opened::Directory => Some(spawn::spawn_tar(source).map_err(|e| {
+            Failure::new("cannot start 'tar', which reads directories")
+                .caused_by(&e)
+                .hint("apt install tar, or import an archive")
+        })?),
+        _ => None,
+    };
+    thread::spawn(move || {
+        let failed = match (opened, tar) {
+            (_, Some(tar)) => pump_tar(tar, &chunks),
+            (Opened::File(file), None) => pump(file, &chunks),
+            (_, None) => pump(io::stdin(), &chunks),
+        };
+        if let Err(error) = failed {
+            let failure = Failure::new(format!("cannot read '{name}'")).caused_by(&error);
+            // First the reason, then the cut: who sees the cut finds the reason.
+            let _ = tell.send(failure);
+            let _ = chunks.blocking_send(Err(error));
+        }
+    });
+    Ok(failures)
+}
+
+/// Sends what a source has; the daemon's leaving ends it, and says why itself.
+fn pump(mut source: impl Read, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let n = match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let chunk = Bytes::copy_from_slice(&buffer[..n]);
+        if chunks.blocking_send(Ok(chunk)).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// An archive is whole only if who made it says so.
+fn pump_tar(mut tar: Child, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    if let Some(stdout) = tar.stdout.take() {
+        pump(stdout, chunks)?;
+    }
+    let status = tar.wait()?;
+    if status.success() || chunks.is_closed() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("tar ended with {status}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_names_its_image_without_its_endings() {
+        for (source, name) in [
+            ("/a/rootfs.tar.zst", Some("rootfs")),
+            ("debian-12.ext4", Some("debian-12")),
+            ("x/y/", Some("y")),
+            ("box.img.xz", Some("box")),
+            ("Box.tar", None),
+            (".tar", None),
+            ("/", None),
+        ] {
+            assert_eq!(default_name(Path::new(source)).as_deref(), name, "{source}");
+        }
+    }
+}

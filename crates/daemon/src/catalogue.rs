@@ -1,0 +1,340 @@
+//! The images as users meet them: import, list, show, delete; and which of them are being used for something new.
+
+use crate::core::{Core, DaemonHost};
+use crate::ops::{Operation, Why};
+use banger_converge::Ledger;
+use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
+use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageView};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// The images. Every method may block.
+#[derive(Debug)]
+pub struct Catalogue {
+    core: Arc<Core>,
+    store: OnceLock<ImageStore<DaemonHost>>,
+    pins: Arc<Pins>,
+}
+
+/// Images by id, with how many requests are making something of each that no row tells of yet. This is the image lock
+/// of the lock order: held while one is looked up, and while one is deleted.
+type Pins = Mutex<BTreeMap<String, usize>>;
+
+/// Keeps an image from being deleted until it is dropped: from when a new VM's image is chosen to when its row says so.
+#[derive(Debug)]
+pub struct Pinned {
+    id: String,
+    pins: Arc<Pins>,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = pins.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// An operation as the importers report to it.
+pub struct Told<'a> {
+    /// The operation.
+    pub op: &'a Operation,
+    /// Its stage.
+    pub stage: &'static str,
+    /// Bytes that will come in, if that is known.
+    pub total: Option<u64>,
+}
+
+impl Progress for Told<'_> {
+    fn stage(&self, text: &str) {
+        self.op.stage(self.stage, text);
+    }
+    fn moved(&self, bytes: u64) {
+        self.op.moved(bytes, self.total);
+    }
+    fn detail(&self, line: &str) {
+        tracing::debug!(op = %self.op.id, line, "image");
+    }
+    fn cancelled(&self) -> bool {
+        self.op.cancel.why().is_some()
+    }
+}
+
+/// An error of the image store, with its way out.
+pub fn image_failed(code: Code, error: &banger_image::Error) -> ApiError {
+    let told = ApiError::of(code, error);
+    match error.hint() {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
+/// What kind of failure an error of the image store is.
+fn code_of(error: &banger_image::Error) -> Code {
+    use banger_image::Error as E;
+    match error {
+        E::NotFound(_) => Code::NotFound,
+        E::Exists { .. } => Code::AlreadyExists,
+        E::Ambiguous { .. }
+        | E::BadName(_)
+        | E::NotAnImage(_)
+        | E::Truncated
+        | E::Damaged(_)
+        | E::Refused { .. }
+        | E::TooLarge(_)
+        | E::BadFileSystem(_) => Code::BadRequest,
+        E::InUse { .. }
+        | E::Pinned(_)
+        | E::SeveralNames { .. }
+        | E::NeedsRoot
+        | E::ImportNeedsRoot
+        | E::ToolMissing { .. }
+        | E::NoSpace { .. } => Code::Precondition,
+        E::Cancelled => Code::Conflict,
+        _ => Code::OperationFailed,
+    }
+}
+
+fn told(error: &banger_image::Error) -> ApiError {
+    image_failed(code_of(error), error)
+}
+
+impl Catalogue {
+    /// The catalogue; touches nothing yet.
+    pub fn new(core: Arc<Core>) -> Self {
+        Catalogue {
+            core,
+            store: OnceLock::new(),
+            pins: Arc::default(),
+        }
+    }
+
+    /// The directory of images.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn store(&self) -> Result<&ImageStore<DaemonHost>> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let core = &self.core;
+        let store = ImageStore::open(Arc::clone(&core.host), core.recipes.images_dir())
+            .map_err(|e| image_failed(Code::OperationFailed, &e))?;
+        Ok(self.store.get_or_init(|| store))
+    }
+
+    /// The image a reference means, kept from being deleted as long as the second result lives.
+    ///
+    /// # Errors
+    /// No such image.
+    pub fn pin(&self, reference: &str) -> Result<(Manifest, Pinned)> {
+        let mut pins = self.pins();
+        let image = self.find(reference)?;
+        *pins.entry(image.id.clone()).or_default() += 1;
+        let pinned = Pinned {
+            id: image.id.clone(),
+            pins: Arc::clone(&self.pins),
+        };
+        Ok((image, pinned))
+    }
+
+    /// The image a reference means.
+    ///
+    /// # Errors
+    /// No such image: what there is, is the hint.
+    pub fn find(&self, reference: &str) -> Result<Manifest> {
+        self.store()?
+            .show(reference)
+            .map_err(|error| self.not_found(&error))
+    }
+
+    /// `image.import`: makes an image of a stream.
+    ///
+    /// # Errors
+    /// What the importer says.
+    pub fn import(
+        &self,
+        request: &api::ImageImport,
+        source: &mut dyn Read,
+        op: &Operation,
+    ) -> Result<ImageView> {
+        let import = wanted(request);
+        let progress = Told {
+            op,
+            stage: "image",
+            total: request.size,
+        };
+        let store = self.store()?;
+        let made = store.import(source, &import, &progress);
+        // What breaks because it was cancelled says nothing of the source.
+        let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
+        let made = made.map_err(cancelled)?;
+        self.show(&made.id)
+    }
+
+    /// Refuses an import that cannot succeed, before a byte of it is read.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_import(&self, request: &api::ImageImport) -> Result<()> {
+        if request.names.is_empty() {
+            return Err(
+                ApiError::new(Code::BadRequest, "an image needs a name").hint("--name NAME")
+            );
+        }
+        let checked = self.store()?.check_import(&wanted(request));
+        checked.map_err(|error| told(&error))
+    }
+
+    /// `image.list`.
+    ///
+    /// # Errors
+    /// The images or the VMs cannot be read.
+    pub fn list(&self) -> Result<Vec<ImageView>> {
+        let images = self.store()?.list().map_err(|error| told(&error))?;
+        let users = self.users()?;
+        Ok(images.into_iter().map(|i| self.view(i, &users)).collect())
+    }
+
+    /// `image.show`.
+    ///
+    /// # Errors
+    /// No such image.
+    pub fn show(&self, reference: &str) -> Result<ImageView> {
+        let found = self.store()?.inspect(reference);
+        let image = found.map_err(|error| self.not_found(&error))?;
+        Ok(self.view(image, &self.users()?))
+    }
+
+    /// `image.delete`.
+    ///
+    /// # Errors
+    /// No such image, VMs use it, or an effect failed.
+    pub fn delete(&self, request: &api::ImageDelete) -> Result<ImageDeleted> {
+        let pins = self.pins();
+        let rows = self.users()?;
+        let users = |id: &str| {
+            let users = rows.get(id).cloned().unwrap_or_default();
+            match users.is_empty() && pins.contains_key(id) {
+                true => Err(banger_image::Error::Pinned(id.to_owned())),
+                false => Ok(users),
+            }
+        };
+        let deleted = self.store()?.delete(&request.image, request.force, &users);
+        let deleted = deleted.map_err(|error| self.not_found(&error))?;
+        if deleted.gone {
+            self.drop_templates(&deleted.id);
+        }
+        Ok(ImageDeleted {
+            id: deleted.id,
+            names: deleted.names,
+            gone: deleted.gone,
+        })
+    }
+
+    /// What dead makers and deletes have left; called when nothing else happens yet.
+    pub fn sweep(&self) {
+        let swept = self.store().and_then(|store| {
+            store.sweep().map_err(|error| told(&error))?;
+            let ids = store.ids().map_err(|error| told(&error))?;
+            let dir = self.core.recipes.templates_dir();
+            template::keep_only(&*self.core.host, &dir, &ids).map_err(|error| told(&error))
+        });
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what is left of images stays");
+        }
+    }
+
+    fn drop_templates(&self, id: &str) {
+        let dir = self.core.recipes.templates_dir();
+        if let Err(error) = template::forget(&*self.core.host, &dir, id) {
+            // A cache: the next start of the daemon clears it.
+            tracing::warn!(%error, image = id, "templates of a deleted image stay");
+        }
+    }
+
+    /// Names of the VMs that use each image, by its id; of lost ones, their ids.
+    fn users(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        let rows = self.core.ledger.vms();
+        let rows = rows.map_err(|error| ApiError::of(Code::Unavailable, &error))?;
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for vm in rows {
+            let of = users.entry(vm.spec.image_id).or_default();
+            of.push(vm.name.to_string());
+        }
+        // A directory without a row may be adopted again, and is deleted by its id.
+        let lost = banger_converge::lost(&self.core.env());
+        for vm in lost.map_err(|error| ApiError::of(Code::Unavailable, &error))? {
+            if let Some(image) = vm.image_id {
+                users.entry(image).or_default().push(vm.id.to_string());
+            }
+        }
+        Ok(users)
+    }
+
+    fn view(&self, image: Named, users: &BTreeMap<String, Vec<String>>) -> ImageView {
+        let disk_usage = self
+            .store()
+            .map_or(0, |store| store.disk_usage(&image.manifest.id));
+        let Named { manifest, names } = image;
+        ImageView {
+            disk_usage,
+            used_by: users.get(&manifest.id).cloned().unwrap_or_default(),
+            id: manifest.id,
+            names,
+            digest: manifest.digest,
+            size: manifest.size,
+            created_at: manifest.created,
+            source: manifest.source,
+            distro: Some(manifest.distro).filter(|distro| !distro.is_empty()),
+            arch: manifest.arch,
+            kernel: manifest.kernel,
+        }
+    }
+
+    /// An error of a look-up; where nothing was found, with what there is.
+    fn not_found(&self, error: &banger_image::Error) -> ApiError {
+        if let banger_image::Error::NotFound(_) = error {
+            return told(error).hint(self.what_there_is());
+        }
+        told(error)
+    }
+
+    fn what_there_is(&self) -> String {
+        let images = self.store().ok().and_then(|store| store.list().ok());
+        let images = images.unwrap_or_default();
+        let titles: Vec<_> = images.iter().map(Named::title).collect();
+        match titles[..] {
+            [] => format!(
+                "there are none yet: '{}' is built when it is first used; banger image import makes one of a tar, a directory or an ext4 file",
+                DebianBuild::DEFAULT_NAME
+            ),
+            _ => format!(
+                "there are: {}; banger image import makes more",
+                titles.join(", ")
+            ),
+        }
+    }
+
+    fn pins(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wanted(request: &api::ImageImport) -> Import {
+    Import {
+        names: request.names.clone(),
+        replace: request.replace,
+        source: request.source.clone(),
+        limits: Limits::default(),
+    }
+}

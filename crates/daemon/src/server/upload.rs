@@ -1,0 +1,145 @@
+//! Methods whose body is data: it is read while the answer's events are already being sent.
+
+use super::body::Answer;
+use super::dispatch::{Made, bad, events, parse};
+use crate::daemon::Daemon;
+use crate::ops::{Cancel, Why};
+use banger_wire::api::{self, ApiError, REQUEST_HEADER};
+use bytes::{Buf, Bytes};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Request, Response};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+use tokio::sync::mpsc;
+
+/// Pieces of the body that wait for whoever reads it.
+const PIECES: usize = 16;
+
+/// `image.import`.
+///
+/// # Errors
+/// The request is wrong, or cannot succeed; what the importer finds wrong is told by the events.
+pub async fn import(
+    daemon: &Arc<Daemon>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, ApiError> {
+    let (head, body) = request.into_parts();
+    match wanted(daemon, head.headers.get(REQUEST_HEADER)).await {
+        Ok(wanted) => begin(daemon, wanted, body),
+        Err(error) => {
+            // Closed while it is being sent to, the connection would break before its other end has read why.
+            tokio::spawn(discard(body));
+            Err(error)
+        }
+    }
+}
+
+/// The request, if it can succeed as far as that is known before its body.
+async fn wanted(
+    daemon: &Arc<Daemon>,
+    header: Option<&HeaderValue>,
+) -> Result<api::ImageImport, ApiError> {
+    let header = header.ok_or_else(|| {
+        bad(&format!(
+            "the request itself must come in the header '{REQUEST_HEADER}', its body is the image"
+        ))
+    })?;
+    let wanted: api::ImageImport = parse(&Bytes::copy_from_slice(header.as_bytes()))?;
+    let (catalogue, asked) = (daemon.catalogue(), wanted.clone());
+    daemon
+        .blocking(move || catalogue.check_import(&asked))
+        .await??;
+    Ok(wanted)
+}
+
+fn begin(
+    daemon: &Arc<Daemon>,
+    wanted: api::ImageImport,
+    body: Incoming,
+) -> Result<Response<Answer>, ApiError> {
+    events::<api::ImageImport, _>(daemon, false, |daemon, op| async move {
+        let (pieces, source) = mpsc::channel(PIECES);
+        tokio::spawn(receive(body, pieces, op.cancel.clone()));
+        let (catalogue, operation) = (daemon.catalogue(), Arc::clone(&op));
+        let made = daemon
+            .blocking(move || {
+                let mut source = Source {
+                    pieces: source,
+                    piece: Bytes::new(),
+                    whole: false,
+                };
+                catalogue.import(&wanted, &mut source, &operation)
+            })
+            .await??;
+        Ok(Made::Image(made))
+    })
+}
+
+async fn discard(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// A piece of a body, or its end in order.
+enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// Passes a body on. When nobody wants it any more the rest is read to nowhere, so that its sender gets to read why.
+async fn receive(mut body: Incoming, pieces: mpsc::Sender<Piece>, cancel: Cancel) {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            // Without an end mark what was sent counts as cut.
+            _ = cancel.fired() => return,
+        };
+        let piece = match frame {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(bytes) => Piece::Bytes(bytes),
+                Err(_trailers) => continue,
+            },
+            Some(Err(_)) => {
+                cancel.fire(Why::ClientGone);
+                return;
+            }
+            None => Piece::End,
+        };
+        let ended = matches!(piece, Piece::End);
+        // Who does not listen any more has failed, and says so.
+        let _ = pieces.send(piece).await;
+        if ended {
+            return;
+        }
+    }
+}
+
+/// A body as something to read; one that ends without its end mark is an error, never a shorter body.
+struct Source {
+    pieces: mpsc::Receiver<Piece>,
+    piece: Bytes,
+    whole: bool,
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() && !self.whole {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::End) => self.whole = true,
+                None => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "whoever sent it has left",
+                    ));
+                }
+            }
+        }
+        let n = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..n]);
+        Ok(n)
+    }
+}

@@ -1,0 +1,273 @@
+//! Images from what a user has: an archive of a root file system, or an ext4 file (R-IMG-1).
+
+mod name;
+mod packing;
+mod pax;
+mod tar;
+mod unpack;
+
+pub(crate) use name::shown;
+pub use unpack::Limits;
+
+use crate::error::Doing;
+use crate::ext4::{self, Content as Measured, Mkfs};
+use crate::manifest::{self, ROOTFS_FILE};
+use crate::staging::Staging;
+use crate::{Error, ImageStore, Manifest, Progress, Result, digest, home};
+use banger_host::{Clock, Files, Tools, tree};
+use packing::Content;
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Free space an import leaves: below it VMs are held still, because their disks could not grow.
+const ROOM_MIB: u64 = 1024;
+
+/// What to make of what is imported.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Import {
+    /// Names of the image, at least one.
+    pub names: Vec<String>,
+    /// Names that other images have move to this one.
+    pub replace: bool,
+    /// Where it comes from, for a person.
+    pub source: Option<String>,
+    /// What an archive may expand to.
+    pub limits: Limits,
+}
+
+impl<H: Files + Tools + Clock> ImageStore<H> {
+    /// Everything that would keep [`ImageStore::import`] from importing, as far as it can be known before a byte has
+    /// come.
+    ///
+    /// # Errors
+    /// A bad name, a name that is taken, no room, a missing program.
+    pub fn check_import(&self, import: &Import) -> Result<()> {
+        import
+            .names
+            .iter()
+            .try_for_each(|n| manifest::check_name(n))?;
+        if !import.replace {
+            self.check_free(&import.names, None)?;
+        }
+        ext4::e2fsck(&*self.host)?;
+        self.check_room(ROOM_MIB)
+    }
+
+    /// Makes an image of what the stream brings: a tar of a root file system (plain or packed with gzip, xz or zstd)
+    /// or an ext4 file system, told by its content. Failed or cancelled, nothing is left behind.
+    ///
+    /// # Errors
+    /// It is none of these, cut short, damaged or refused; a name is taken; a failing program; cancelled.
+    pub fn import(
+        &self,
+        source: &mut dyn Read,
+        import: &Import,
+        progress: &dyn Progress,
+    ) -> Result<Manifest> {
+        self.check_import(import)?;
+        self.staged(|staging| self.import_staged(staging, source, import, progress))
+    }
+
+    fn import_staged(
+        &self,
+        staging: &Staging,
+        source: &mut dyn Read,
+        import: &Import,
+        progress: &dyn Progress,
+    ) -> Result<Manifest> {
+        let rootfs = staging.image().join(ROOTFS_FILE);
+        let cancelled = || progress.cancelled();
+        progress.stage("receiving");
+        match packing::open(source)? {
+            Content::Tar(archive) => {
+                privileged()?;
+                ext4::mke2fs(&*self.host)?;
+                let root = staging.dir().join("root");
+                self.host.mkdir(&root).doing("make the staging directory")?;
+                let room = || self.check_room(ROOM_MIB);
+                unpack::unpack(archive, &root, &import.limits, &room, progress)?;
+                self.pack_tree(&root, staging, progress)?;
+            }
+            Content::Ext4(mut stream) => {
+                let mut watched = Watched {
+                    stream: &mut stream,
+                    limits: &import.limits,
+                    room: &|| self.check_room(ROOM_MIB),
+                    progress,
+                    refused: None,
+                    told: Instant::now(),
+                };
+                let spooled = tree::spool(&rootfs, &mut watched);
+                if let Some(refused) = watched.refused {
+                    return Err(refused);
+                }
+                let len = spooled.map_err(|error| spool_failed(error, &rootfs))?;
+                check_superblock(&rootfs, len)?;
+            }
+        }
+        progress.stage("checking the image");
+        ext4::check(&*self.host, &rootfs, &cancelled).map_err(|error| match error {
+            Error::Tool { source, .. } => {
+                Error::BadFileSystem(format!("e2fsck finds faults ({source})"))
+            }
+            other => other,
+        })?;
+        let (digest, size) = digest::sha256_file(&rootfs, &cancelled)?;
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            id: digest[..Manifest::ID_DIGITS].to_owned(),
+            name: import.names.first().cloned().unwrap_or_default(),
+            distro: String::new(),
+            arch: std::env::consts::ARCH.to_owned(),
+            digest: format!("sha256:{digest}"),
+            size,
+            created: self.host.now(),
+            kernel: None,
+            names: Default::default(),
+            source: import.source.clone(),
+        };
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        self.publish(&staging.image(), manifest, &import.names, import.replace)
+    }
+
+    /// Packs a directory tree into the image's file system and keeps its `/root` beside it (R-GUEST-7).
+    pub(crate) fn pack_tree(
+        &self,
+        root: &Path,
+        staging: &Staging,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let content = Measured::of(root)?;
+        self.check_room((content.size() >> 20) + ROOM_MIB / 2)?;
+        progress.stage(&format!(
+            "packing {} files into {} MiB of ext4",
+            content.inodes,
+            content.size() >> 20
+        ));
+        let image = staging.image();
+        let mkfs = Mkfs {
+            label: "banger-base",
+            uuid: None,
+            // No journal: the base is only ever mounted `ro,noload`.
+            features: "",
+            inodes: Some(content.inodes_wanted()),
+            grow_to: None,
+            content: Some(root),
+        };
+        let rootfs = image.join(ROOTFS_FILE);
+        let cancelled = || progress.cancelled();
+        ext4::make(&*self.host, &rootfs, content.size(), &mkfs, &cancelled)?;
+        self.keep_home(root, &image)
+    }
+
+    /// Moves the tree's `/root` beside the image, if it is a directory: work disks start from it.
+    fn keep_home(&self, tree: &Path, image: &Path) -> Result<()> {
+        let doing = "keep the image's /root";
+        let root = tree.join("root");
+        let seen = self.host.stat(&root).doing(doing)?;
+        if seen.is_none_or(|seen| seen.kind != banger_host::FileKind::Dir) {
+            return Ok(());
+        }
+        let kept = image.join(manifest::HOME_DIR);
+        self.host.mkdir(&kept).doing(doing)?;
+        self.host.rename(&root, &kept.join("root")).doing(doing)?;
+        home::sync(&*self.host, &kept)
+    }
+}
+
+/// A file system on its way into a file: cancelled, within limits, and told of.
+struct Watched<'a, 'b> {
+    stream: &'a mut packing::Unpacked<'b>,
+    limits: &'a Limits,
+    room: &'a dyn Fn() -> Result<()>,
+    progress: &'a dyn Progress,
+    refused: Option<Error>,
+    told: Instant,
+}
+
+impl Read for Watched<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let counts = self.stream.counts();
+        let mut fine = match self.progress.cancelled() {
+            true => Err(Error::Cancelled),
+            false => self.limits.check_stream(counts),
+        };
+        if self.told.elapsed() >= unpack::TELL {
+            self.told = Instant::now();
+            self.progress.moved(counts.0);
+            fine = fine.and_then(|()| (self.room)());
+        }
+        if let Err(error) = fine {
+            self.refused = Some(error);
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        self.stream.read(buffer)
+    }
+}
+
+fn spool_failed(error: std::io::Error, path: &Path) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::DiskFull {
+            doing: "writing the image",
+            source: error,
+        },
+        std::io::ErrorKind::PermissionDenied => Error::Read {
+            path: PathBuf::from(path),
+            source: error,
+        },
+        _ => Error::damaged(error),
+    }
+}
+
+/// Refuses what e2fsck would accept and no guest could use as a base that is never written
+/// (Documentation/filesystems/ext4/super.rst).
+fn check_superblock(path: &Path, len: u64) -> Result<()> {
+    let mut head = vec![0; 2048];
+    let unreadable = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    (&file).read_exact(&mut head).map_err(unreadable)?;
+    let word = |at: usize| {
+        let bytes = [head[at], head[at + 1], head[at + 2], head[at + 3]];
+        u64::from(u32::from_le_bytes(bytes))
+    };
+    const SUPER: usize = 1024;
+    const RECOVER: u64 = 0x4;
+    const JOURNAL_DEVICE: u64 = 0x8;
+    const BITS_64: u64 = 0x80;
+    let incompatible = word(SUPER + 0x60);
+    let high = match incompatible & BITS_64 {
+        0 => 0,
+        _ => word(SUPER + 0x150) << 32,
+    };
+    let block = 1024_u64 << word(SUPER + 0x18).min(6);
+    let bytes = (word(SUPER + 0x04) | high).saturating_mul(block);
+    if incompatible & JOURNAL_DEVICE != 0 {
+        return Err(Error::NotAnImage("it is an ext4 journal".to_owned()));
+    }
+    if bytes > len {
+        return Err(Error::Truncated);
+    }
+    if incompatible & RECOVER != 0 {
+        return Err(Error::BadFileSystem(
+            "it was not unmounted cleanly, and its journal waits to be replayed".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Owners and devices are made as files of this machine before they are packed.
+fn privileged() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(Error::ImportNeedsRoot)
+    }
+}

@@ -1,0 +1,99 @@
+//! Where images are made before anybody can see them: a directory for each maker, locked by it (flock) as long as it
+//! works, so that what a dead one left is told from what is being made.
+
+use crate::error::Doing;
+use crate::store::ImageStore;
+use crate::{Error, Result};
+use banger_host::{Clock, ErrorKind, Files, Tools, tree};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+/// Beginning of the name of every staging directory.
+pub(crate) const STAGING: &str = ".staging";
+/// Directory in it that becomes the image's.
+const IMAGE: &str = "image";
+
+/// A staging directory of ours.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    dir: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Staging {
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory that becomes the image's.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.dir.join(IMAGE)
+    }
+}
+
+impl<H: Files + Tools + Clock> ImageStore<H> {
+    /// Lends a staging directory to some work and clears it away, however the work ends.
+    ///
+    /// # Errors
+    /// No directory could be made, what the work failed with, or that and clearing up.
+    pub(crate) fn staged<T>(&self, work: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
+        let staging = self.new_staging()?;
+        let done = work(&staging);
+        match (done, self.remove_tree(staging.dir())) {
+            (Ok(done), _) => Ok(done), // what is left then, the next sweep removes
+            (Err(error), Ok(())) => Err(error),
+            (Err(original), Err(source)) => Err(Error::NotCleared {
+                original: Box::new(original),
+                staging: staging.dir,
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    fn new_staging(&self) -> Result<Staging> {
+        // Held until ours is locked, or a sweep could take it for a dead one's.
+        let _lock = self.publish_lock()?;
+        let mut n = 0;
+        let dir = loop {
+            let name = format!("{STAGING}-{}-{n}", std::process::id());
+            let dir = self.dir().join(name);
+            match self.host.mkdir(&dir) {
+                Ok(()) => break dir,
+                Err(error) if error.kind == ErrorKind::Exists => n += 1,
+                other => other.doing("make a staging directory")?,
+            }
+        };
+        let lock = lock_dir(&dir)?.ok_or_else(|| Error::Locked {
+            path: dir.clone(),
+            seconds: 0,
+        })?;
+        let staging = Staging { dir, _lock: lock };
+        let image = staging.image();
+        self.host.mkdir(&image).doing("make a staging directory")?;
+        Ok(staging)
+    }
+
+    /// Removes the staging directories whose makers are dead; under the publish lock.
+    pub(crate) fn sweep_stagings(&self) -> Result<()> {
+        for name in self.host.list(self.dir()).doing("list the images")? {
+            if !name.starts_with(STAGING) {
+                continue;
+            }
+            let dir = self.dir().join(name);
+            if let Some(_dead) = lock_dir(&dir)? {
+                self.remove_tree(&dir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock_dir(dir: &Path) -> Result<Option<OwnedFd>> {
+    tree::lock_dir(dir).map_err(|source| Error::Read {
+        path: dir.to_owned(),
+        source,
+    })
+}

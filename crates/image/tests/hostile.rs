@@ -1,0 +1,533 @@
+//! Archives of strangers (R-IMG-4): each is refused naming its entry, registers nothing, leaves nothing, and touches
+//! nothing outside the image; and what only looks hostile comes out as it went in.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod archive;
+
+use archive::{Tar, header, is_root, look, names, store};
+use banger_image::{Error, Import, Limits, Silent};
+use std::{fs, io::Write, path::Path};
+use tar::EntryType as T;
+
+fn import(dir: &Path, bytes: &[u8]) -> Result<banger_image::Manifest, Error> {
+    import_within(dir, bytes, Limits::default())
+}
+
+fn import_within(
+    dir: &Path,
+    mut bytes: &[u8],
+    limits: Limits,
+) -> Result<banger_image::Manifest, Error> {
+    let import = Import {
+        names: vec!["test".to_owned()],
+        limits,
+        ..Import::default()
+    };
+    store(dir).import(&mut bytes, &import, &Silent)
+}
+
+/// Imports what must be refused; what the error says is given back.
+fn refused(what: &str, bytes: &[u8], limits: Limits) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "untouched").unwrap();
+    let error = match import_within(dir.path(), bytes, limits) {
+        Ok(image) => panic!("{what} was imported as {image:?}"),
+        Err(error) => error,
+    };
+    assert!(
+        names(&dir.path().join("images")).is_empty(),
+        "{what} left something"
+    );
+    assert_eq!(names(&outside), ["file"], "{what} reached outside");
+    assert_eq!(
+        fs::read_to_string(outside.join("file")).unwrap(),
+        "untouched",
+        "{what}"
+    );
+    let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
+    let text = format!("{error}{}", cause.unwrap_or_default());
+    assert!(!text.contains('\n'), "{what}: {text}");
+    println!("{what}: {text}");
+    text
+}
+
+/// Archives that are refused for an entry: what it is, the archive, and what the error must say.
+fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+    let up = "../".repeat(40);
+    vec![
+        (
+            "a name with ..",
+            Tar::new().file("a/../../etc/evil", b"x").done(),
+            &["a/../../etc/evil", "'..'"],
+        ),
+        (
+            "a name that begins with ..",
+            Tar::new().file(&format!("{up}tmp/evil"), b"x").done(),
+            &["'..'"],
+        ),
+        (
+            "an absolute name with ..",
+            Tar::new().file("/../../evil", b"x").done(),
+            &["/../../evil"],
+        ),
+        (
+            "a directory called ..",
+            Tar::new().directory("usr/..").done(),
+            &["usr/.."],
+        ),
+        (
+            "a PAX name with ..",
+            Tar::new()
+                .pax(&[("path", b"x/../../evil")])
+                .file("fine", b"x")
+                .done(),
+            &["x/../../evil"],
+        ),
+        (
+            "a PAX name with NUL",
+            Tar::new()
+                .pax(&[("path", b"x\0y")])
+                .file("fine", b"x")
+                .done(),
+            &["NUL", "x\\u{0}y"],
+        ),
+        (
+            "a name of 300 bytes",
+            Tar::new().long(&"n".repeat(300)).file("x", b"x").done(),
+            &["longer"],
+        ),
+        (
+            "a path of 5000 bytes",
+            Tar::new().long(&"dir/".repeat(1250)).file("x", b"x").done(),
+            &["longer"],
+        ),
+        (
+            "a hard link out",
+            Tar::new()
+                .file("a", b"x")
+                .link(T::Link, "b", &format!("{up}etc/passwd"))
+                .done(),
+            &["'b'", "target"],
+        ),
+        (
+            "a hard link to what is only on the host",
+            Tar::new().link(T::Link, "b", "/etc/passwd").done(),
+            &["'b'", "/etc/passwd", "no entry"],
+        ),
+        (
+            "a hard link through a symlink out",
+            Tar::new()
+                .link(T::Symlink, "out", "/../../../../etc")
+                .link(T::Link, "b", "out/passwd")
+                .done(),
+            &["'b'", "no entry"],
+        ),
+        (
+            "a hard link to a directory",
+            Tar::new().directory("d").link(T::Link, "b", "d").done(),
+            &["'b'", "directory"],
+        ),
+        (
+            "a hard link to itself",
+            Tar::new().link(T::Link, "b", "b").done(),
+            &["'b'", "no entry"],
+        ),
+        (
+            "a hard link to what comes later",
+            Tar::new().link(T::Link, "b", "a").file("a", b"x").done(),
+            &["'b'", "no entry"],
+        ),
+        (
+            "a file below a file",
+            Tar::new().file("a", b"x").file("a/b", b"x").done(),
+            &["a/b", "no directory"],
+        ),
+        (
+            "a file below a dangling symlink",
+            Tar::new()
+                .link(T::Symlink, "a", "nowhere")
+                .file("a/b", b"x")
+                .done(),
+            &["a/b", "no directory"],
+        ),
+        (
+            "a file below symlinks in a circle",
+            Tar::new()
+                .link(T::Symlink, "a", "b")
+                .link(T::Symlink, "b", "a")
+                .file("a/c", b"x")
+                .done(),
+            &["a/c", "circle"],
+        ),
+        (
+            "a file below a device",
+            Tar::new().device("null", 1, 3).file("null/x", b"x").done(),
+            &["null/x", "no directory"],
+        ),
+        (
+            "a symlink where a full directory is",
+            Tar::new()
+                .file("lib/x", b"x")
+                .link(T::Symlink, "lib", "usr/lib")
+                .done(),
+            &["'lib'", "directory with entries"],
+        ),
+        (
+            "a file in the root's place",
+            Tar::new()
+                .file("./", b"")
+                .raw(header(T::Fifo, "/", 0), b"")
+                .done(),
+            &["root directory"],
+        ),
+        (
+            "a symlink without a target",
+            Tar::new().link(T::Symlink, "s", "").done(),
+            &["'s'", "target"],
+        ),
+        (
+            "an entry of an unknown kind",
+            Tar::new().raw(header(T::new(b'Q'), "q", 0), b"").done(),
+            &["'q'", "unknown kind"],
+        ),
+        (
+            "a map of holes behind the end",
+            Tar::new()
+                .pax(&[("GNU.sparse.map", b"9,5"), ("GNU.sparse.size", b"10")])
+                .file("s", b"12345")
+                .done(),
+            &["'s'", "holes"],
+        ),
+        (
+            "a map of holes that overlaps",
+            Tar::new()
+                .pax(&[("GNU.sparse.map", b"0,3,2,2"), ("GNU.sparse.size", b"10")])
+                .file("s", b"12345")
+                .done(),
+            &["'s'", "holes"],
+        ),
+        (
+            "a map of holes that goes round",
+            Tar::new()
+                .pax(&[
+                    ("GNU.sparse.map", b"18446744073709551615,2"),
+                    ("GNU.sparse.size", b"10"),
+                ])
+                .file("s", b"12")
+                .done(),
+            &["'s'", "holes"],
+        ),
+        (
+            "a file of 16 EiB made of holes",
+            Tar::new()
+                .pax(&[
+                    ("GNU.sparse.map", b"0,0"),
+                    ("GNU.sparse.size", b"18446744073709551615"),
+                ])
+                .file("s", b"")
+                .done(),
+            &["'s'", "longer"],
+        ),
+        (
+            "an extended attribute of 64 KiB",
+            Tar::new()
+                .pax(&[("SCHILY.xattr.user.big", &[b'x'; 60_000])])
+                .file("f", b"x")
+                .done(),
+            &["'f'", "extended attributes"],
+        ),
+    ]
+}
+
+#[test]
+fn what_is_hostile_is_refused_naming_the_entry() {
+    if !is_root() {
+        return;
+    }
+    for (what, bytes, words) in corpus() {
+        let text = refused(what, &bytes, Limits::default());
+        for word in words {
+            assert!(
+                text.contains(word),
+                "{what}: '{text}' does not say '{word}'"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_broken_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let whole = Tar::new().file("a", &[7; 3000]).file("b", b"x").done();
+    let mut wrong_sum = whole.clone();
+    wrong_sum[512 + 3072] ^= 1;
+    let mut lying = header(T::Regular, "a", 1 << 40);
+    lying.set_cksum();
+    let mut negative = header(T::Regular, "a", 0);
+    negative.as_mut_bytes()[124..136].copy_from_slice(b"-0000000001\0");
+    negative.set_cksum();
+    let mut flood = header(T::GNULongName, "././@LongLink", 8 << 30);
+    flood.set_cksum();
+    for (what, bytes, word) in [
+        ("a tar cut in a file", whole[..2000].to_vec(), "cut short"),
+        ("a tar cut in a header", whole[..3600].to_vec(), "cut short"),
+        (
+            "a tar without its end mark",
+            whole[..whole.len() - 1024].to_vec(),
+            "cut short",
+        ),
+        ("a header that was changed", wrong_sum, "checksum"),
+        (
+            "a size that lies",
+            Tar::new().raw(lying, b"short").done(),
+            "cut short",
+        ),
+        (
+            "a negative size",
+            Tar::new().raw(negative, b"").done(),
+            "damaged",
+        ),
+        (
+            "a name of 8 GiB",
+            Tar::new().raw(flood, b"n").done(),
+            "extended header",
+        ),
+        (
+            "records that are none",
+            Tar::new().raw(header(T::XHeader, "x", 4), b"junk").done(),
+            "damaged",
+        ),
+        ("an archive of nothing", vec![0; 10240], "no entries"),
+        (
+            "docker save",
+            Tar::new()
+                .file("manifest.json", b"[]")
+                .file("abc/layer.tar", b"x")
+                .done(),
+            "image layers",
+        ),
+        (
+            "text",
+            b"#!/bin/sh\necho hello\n".repeat(100),
+            "something else",
+        ),
+        ("nothing", Vec::new(), "empty"),
+    ] {
+        let text = refused(what, &bytes, Limits::default());
+        assert!(
+            text.contains(word),
+            "{what}: '{text}' does not say '{word}'"
+        );
+    }
+    // Cut anywhere, it is never an image.
+    for cut in (0..whole.len() - 1024).step_by(97) {
+        refused("a cut tar", &whole[..cut], Limits::default());
+    }
+}
+
+#[test]
+fn floods_stop_at_their_limits() {
+    if !is_root() {
+        return;
+    }
+    let few = Limits {
+        entries: 50,
+        bytes: 1 << 20,
+        in_directory: 20,
+        devices: 5,
+        ratio: 100,
+        ratio_from: 64 << 10,
+    };
+    let mut devices = Tar::new();
+    let (mut crowd, mut many) = (Tar::new(), Tar::new());
+    for n in 0..60 {
+        devices = devices.device(&format!("dev{n}"), 1, 3);
+        crowd = crowd.file(&format!("d/{n}"), b"");
+        many = many.file(&format!("d{n}/x"), b"");
+    }
+    let large = Tar::new().file("large", &vec![1; 2 << 20]).done();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&Tar::new().file("zeros", &vec![0; 900 << 10]).done())
+        .unwrap();
+    // Behind the end mark as well.
+    let mut tail = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    tail.write_all(&Tar::new().file("a", b"x").done()).unwrap();
+    tail.write_all(&vec![0; 900 << 10]).unwrap();
+    for (what, bytes, word) in [
+        ("a flood of devices", devices.done(), "dev5"),
+        ("a crowded directory", crowd.done(), "d/20"),
+        ("a flood of entries", many.done(), "d50/x"),
+        ("a large archive", large, "more than"),
+        ("a bomb", gzip.finish().unwrap(), "each of its bytes"),
+        (
+            "a bomb behind the end",
+            tail.finish().unwrap(),
+            "each of its bytes",
+        ),
+    ] {
+        let text = refused(what, &bytes, few);
+        assert!(
+            text.contains(word),
+            "{what}: '{text}' does not say '{word}'"
+        );
+    }
+}
+
+/// What looks hostile and is not: names and links are data.
+#[test]
+fn what_is_only_odd_comes_out_as_it_went_in() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let tar = Tar::new()
+        .directory("./")
+        .file("/absolute", b"inside")
+        .file("./a\nb", b"newline")
+        .raw(header(T::Regular, "x", 3), b"raw")
+        .bytes_name(b"bad\xff\xfeutf8", b"bytes")
+        .file("unit\\x2d.service", b"backslash")
+        .link(T::Symlink, "etc/out", "/../../../../../../etc/passwd")
+        .link(T::Symlink, "usr/lib/away", outside.to_str().unwrap())
+        // Through a symlink inside the image, absolute and relative: where they lead inside.
+        .link(T::Symlink, "lib", "usr/lib")
+        .file("lib/through", b"relative")
+        .link(T::Symlink, "usr/lib64", "/usr/lib")
+        .file("usr/lib64/absolute", b"rooted")
+        .link(T::Symlink, "up", "../../../../../../usr")
+        .file("up/clamped", b"clamped")
+        // Twice: the last one stays, and a symlink is replaced, never written through.
+        .file("twice", b"first")
+        .link(T::Symlink, "twice", outside.join("evil").to_str().unwrap())
+        .file("twice", b"last")
+        .link(T::Link, "again", "./twice")
+        .link(T::Link, "again", "twice")
+        .directory("empty")
+        .file("empty", b"now a file")
+        .done();
+    let store = store(dir.path());
+    let image = import(dir.path(), &tar).unwrap();
+    assert!(names(&outside).is_empty(), "nothing was written outside");
+    let rootfs = store.rootfs(&image);
+    for (path, content) in [
+        ("/absolute", "inside"),
+        ("\"/unit\\x2d.service\"", "backslash"),
+        ("/usr/lib/through", "relative"),
+        ("/usr/lib/absolute", "rooted"),
+        ("/usr/clamped", "clamped"),
+        ("/twice", "last"),
+        ("/again", "last"),
+        ("/empty", "now a file"),
+    ] {
+        assert_eq!(look(&rootfs, &format!("cat {path}")), content, "{path}");
+    }
+    let link = look(&rootfs, "stat /etc/out");
+    assert!(
+        link.contains("Fast link dest: \"/../../../../../../etc/passwd\""),
+        "{link}"
+    );
+    let listed = look(&rootfs, "ls -p /");
+    assert!(listed.contains("/a\nb/"), "{listed}");
+    assert!(look(&rootfs, "stat /twice").contains("Links: 2"));
+}
+
+/// Setuid, owners, times, attributes, devices, holes.
+#[test]
+fn what_an_archive_says_is_in_the_image() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // A capability as setcap(8) stores it: cap_net_raw+ep, revision 2 (capabilities(7)).
+    let capability = [
+        1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let mut suid = header(T::Regular, "bin/su", 2);
+    suid.set_mode(0o4755);
+    suid.set_uid(1000);
+    suid.set_gid(1001);
+    suid.set_mtime(1_000_000_000);
+    suid.set_cksum();
+    let mut sticky = header(T::Directory, "tmp", 0);
+    sticky.set_mode(0o1777);
+    sticky.set_mtime(1_000_000_000);
+    sticky.set_cksum();
+    let tar = Tar::new()
+        .raw(suid, b"su")
+        .raw(sticky, b"")
+        .file("tmp/in", b"x")
+        .pax(&[
+            ("SCHILY.xattr.security.capability", &capability),
+            ("SCHILY.xattr.user.note", b"kept"),
+            ("mtime", b"1234567890.5"),
+            ("uid", b"3000000"),
+        ])
+        .file("bin/ping", b"ping")
+        .device("dev/null", 1, 3)
+        .raw(header(T::Fifo, "run/pipe", 0), b"")
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"holes"),
+            ("GNU.sparse.realsize", b"1073741824"),
+        ])
+        .file(
+            "GNUSparseFile.0/holes",
+            &sparse_1_0(&[(1 << 20, 4)], b"data"),
+        )
+        .directory("root")
+        .file("root/.profile", b"mine")
+        .done();
+    let store = store(dir.path());
+    let image = import(dir.path(), &tar).unwrap();
+    let rootfs = store.rootfs(&image);
+    let stat = |path: &str| look(&rootfs, &format!("stat {path}"));
+    let su = stat("/bin/su");
+    assert!(
+        su.contains("Mode:  04755") && su.contains("User:  1000") && su.contains("Group:  1001"),
+        "{su}"
+    );
+    assert!(su.contains("mtime: 0x3b9aca00"), "{su}");
+    let tmp = stat("/tmp");
+    assert!(
+        tmp.contains("Mode:  01777") && tmp.contains("mtime: 0x3b9aca00"),
+        "{tmp}"
+    );
+    let ping = stat("/bin/ping");
+    assert!(ping.contains("User: 3000000"), "{ping}");
+    assert!(look(&rootfs, "ea_get /bin/ping user.note").contains("kept"));
+    let attributes = look(&rootfs, "ea_list /bin/ping");
+    assert!(attributes.contains("security.capability"), "{attributes}");
+    assert!(stat("/dev/null").contains("Type: character special"));
+    assert!(stat("/dev/null").contains("01:03"), "{}", stat("/dev/null"));
+    assert!(stat("/run/pipe").contains("Type: FIFO"));
+    let holes = stat("/holes");
+    assert!(
+        holes.contains("Size: 1073741824") && holes.contains("Blockcount: 8"),
+        "{holes}"
+    );
+    assert!(image.size < 32 << 20, "holes stay holes: {}", image.size);
+    // R-GUEST-7: /root lies beside the image for new work disks.
+    assert_eq!(
+        fs::read(store.home(&image).join("root/.profile")).unwrap(),
+        b"mine"
+    );
+}
+
+/// The content of a PAX sparse file of form 1.0: its map, padded to a block, then the data.
+fn sparse_1_0(pieces: &[(u64, u64)], data: &[u8]) -> Vec<u8> {
+    let mut map = format!("{}\n", pieces.len());
+    for (offset, length) in pieces {
+        map.push_str(&format!("{offset}\n{length}\n"));
+    }
+    let mut content = map.into_bytes();
+    content.resize(content.len().next_multiple_of(512), 0);
+    content.extend_from_slice(data);
+    content
+}

@@ -1,0 +1,307 @@
+//! Importing on this machine: every packing, ext4 files, names that move, and what a cancelled or failed import leaves.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod archive;
+
+use archive::{Tar, is_root, look, names, store, tool};
+use banger_image::{Error, Import, Manifest, Progress, Silent};
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use tar::EntryType as T;
+
+fn small() -> Vec<u8> {
+    Tar::new()
+        .file("bin/sh", &[7; 100_000])
+        .link(T::Symlink, "sh", "bin/sh")
+        .file("root/.profile", b"mine")
+        .done()
+}
+
+fn wanted(names: &[&str], replace: bool) -> Import {
+    Import {
+        names: names.iter().map(|n| (*n).to_owned()).collect(),
+        replace,
+        ..Import::default()
+    }
+}
+
+fn import(dir: &Path, mut bytes: &[u8], name: &str) -> Result<Manifest, Error> {
+    store(dir).import(&mut bytes, &wanted(&[name], false), &Silent)
+}
+
+/// An ext4 file without a tar: what a user without root can import.
+fn ext4(dir: &Path, extra: &[&str]) -> Vec<u8> {
+    let path = dir.join("fs.ext4");
+    let _ = fs::remove_file(&path);
+    let mut args = ["-q", "-t", "ext4"].map(Path::new).to_vec();
+    args.extend(extra.iter().map(Path::new));
+    args.extend([path.as_path(), Path::new("8M")]);
+    tool("mke2fs", &args);
+    fs::read(&path).unwrap()
+}
+
+#[test]
+fn every_packing_gives_the_same_tree() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tar = small();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    xz.write_all(&tar).unwrap();
+    for (name, bytes) in [
+        ("plain", tar.clone()),
+        ("gzip", gzip.finish().unwrap()),
+        ("xz", xz.finish().unwrap()),
+        ("zstd", zstd::bulk::compress(&tar, 1).unwrap()),
+    ] {
+        let image = import(dir.path(), &bytes, name).unwrap();
+        let store = store(dir.path());
+        let listed = look(&store.rootfs(&image), "ls -p /bin");
+        assert!(
+            listed.contains("/100755/0/0/sh/100000/") || listed.contains("sh/100000/"),
+            "{name}: {listed}"
+        );
+        let home = store.home(&image).join("root/.profile");
+        assert_eq!(fs::read(home).unwrap(), b"mine", "{name}");
+        if name != "plain" {
+            // Cut anywhere it is refused, and nothing of it stays.
+            for cut in [bytes.len() / 3, bytes.len() - 1] {
+                assert!(
+                    import(dir.path(), &bytes[..cut], "cut").is_err(),
+                    "{name} cut at {cut}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        names(&dir.path().join("images")).len(),
+        4,
+        "four images and nothing else"
+    );
+}
+
+#[test]
+fn an_ext4_file_is_taken_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = ext4(dir.path(), &[]);
+    let image = import(dir.path(), &bytes, "one").unwrap();
+    let kept = store(dir.path()).rootfs(&image);
+    assert_eq!(fs::read(&kept).unwrap(), bytes);
+    let again = import(dir.path(), &bytes, "two").unwrap();
+    assert_eq!(image.id, again.id, "the same content is the same image");
+    let listed = store(dir.path()).list().unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].names, ["one", "two"]);
+    // Packed, it is the same.
+    let packed = zstd::bulk::compress(&bytes, 1).unwrap();
+    assert_eq!(import(dir.path(), &packed, "three").unwrap().id, image.id);
+}
+
+#[test]
+fn a_file_system_that_no_guest_could_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = ext4(dir.path(), &[]);
+    let mut dirty = good.clone();
+    dirty[1024 + 0x60] |= 0x4; // needs_recovery
+    let mut broken = good.clone();
+    for at in (4096..400_000).step_by(64) {
+        broken[at] ^= 0xff;
+    }
+    let journal = ext4(dir.path(), &["-O", "journal_dev"]);
+    let cut = &good[..good.len() / 2];
+    for (what, bytes, word) in [
+        ("a dirty one", &dirty[..], "not unmounted cleanly"),
+        ("a broken one", &broken, "faults"),
+        ("half of one", cut, "cut short"),
+        ("a journal", &journal, "journal"),
+    ] {
+        let error = import(dir.path(), bytes, "x").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(word), "{what}: {text}");
+        assert!(
+            !matches!(error, Error::BadFileSystem(_))
+                || error.hint().unwrap().contains("e2fsck -fy")
+        );
+    }
+    assert!(names(&dir.path().join("images")).is_empty());
+}
+
+/// R-IMG-5: a name that is taken stays, unless it is asked to move; then the image that had it has no name.
+#[test]
+fn names_move_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let first = import(dir.path(), &ext4(dir.path(), &[]), "name").unwrap();
+    let other = ext4(dir.path(), &["-L", "other"]);
+    let error = import(dir.path(), &other, "name").unwrap_err();
+    assert!(
+        matches!(&error, Error::Exists { id, .. } if *id == first.id),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("--replace"));
+    let moved = store
+        .import(&mut &other[..], &wanted(&["name", "more"], true), &Silent)
+        .unwrap();
+    assert_ne!(first.id, moved.id);
+    assert_eq!(store.show("name").unwrap().id, moved.id);
+    assert_eq!(
+        store.inspect(&first.id).unwrap().names,
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        store.show(&first.id).unwrap().name,
+        first.id,
+        "it is called by its id"
+    );
+
+    // One of two names is taken away; by its id only with force.
+    let nobody = |_: &str| Ok(Vec::new());
+    let several = store.delete(&moved.id, false, &nobody).unwrap_err();
+    assert!(matches!(several, Error::SeveralNames { .. }), "{several}");
+    assert!(!store.delete("more", false, &nobody).unwrap().gone);
+    assert!(matches!(store.show("more"), Err(Error::NotFound(_))));
+    assert!(store.delete("name", false, &nobody).unwrap().gone);
+    assert!(
+        matches!(store.show("name"), Err(Error::NotFound(_))),
+        "the old one does not get it back"
+    );
+    assert!(store.delete(&first.id[..4], false, &nobody).unwrap().gone);
+    assert!(names(&dir.path().join("images")).is_empty());
+}
+
+/// R-IMG-5: of two at once with one name exactly one wins, and the loser leaves nothing.
+#[test]
+fn of_two_imports_of_one_name_one_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = [
+        ext4(dir.path(), &["-L", "a"]),
+        ext4(dir.path(), &["-L", "b"]),
+    ];
+    let barrier = std::sync::Barrier::new(2);
+    let results = std::thread::scope(|scope| {
+        let threads = both.each_ref().map(|bytes| {
+            let (dir, barrier) = (dir.path(), &barrier);
+            scope.spawn(move || {
+                let mut slow = Gate {
+                    bytes,
+                    barrier,
+                    passed: false,
+                };
+                store(dir).import(&mut slow, &wanted(&["name"], false), &Silent)
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let won: Vec<_> = results.iter().flatten().collect();
+    assert_eq!(won.len(), 1, "{results:?}");
+    let lost = results.iter().find_map(|r| r.as_ref().err()).unwrap();
+    assert!(matches!(lost, Error::Exists { .. }), "{lost}");
+    assert_eq!(names(&dir.path().join("images")), [won[0].id.as_str()]);
+}
+
+/// Bytes whose first come when both importers have begun.
+struct Gate<'a> {
+    bytes: &'a [u8],
+    barrier: &'a std::sync::Barrier,
+    passed: bool,
+}
+
+impl Read for Gate<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.passed {
+            self.barrier.wait();
+            self.passed = true;
+        }
+        self.bytes.read(buffer)
+    }
+}
+
+/// Cancels when it is asked for the n-th time.
+struct After {
+    asked: AtomicUsize,
+    limit: usize,
+}
+
+impl Progress for After {
+    fn stage(&self, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::SeqCst) >= self.limit
+    }
+}
+
+/// Cancelled at whatever moment, nothing is registered and nothing stays; or it was done before.
+#[test]
+fn a_cancelled_import_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cancelled, mut limit) = (0, 0);
+    loop {
+        let progress = After {
+            asked: AtomicUsize::new(0),
+            limit,
+        };
+        let import = wanted(&["name"], false);
+        match store(dir.path()).import(&mut &small()[..], &import, &progress) {
+            Err(Error::Cancelled) => cancelled += 1,
+            Ok(_) => break,
+            Err(other) => panic!("asked {limit} times: {other}"),
+        }
+        assert!(
+            names(&dir.path().join("images")).is_empty(),
+            "asked {limit} times"
+        );
+        limit += 1;
+    }
+    assert!(cancelled > 5, "only {cancelled} moments");
+}
+
+/// A source that breaks off is an error of the source, never a shorter image.
+#[test]
+fn a_source_that_breaks_off_is_no_image() {
+    struct Breaks<'a>(&'a [u8]);
+    impl Read for Breaks<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::ErrorKind::ConnectionAborted.into()),
+                n => Ok(n),
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let whole = ext4(dir.path(), &[]);
+    let mut kinds = vec![whole.clone(), whole[..100_000].to_vec()];
+    if is_root() {
+        kinds.push(small());
+        kinds.push(zstd::bulk::compress(&small(), 1).unwrap());
+    }
+    for bytes in kinds {
+        let imported =
+            store(dir.path()).import(&mut Breaks(&bytes), &wanted(&["x"], false), &Silent);
+        assert!(matches!(imported, Err(Error::Source(_))), "{imported:?}");
+        assert!(names(&dir.path().join("images")).is_empty());
+    }
+}
+
+#[test]
+fn without_root_an_archive_is_refused_with_the_way_out() {
+    if rustix::process::geteuid().is_root() {
+        println!("skipped: runs as root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let error = import(dir.path(), &small(), "x").unwrap_err();
+    assert!(matches!(error, Error::ImportNeedsRoot), "{error}");
+    assert!(error.hint().unwrap().contains("ext4"));
+    assert!(names(&dir.path().join("images")).is_empty());
+}

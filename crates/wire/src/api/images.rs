@@ -1,0 +1,87 @@
+//! Requests and answers about images.
+
+use serde::{Deserialize, Serialize};
+
+/// `image.import`: makes an image of the body of the request, a tar of a root file system (plain or packed with gzip,
+/// xz or zstd) or an ext4 file system. This object comes in the header `banger-request` ([`super::REQUEST_HEADER`]).
+/// Streams events; the image is told by [`super::Event::Image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageImport {
+    /// Names of the new image, at least one.
+    pub names: Vec<String>,
+    /// Names that other images have move to the new one.
+    #[serde(default)]
+    pub replace: bool,
+    /// Where it comes from, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Length of the body in bytes, where it is known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+/// `image.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageList {}
+
+/// `image.show`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageShow {
+    /// Reference: name, id, or unique id prefix.
+    pub image: String,
+}
+
+/// `image.delete`: takes a name from an image that has several; removes one that has no other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageDelete {
+    /// Reference: name, id, or unique id prefix.
+    pub image: String,
+    /// Removes it whatever other names it has. An image that a VM uses stays.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Identity: the head of the digest.
+    pub id: String,
+    /// Names that mean it now; none if all have moved to others.
+    pub names: Vec<String>,
+    /// `sha256:` and 64 hex digits: of the root file system's file.
+    pub digest: String,
+    /// Length of that file in bytes.
+    pub size: u64,
+    /// Bytes it takes on the disk, with what is kept beside it.
+    pub disk_usage: u64,
+    /// Unix time in seconds.
+    pub created_at: u64,
+    /// Where it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Distribution and release, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distro: Option<String>,
+    /// Architecture as `uname -m` calls it.
+    pub arch: String,
+    /// Kernel that suits it; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Names of the VMs that use it.
+    pub used_by: Vec<String>,
+}
+
+/// Answer of `image.delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDeleted {
+    /// The image.
+    pub id: String,
+    /// Names that mean it no more.
+    pub names: Vec<String>,
+    /// Whether the image itself is gone; false if it has other names.
+    pub gone: bool,
+}
