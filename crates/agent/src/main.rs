@@ -7,6 +7,7 @@
 mod boot;
 mod console;
 mod exec;
+mod files;
 mod guest;
 mod port;
 mod power;

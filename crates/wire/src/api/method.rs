@@ -1,5 +1,6 @@
 //! Which methods there are, and how each answers.
 
+use super::files::VmCopy;
 use super::request::*;
 use super::view::*;
 use super::{Event, Version};
@@ -48,6 +49,7 @@ methods! {
     "vm.run" Frames VmRun => Event;
     "vm.exec" Frames VmExec => Event;
     "vm.attach" Frames VmAttach => Event;
+    "vm.copy" Frames VmCopy => Event;
     "vm.list" Json VmList => Vec<VmView>;
     "vm.show" Json VmShow => VmDetail;
     "vm.start" Events VmStart => Event;

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod frame;
 pub mod method;
 pub mod paths;
@@ -24,6 +25,7 @@ pub mod view;
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
+pub use files::VmCopy;
 pub use frame::{Decoder, Frame, FrameError};
 pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
