@@ -9,6 +9,7 @@ mod boot;
 mod clock;
 mod console;
 mod exec;
+mod files;
 mod guest;
 mod init;
 mod inspect;

@@ -2,6 +2,7 @@
 
 use banger_model::{ByteSize, Init, VmName};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Throw-away Linux machines for developers and coding agents.
@@ -17,6 +18,7 @@ use std::path::PathBuf;
   banger run                                a shell in a new VM\n  \
   banger run --rm -- uname -a               one command, then the VM is gone\n  \
   banger vm create --name dev               a VM to keep\n  \
+  banger vm cp src dev:                     files to it\n  \
   banger vm exec dev -- make test           a command in it\n  \
   banger ps                                 what runs")]
 pub struct Cli {
@@ -66,6 +68,9 @@ pub enum VmCommand {
         after_help = "Examples:\n  banger vm exec dev -- ls -l /root\n  tar c src | banger vm exec dev -- tar x -C /root\n  banger vm exec -d dev -- make -C /root/repo      goes on without us\n\nA command is taken up again by itself when the daemon ends; not one byte is lost."
     )]
     Exec(ExecArgs),
+    /// Copy files into a running VM, or out of it
+    #[command(override_usage = CP_USAGE, after_help = CP_EXAMPLES)]
+    Cp(CpArgs),
     /// Boot stopped VMs
     Start(ReferencesArgs),
     /// Power VMs off in order; their disks stay
@@ -217,6 +222,36 @@ pub struct ExecArgs {
     /// Command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+const CP_USAGE: &str =
+    "banger vm cp [OPTIONS] PATH... VM:PATH\n       banger vm cp [OPTIONS] VM:PATH... PATH";
+
+const CP_EXAMPLES: &str = "Examples:\n  \
+  banger vm cp src dev:                     a directory to /root/src\n  \
+  banger vm cp src/. dev:/srv/www           what is in it to /srv/www\n  \
+  banger vm cp dev:/var/log/syslog .        a file from the guest\n  \
+  git archive HEAD | banger vm cp - dev:/srv/www\n  \
+  banger vm cp dev:/etc - | tar t\n\n\
+A destination that is a directory gets the source as an entry; otherwise the source gets its name.\n\
+Relative paths in the guest begin at /root. '-' is a tar stream: unpacked in the directory VM:PATH,\n\
+or written to stdout. Write './a:b' for a file here whose name has a colon.\n\
+Modes, times, links and holes are kept; devices, fifos and sockets are left out with a warning.\n\
+What goes in belongs to root, what comes out to you.\n\n\
+Exit status: 0 all was copied (but for what a warning names); 125 not.";
+
+/// `vm cp`
+#[derive(Debug, Args)]
+pub struct CpArgs {
+    /// Keep numeric owners and groups of what goes into the guest
+    #[arg(short = 'a', long)]
+    pub archive: bool,
+    /// Follow a symbolic link that is itself a source
+    #[arg(short = 'L', long)]
+    pub follow_link: bool,
+    /// Sources, then the destination: each a path here, VM:PATH or '-'
+    #[arg(required = true, num_args = 2.., value_name = "PATH")]
+    pub paths: Vec<OsString>,
 }
 
 /// Any number of VMs.

@@ -3,7 +3,9 @@
 
 mod args;
 mod connection;
+mod copy;
 mod failure;
+mod meter;
 mod output;
 mod progress;
 mod render;
@@ -46,6 +48,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Ps(args) => verbs::list::list(args, true).await,
         Command::Vm(VmCommand::Show(args)) => verbs::show::show(args).await,
         Command::Vm(VmCommand::Exec(args)) => verbs::exec::exec(args).await,
+        Command::Vm(VmCommand::Cp(args)) => verbs::cp::cp(args).await,
         Command::Vm(VmCommand::Start(args)) => verbs::lifecycle::start(args).await,
         Command::Vm(VmCommand::Stop(args)) => verbs::lifecycle::stop(args).await,
         Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,

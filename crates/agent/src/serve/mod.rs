@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_wire::guest::clock::CLOCK_PATH;
+use banger_wire::guest::copy::COPY_PATH;
 use banger_wire::guest::exec::{
     ATTACH_PATH, COLLECTED_PATH, EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, READY_PATH,
     SYNC_PATH,
@@ -22,10 +23,10 @@ use serde::de::DeserializeOwned;
 pub use whole::read_json;
 
 use crate::guest::Guest;
-use crate::{clock, exec, inspect, power};
+use crate::{clock, exec, files, inspect, power};
 
 /// How long the frames with the request may take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a request is refused: a status and one sentence.
 pub struct Refusal(pub StatusCode, pub String);
@@ -44,6 +45,7 @@ pub async fn route(
         (&Method::GET, path) if path.starts_with(COLLECTED_PATH) => {
             exec::collected(&guest, &path[COLLECTED_PATH.len()..]).await
         }
+        (&Method::POST, COPY_PATH) => files::copy(&guest, request.into_body()).await,
         (&Method::GET, HEALTH_PATH) => json(&guest.health()),
         (&Method::GET, READY_PATH) => ready(&guest).await.and_then(|()| json(&())),
         (&Method::POST, POWER_OFF_PATH) => {

@@ -232,7 +232,7 @@ impl Session {
                     self.event(event);
                     continue;
                 }
-                Frame::Command(_) | Frame::Error(_) => continue,
+                Frame::Command(_) | Frame::Copy(_) | Frame::Error(_) => continue,
             };
             if output.send(chunk).await.is_err() {
                 // Nobody takes our output any more; the writer says why.

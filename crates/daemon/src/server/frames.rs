@@ -345,7 +345,7 @@ fn command_started() -> Frame {
     })
 }
 
-fn switching() -> Response<Answer> {
+pub(super) fn switching() -> Response<Answer> {
     let mut response = body::answer(
         StatusCode::SWITCHING_PROTOCOLS,
         "application/octet-stream",

@@ -1,6 +1,7 @@
 //! The API's server: connections, peer credentials, drain.
 
 mod body;
+mod copy;
 mod dispatch;
 pub mod frames;
 mod peer;

@@ -316,7 +316,15 @@ impl FrameSender {
     /// # Errors
     /// The connection is gone.
     pub async fn send(&mut self, frame: &frame::Frame) -> Result<(), ClientError> {
-        self.write.write_all(&frame.encode()).await.map_err(lost)
+        self.send_encoded(&frame.encode()).await
+    }
+
+    /// Sends a frame's bytes.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send_encoded(&mut self, frame: &[u8]) -> Result<(), ClientError> {
+        self.write.write_all(frame).await.map_err(lost)
     }
 }
 
@@ -325,7 +333,7 @@ impl FrameSender {
 pub struct FrameReceiver {
     read: ReadHalf<UnixStream>,
     decoder: Decoder,
-    /// The command's exit frame has come.
+    /// The exit frame of a command, or the outcome of a copy, has come.
     exited: bool,
 }
 
@@ -340,14 +348,17 @@ impl FrameReceiver {
             match self.decoder.next_frame().map_err(ClientError::Frame)? {
                 Some(Frame::Error(error)) => return Err(ClientError::Api(error)),
                 Some(frame) => {
-                    self.exited |=
-                        matches!(frame, Frame::Command(crate::guest::frame::Frame::Exit(_)));
+                    self.exited |= matches!(
+                        frame,
+                        Frame::Command(crate::guest::frame::Frame::Exit(_))
+                            | Frame::Copy(crate::guest::CopyFrame::Outcome(_))
+                    );
                     return Ok(Some(frame));
                 }
                 None => {}
             }
             let buffer = self.decoder.buffer();
-            buffer.reserve(16 * 1024);
+            buffer.reserve(64 * 1024);
             let count = match self.read.read_buf(buffer).await {
                 // After the last frame of a command it is no matter how the daemon closes its end.
                 Err(_) if self.exited => 0,

@@ -1,8 +1,9 @@
-//! Frames after an upgrade: those of the guest channel (types 0 to 11, see [`crate::guest::frame`]) and two of
-//! the API's own: type 16, an [`Event`] as JSON; type 17, an [`ApiError`] as JSON, the last frame of a stream
-//! that failed.
+//! Frames after an upgrade: those of the guest channel (types 0 to 11, see [`crate::guest::frame`], and 32 to 37, see
+//! [`crate::guest::copy`]) and two of the API's own: type 16, an [`Event`] as JSON; type 17, an [`ApiError`] as JSON, the
+//! last frame of a stream that failed.
 
 use super::{ApiError, Event};
+use crate::guest::copy::{self, CopyFrame};
 use crate::guest::frame::{self as guest, HEADER, MAX_PAYLOAD};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -14,6 +15,8 @@ const ERROR: u8 = 17;
 pub enum Frame {
     /// A frame that is also spoken with the guest.
     Command(guest::Frame),
+    /// A frame of a copy, that is also spoken with the guest.
+    Copy(CopyFrame),
     /// Type 16: what happens around the command.
     Event(Event),
     /// Type 17, last: banger failed. The command, if there was one, did not end as it should.
@@ -39,6 +42,7 @@ impl Frame {
     pub fn encode(&self) -> Bytes {
         match self {
             Frame::Command(frame) => frame.encode(),
+            Frame::Copy(frame) => frame.encode(),
             Frame::Event(event) => json_frame(EVENT, event, || Event::Warning {
                 message: "an event was too long to send".to_owned(),
                 hint: Some("banger daemon logs".to_owned()),
@@ -105,6 +109,9 @@ impl Decoder {
         Ok(Some(match kind {
             EVENT => Frame::Event(serde_json::from_slice(&payload).map_err(FrameError::Json)?),
             ERROR => Frame::Error(serde_json::from_slice(&payload).map_err(FrameError::Json)?),
+            copy::FIRST_TYPE..=copy::LAST_TYPE => {
+                Frame::Copy(CopyFrame::decode(kind, payload).map_err(FrameError::Command)?)
+            }
             _ => Frame::Command(guest::Frame::decode(kind, payload).map_err(FrameError::Command)?),
         }))
     }

@@ -1,5 +1,6 @@
 //! Which methods there are, and how each answers.
 
+use super::files::VmCopy;
 use super::images::*;
 use super::inspect::*;
 use super::request::*;
@@ -53,6 +54,7 @@ methods! {
     "vm.run" Frames VmRun => Event;
     "vm.exec" Frames VmExec => Event;
     "vm.attach" Frames VmAttach => Event;
+    "vm.copy" Frames VmCopy => Event;
     "vm.list" Json VmList => Vec<VmView>;
     "vm.show" Json VmShow => VmDetail;
     "vm.start" Events VmStart => Event;

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod frame;
 pub mod images;
 pub mod inspect;
@@ -26,6 +27,7 @@ pub mod view;
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
+pub use files::VmCopy;
 pub use frame::{Decoder, Frame, FrameError};
 pub use images::*;
 pub use inspect::*;

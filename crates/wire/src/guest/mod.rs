@@ -2,14 +2,15 @@
 //!
 //! From the bottom up: [`boot`] (what the agent is told before there is a channel), [`handshake`] (which
 //! finds the start of a session in a stream that has no message boundary at a cut), [`h2`] (the windows both
-//! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream), [`clock`] and [`inspect`] (calls of one
-//! message each way) and [`client`] (the host's end).
+//! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream), [`copy`] (files), [`clock`] and [`inspect`]
+//! (calls of one message each way) and [`client`] (the host's end).
 //! `docs/design/channel.md` has the protocol and the measurements it comes from.
 
 pub mod boot;
 pub mod client;
 pub mod clock;
 pub mod connect;
+pub mod copy;
 pub mod exec;
 pub mod frame;
 pub mod h2;
@@ -23,6 +24,7 @@ pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
 pub use clock::{ClockDone, ClockReading, ClockSet, Correction, Entropy};
 pub use connect::{ConnectError, Connected, connect};
+pub use copy::{CopyFrame, CopyIn, CopyOut, CopyOutcome, CopyRequest, CopyStream, PathBytes, Sum};
 pub use exec::{
     AttachRequest, ExecFailure, ExecId, ExecRequest, ExitStatus, FailureKind, GuestState, Health,
     TtySize,
