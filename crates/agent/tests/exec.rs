@@ -420,11 +420,7 @@ async fn other_paths_are_refused_with_a_sentence() {
 async fn a_paste_into_a_terminal_arrives_whole() {
     let Some(agent) = start() else { return };
     let client = agent.client().await;
-    let file = std::env::temp_dir().join(format!("banger-paste-{}", std::process::id()));
-    let mut request = sh(&format!(
-        "stty -echo; echo up; cat >{}; echo done",
-        file.display()
-    ));
+    let mut request = sh("stty -echo; echo up; cat >/root/paste; echo done");
     request.tty = Some(TtySize { rows: 24, cols: 80 });
     let (input, mut output) = client.exec(&request).await.unwrap().split();
     let paste: String = (0..10_000).map(|line| format!("{line:0>99}\n")).collect();
@@ -446,8 +442,7 @@ async fn a_paste_into_a_terminal_arrives_whole() {
         .expect("the end")
         .unwrap();
     drop(keys.await);
-    let pasted = std::fs::read_to_string(&file).unwrap();
-    std::fs::remove_file(&file).unwrap();
+    let pasted = std::fs::read_to_string(agent.home().join("paste")).unwrap();
     assert_eq!((&out[..], status.code()), (&b"done\r\n"[..], 0));
     assert!(pasted == paste, "{} bytes", pasted.len());
 }
