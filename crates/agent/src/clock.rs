@@ -38,7 +38,7 @@ pub async fn set(guest: &Guest, body: Incoming) -> Answer {
         return Err(Refusal(StatusCode::BAD_REQUEST, message));
     }
     let offset_ns = offset(&set, now_ns());
-    let ours = guest.place == Place::Init;
+    let ours = guest.place != Place::Local;
     let correction = decide(offset_ns, set.rtt_ns, ours && guest.is_young());
     if ours {
         correct(offset_ns, correction).map_err(|error| {

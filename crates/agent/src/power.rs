@@ -47,6 +47,8 @@ pub fn begin(guest: Arc<Guest>, end: End) {
     }
     tokio::spawn(async move {
         sleep(ANSWER).await;
+        // What is written by now is on the disks however little time the host gives to the rest.
+        tokio::task::spawn_blocking(rustix::fs::sync);
         match guest.place {
             // Commands of a process that is not init are not ours to end; they get a hang-up.
             Place::Local => std::process::exit(0),

@@ -18,7 +18,10 @@ use tokio::time::timeout;
 /// A client of a command as the command line is one: it counts what it got.
 struct Client {
     id: ExecId,
+    /// Standard output.
     got: Vec<u8>,
+    /// Standard error.
+    errors: Vec<u8>,
     taken: Taken,
 }
 
@@ -27,6 +30,7 @@ impl Client {
         Self {
             id: ExecId::random().unwrap(),
             got: Vec::new(),
+            errors: Vec::new(),
             taken: Taken::default(),
         }
     }
@@ -38,10 +42,15 @@ impl Client {
         }
     }
 
+    /// Bytes of both streams.
+    fn count(&self) -> u64 {
+        (self.got.len() + self.errors.len()) as u64
+    }
+
     fn again(&self) -> AttachRequest {
         AttachRequest {
             id: self.id,
-            output: self.got.len() as u64,
+            output: self.count(),
         }
     }
 
@@ -49,7 +58,8 @@ impl Client {
     async fn next(&mut self, output: &mut ExecOutput) -> Option<ExitStatus> {
         let event = timeout(LIMIT, output.next()).await.expect("an event");
         match event.unwrap().unwrap() {
-            ExecEvent::Stdout(data) | ExecEvent::Stderr(data) => self.got.extend_from_slice(&data),
+            ExecEvent::Stdout(data) => self.got.extend_from_slice(&data),
+            ExecEvent::Stderr(data) => self.errors.extend_from_slice(&data),
             ExecEvent::Taken(taken) => self.taken = taken,
             ExecEvent::Exit(status) => return Some(status),
         }
@@ -94,7 +104,7 @@ async fn no_byte_is_lost_or_repeated_over_many_sessions() {
             if let Some(status) = client.next(&mut from).await {
                 break Some(status);
             }
-            to.got(client.got.len() as u64).await.unwrap();
+            to.got(client.count()).await.unwrap();
             if client.got.len() > cut_at {
                 break None;
             }
@@ -119,9 +129,8 @@ async fn no_byte_is_lost_or_repeated_over_many_sessions() {
     };
     assert_eq!(status, ExitStatus::Exited { code: 5 });
     assert!(sessions > 4, "{sessions}");
-    let end = client.got.split_off(input.len());
     assert!(client.got == input, "the input comes back once");
-    assert_eq!(end, b"end\n");
+    assert_eq!(client.errors, b"end\n");
     session.collected(client.id).await.unwrap();
     let refused = session.attach(&client.again()).await.unwrap_err();
     assert!(refused.unknown(), "{refused}");
@@ -226,6 +235,40 @@ async fn nobody_there_is_no_reason_to_grow() {
     assert_eq!(status.code(), 3);
     assert!(client.got.ends_with(b"heard\n"));
     to.leave(from).await;
+}
+
+/// Input of a lost session that waits for room does not come behind that of the session after it.
+#[tokio::test]
+async fn input_of_a_lost_session_does_not_come_late() {
+    let Some(guest) = start() else { return };
+    let mut client = Client::new();
+    let session = guest.client().await;
+    let (to, from) = session
+        .exec(&client.request("sleep 1; wc -c"))
+        .await
+        .unwrap()
+        .split();
+    let all = WINDOW + 200_000;
+    let much = vec![b'x'; usize::try_from(all).unwrap()];
+    let writer = {
+        let (to, much) = (to.clone(), much.clone());
+        tokio::spawn(async move { to.stdin(much.into()).await })
+    };
+    // Until the window is full, and a frame behind it waits.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    writer.abort();
+    drop((to, from, session));
+    let session = guest.client().await;
+    let mut stream = session.attach(&client.again()).await.unwrap();
+    assert_eq!(client.next(&mut stream.output).await, None);
+    let rest = much[usize::try_from(client.taken.received).unwrap()..].to_vec();
+    assert!(!rest.is_empty(), "{:?}", client.taken);
+    stream.input.stdin(rest.into()).await.unwrap();
+    stream.input.eof().await.unwrap();
+    while client.next(&mut stream.output).await.is_none() {}
+    let counted = String::from_utf8(client.got.clone()).unwrap();
+    assert_eq!(counted.trim(), all.to_string());
+    stream.input.leave(stream.output).await;
 }
 
 /// Detached: started, left alone, nothing kept.

@@ -2,7 +2,8 @@
 
 use crate::{failure::Failure, spawn};
 use banger_wire::api::{
-    Client, ClientError, Code, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping, VmShow,
+    Client, ClientError, Code, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping,
+    VmAttach, VmShow,
 };
 use bytes::Bytes;
 use std::{
@@ -20,6 +21,9 @@ const BIRTH: Duration = Duration::from_secs(50);
 
 /// How long a VM that is being deleted is waited for.
 const GONE: Duration = Duration::from_secs(60);
+/// How long an agent may be out of reach while a command waits to be taken up: a machine that stands still for a minute
+/// or two is no reason to give it up.
+const REACHED: Duration = Duration::from_secs(180);
 /// Wait before something is asked again.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -125,25 +129,46 @@ impl Daemon {
         &self,
         request: &M,
     ) -> Result<(FrameSender, FrameReceiver), Failure> {
-        let deadline = Instant::now() + BIRTH;
+        let lost = |error: &ClientError| matches!(error, ClientError::Lost(_) | ClientError::Cut);
+        self.until_answered(request, BIRTH, lost).await
+    }
+
+    /// Takes up a command whose connection was lost. An agent that cannot be reached yet is asked for again.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says before the upgrade.
+    pub async fn take_up(
+        &self,
+        request: &VmAttach,
+    ) -> Result<(FrameSender, FrameReceiver), Failure> {
+        let passes = |error: &ClientError| match error {
+            ClientError::Api(error) => error.code == Code::Unavailable,
+            error => matches!(error, ClientError::Lost(_) | ClientError::Cut),
+        };
+        self.until_answered(request, REACHED, passes).await
+    }
+
+    /// Asks until there is an answer or a failure that does not pass.
+    async fn until_answered<M: Method>(
+        &self,
+        request: &M,
+        limit: Duration,
+        passes: impl Fn(&ClientError) -> bool,
+    ) -> Result<(FrameSender, FrameReceiver), Failure> {
+        let deadline = Instant::now() + limit;
+        // What passes is not the end of the asking, but for those who look for a daemon.
+        let ask = || async {
+            match self.client.frames(request).await {
+                Err(error) if passes(&error) => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        };
         loop {
-            let asked = self.started(|| self.ask_again(request)).await?;
-            match asked {
+            match self.started(ask).await? {
                 Ok(frames) => return Ok(frames),
                 Err(error) if Instant::now() >= deadline => return Err(error.into()),
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
-        }
-    }
-
-    /// A lost connection is not the end of the asking, but for those who look for a daemon.
-    async fn ask_again<M: Method>(
-        &self,
-        request: &M,
-    ) -> Result<Result<(FrameSender, FrameReceiver), ClientError>, ClientError> {
-        match self.client.frames(request).await {
-            Err(error @ (ClientError::Lost(_) | ClientError::Cut)) => Ok(Err(error)),
-            other => other.map(Ok),
         }
     }
 

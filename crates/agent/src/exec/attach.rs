@@ -94,7 +94,7 @@ async fn obey(command: &Command, hold: Hold, mut frames: Frames) {
             return;
         }
         match frame {
-            Frame::Stdin(data) => command.put(&data).await,
+            Frame::Stdin(data) => command.put(hold, &data).await,
             Frame::StdinEof => command.end_input(),
             Frame::Resize(size) => command.resize(size),
             Frame::Signal(number) => {

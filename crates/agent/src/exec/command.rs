@@ -136,11 +136,18 @@ impl Command {
         self.state.borrow().log.keeps(offset)
     }
 
-    /// Takes input, when there is room for it.
-    pub async fn put(&self, bytes: &[u8]) {
-        let room = self.when(|state| state.left || state.input.has_room());
-        drop(room.await);
-        self.state.send_modify(|state| state.input.put(bytes));
+    /// Takes input from this attachment, when there is room for it. What waits for room while another takes over is
+    /// dropped: the other was told that it has not arrived, and sends it again.
+    pub async fn put(&self, hold: Hold, bytes: &[u8]) {
+        let ready = |state: &State| state.left || state.holder != hold.0 || state.input.has_room();
+        drop(self.when(ready).await);
+        self.state.send_if_modified(|state| {
+            let ours = state.holder == hold.0;
+            if ours {
+                state.input.put(bytes);
+            }
+            ours
+        });
     }
 
     /// The input ends here.

@@ -81,6 +81,8 @@ fn attach_at(command: Arc<Command>, output: u64, frames: Frames) -> Answer {
         let message = format!("the command's output is not kept from byte {output} on");
         return Err(Refusal(StatusCode::CONFLICT, message));
     }
+    // Whoever asks for what follows has what is before; the frame that said so may be lost.
+    command.got(output);
     let stream = attach::attach(command, From::Offset(output), frames);
     Ok(Response::new(AnswerBody::stream(stream)))
 }

@@ -115,8 +115,9 @@ impl<'a> UntilDeadline<'a> {
             let stream = self.stream;
             tokio::select! {
                 biased;
-                count = stream.read(buffer) => return count,
+                // First: a background process that never stops writing is no reason to read for ever.
                 () = passed(&mut self.deadline) => self.left = Some(LAST_WORDS),
+                count = stream.read(buffer) => return count,
             }
         }
         let left = self.left.unwrap_or(0);

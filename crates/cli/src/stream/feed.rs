@@ -139,10 +139,16 @@ impl Feed {
         Leave::Signal(self.signals.next().await)
     }
 
+    /// The last connection says nothing any more: what it said of our input and was not looked at is out of date.
+    pub fn forget_taken(&mut self) {
+        self.told.taken.mark_unchanged();
+    }
+
     /// Takes up a command on a new connection: its first frame says what has arrived of our input.
     pub async fn resume(&mut self, mut sender: FrameSender) -> Leave {
-        if self.told.taken.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            Ok(()) = self.told.taken.changed() => {}
+            number = self.signals.next() => return Leave::Signal(number),
         }
         let taken = *self.told.taken.borrow_and_update();
         self.kept.rewind(taken);

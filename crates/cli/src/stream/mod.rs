@@ -168,8 +168,9 @@ impl Session {
             let Some(request) = self.again() else {
                 return Over::Ended;
             };
+            feed.forget_taken();
             let again = tokio::select! {
-                again = daemon.frames_again(&request) => again,
+                again = daemon.take_up(&request) => again,
                 leave = feed.interrupted() => return Over::Left(leave),
             };
             let (sender, mut receiver) = match again {
@@ -261,7 +262,7 @@ impl Session {
                 Failure::new("the connection ended before the command did; how it ended is unknown")
             } else {
                 Failure::new(
-                    "the daemon ended before the command began; what it had made is undone",
+                    "the daemon ended before it said that the command runs; a VM that was not made by then is undone",
                 )
             };
             return Err(failure.hint("banger vm list"));

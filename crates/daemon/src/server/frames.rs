@@ -73,6 +73,8 @@ pub async fn attach(
 ) -> Result<Response<Answer>> {
     let (vm, guest) = match daemon.vms().session_again(&request.vm).await {
         Ok(found) => found,
+        // It runs, and its agent cannot be reached yet: that is not its end.
+        Err(error) if error.code == Code::Unavailable => return Err(error),
         Err(error) => return Err(ended(&request.vm, &error)),
     };
     let wanted = AttachRequest {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -84,13 +85,18 @@ pub struct GuestClient {
     connection: Arc<AbortOnDrop>,
 }
 
-/// Ends the connection's task with the last client.
+/// Ends the connection with the last client: nothing is read from the stream, or written to it, any more. Aborting our
+/// task is not enough, because hyper speaks HTTP/2 in one of its own.
 #[derive(Debug)]
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct AbortOnDrop {
+    task: tokio::task::JoinHandle<()>,
+    over: Arc<AtomicBool>,
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.over.store(true, Ordering::Release);
+        self.task.abort();
     }
 }
 
@@ -101,6 +107,12 @@ impl GuestClient {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Connected { stream, rest, ack } = connected;
+        let over = Arc::new(AtomicBool::new(false));
+        let stream = Rewound {
+            rest,
+            stream,
+            over: Arc::clone(&over),
+        };
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(h2::STREAM_WINDOW)
@@ -110,7 +122,7 @@ impl GuestClient {
             .keep_alive_interval(h2::PING_INTERVAL)
             .keep_alive_timeout(h2::PING_TIMEOUT)
             .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(Rewound { rest, stream }))
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| ClientError::ConnectionLost)?;
         let (ended, closed) = watch::channel(false);
@@ -123,7 +135,7 @@ impl GuestClient {
             sender,
             ack,
             closed,
-            connection: Arc::new(AbortOnDrop(task)),
+            connection: Arc::new(AbortOnDrop { task, over }),
         })
     }
 
@@ -481,10 +493,20 @@ impl Body for InputBody {
     }
 }
 
-/// A stream whose first bytes were read already.
+/// A stream whose first bytes were read already, and which others may use once it is over for us.
 struct Rewound<S> {
     rest: Bytes,
     stream: S,
+    over: Arc<AtomicBool>,
+}
+
+impl<S> Rewound<S> {
+    fn check(&self) -> io::Result<()> {
+        if self.over.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
@@ -493,6 +515,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check()?;
         if self.rest.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
@@ -510,6 +533,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
 
@@ -518,6 +542,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
     }
 
@@ -534,7 +559,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
     }
 }
 
-/// The daemon holds these futures in tasks of a multi-threaded runtime.
+/// These futures are held in spawned tasks.
 #[allow(dead_code, reason = "checked by the compiler, never called")]
 fn futures_are_send(client: &GuestClient, request: &ExecRequest, output: &mut ExecOutput) {
     fn send<F: Future + Send>(_: F) {}
