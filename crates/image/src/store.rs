@@ -16,7 +16,7 @@ use std::{
 const TRASH: &str = ".trash-";
 /// A build that is slower than this has hung.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1800);
-/// A publishing, or an image being unlinked, that is slower than this has hung.
+/// A publishing that is slower than this has hung.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// An image with the names that mean it now.
@@ -171,6 +171,8 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
 
     /// Removes an image that nobody pins; `users` names the VMs that pin an image id. Named by one of several names it
     /// only loses that name; named by its id it keeps them all unless `force`. A damaged image is removed by its whole id.
+    /// What `users` locks needs to be held only until `unlisted`, which is called when the image is in no list any more
+    /// and before one of its id can be published again; its files are unlinked after that.
     ///
     /// # Errors
     /// `NotFound`, `Ambiguous`, `InUse`, `SeveralNames`, `Locked`, or an effect failed (the next sweep goes on).
@@ -179,6 +181,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         reference: &str,
         force: bool,
         users: &dyn Fn(&str) -> Result<Vec<String>>,
+        unlisted: impl FnOnce(&str),
     ) -> Result<Deleted> {
         let lock = self.publish_lock()?;
         let (id, names) = match self.inspect(reference) {
@@ -207,11 +210,13 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.host
             .rename(&self.dir_of(&id), &trash)
             .doing("take an image out of the list")?;
+        unlisted(&id);
         self.host
             .sync_dir(&self.dir)
             .doing("take an image out of the list")?;
-        self.remove_tree(&trash)?;
+        // Unlinking may take minutes, and changes no list.
         drop(lock);
+        self.remove_tree(&trash)?;
         Ok(Deleted {
             id,
             names,

@@ -164,16 +164,21 @@ fn names_move_only_when_asked() {
 
     // One of two names is taken away; by its id only with force.
     let nobody = |_: &str| Ok(Vec::new());
-    let several = store.delete(&moved.id, false, &nobody).unwrap_err();
+    let several = store.delete(&moved.id, false, &nobody, |_| ()).unwrap_err();
     assert!(matches!(several, Error::SeveralNames { .. }), "{several}");
-    assert!(!store.delete("more", false, &nobody).unwrap().gone);
+    assert!(!store.delete("more", false, &nobody, |_| ()).unwrap().gone);
     assert!(matches!(store.show("more"), Err(Error::NotFound(_))));
-    assert!(store.delete("name", false, &nobody).unwrap().gone);
+    assert!(store.delete("name", false, &nobody, |_| ()).unwrap().gone);
     assert!(
         matches!(store.show("name"), Err(Error::NotFound(_))),
         "the old one does not get it back"
     );
-    assert!(store.delete(&first.id[..4], false, &nobody).unwrap().gone);
+    assert!(
+        store
+            .delete(&first.id[..4], false, &nobody, |_| ())
+            .unwrap()
+            .gone
+    );
     assert!(names(&dir.path().join("images")).is_empty());
 }
 
