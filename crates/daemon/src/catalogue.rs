@@ -9,6 +9,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     io::Read,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -257,16 +258,35 @@ impl Catalogue {
         })
     }
 
-    /// What dead makers and deletes have left; called when nothing else happens yet.
-    pub fn sweep(&self) {
+    /// Sets aside what dead makers and deletes have left; called when nothing else happens yet. What is given back is
+    /// for [`Catalogue::unlink`] when the daemon listens, because it may take minutes.
+    pub fn sweep(&self) -> Vec<PathBuf> {
         let swept = self.store().and_then(|store| {
-            store.sweep().map_err(|error| told(&error))?;
+            let trash = store.sweep().map_err(|error| told(&error))?;
             let ids = store.ids().map_err(|error| told(&error))?;
             let dir = self.core.recipes.templates_dir();
-            template::keep_only(&*self.core.host, &dir, &ids).map_err(|error| told(&error))
+            let kept = template::keep_only(&*self.core.host, &dir, &ids);
+            if let Err(error) = kept {
+                tracing::warn!(%error, "templates of images that are gone stay");
+            }
+            Ok(trash)
         });
-        if let Err(error) = swept {
+        swept.unwrap_or_else(|error| {
             tracing::warn!(%error, "what is left of images stays");
+            Vec::new()
+        })
+    }
+
+    /// Unlinks what [`Catalogue::sweep`] has set aside.
+    pub fn unlink(&self, trash: &[PathBuf]) {
+        for trash in trash {
+            let unlinked = self.store().and_then(|store| {
+                let unlinked = store.unlink(trash);
+                unlinked.map_err(|error| told(&error))
+            });
+            if let Err(error) = unlinked {
+                tracing::warn!(%error, path = %trash.display(), "what is left of an image stays");
+            }
         }
     }
 

@@ -206,10 +206,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         if !users.is_empty() {
             return Err(Error::InUse { id, users });
         }
-        let trash = self.dir.join(format!("{TRASH}{id}"));
-        self.host
-            .rename(&self.dir_of(&id), &trash)
-            .doing("take an image out of the list")?;
+        let trash = self.to_trash(&id)?;
         unlisted(&id);
         self.host
             .sync_dir(&self.dir)
@@ -224,19 +221,41 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         })
     }
 
-    /// Removes what dead makers and deletes left, and from older images the names that newer ones have.
+    /// Sets aside what dead makers and deletes left, and takes from older images the names that newer ones have. What is
+    /// given back is nobody's, and for [`ImageStore::unlink`] at any time: that may take minutes.
     ///
     /// # Errors
     /// An effect failed.
-    pub fn sweep(&self) -> Result<()> {
+    pub fn sweep(&self) -> Result<Vec<PathBuf>> {
         let _lock = self.publish_lock()?;
-        self.sweep_stagings()?;
-        for name in self.host.list(&self.dir).doing("list the images")? {
-            if name.starts_with(TRASH) {
-                self.remove_tree(&self.dir.join(name))?;
-            }
+        self.give_up_stagings()?;
+        self.forget_outdone()?;
+        let names = self.host.list(&self.dir).doing("list the images")?;
+        let trash = names.into_iter().filter(|name| name.starts_with(TRASH));
+        Ok(trash.map(|name| self.dir.join(name)).collect())
+    }
+
+    /// Unlinks a directory that [`ImageStore::sweep`] has set aside.
+    ///
+    /// # Errors
+    /// An effect failed.
+    pub fn unlink(&self, trash: &Path) -> Result<()> {
+        self.remove_tree(trash)
+    }
+
+    /// Takes a directory out of the list, under the publish lock, by a name that none on its way out has: one whose
+    /// unlinking failed stays until the next sweep.
+    pub(crate) fn to_trash(&self, name: &str) -> Result<PathBuf> {
+        const DOING: &str = "take a directory out of the list of images";
+        let mut trash = self.dir.join(format!("{TRASH}{name}"));
+        let mut n = 0;
+        while self.host.stat(&trash).doing(DOING)?.is_some() {
+            n += 1;
+            trash = self.dir.join(format!("{TRASH}{name}-{n}"));
         }
-        self.forget_outdone()
+        let given_up = self.host.rename(&self.dir.join(name), &trash);
+        given_up.doing(DOING)?;
+        Ok(trash)
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -160,8 +160,16 @@ fn what_a_dead_builder_left_is_swept() {
     plant(dir.path(), "abcdef000001", "debian", 10);
     fs::create_dir_all(dir.path().join("images/.staging-1-0/root/etc")).unwrap();
     fs::create_dir_all(dir.path().join("images/.trash-abcdef000009")).unwrap();
-    store.sweep().unwrap();
-    assert_eq!(names(&dir.path().join("images")), ["abcdef000001"]);
+    let images = dir.path().join("images");
+    let mut swept = store.sweep().unwrap();
+    swept.sort();
+    let trash = [".trash-.staging-1-0", ".trash-abcdef000009"].map(|name| images.join(name));
+    assert_eq!(swept, trash, "set aside, and not unlinked: that takes long");
+    assert!(images.join(".trash-.staging-1-0/root/etc").exists());
+    for trash in swept {
+        store.unlink(&trash).unwrap();
+    }
+    assert_eq!(names(&images), ["abcdef000001"]);
 }
 
 #[test]
