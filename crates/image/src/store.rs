@@ -102,7 +102,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         Ok(named(images))
     }
 
-    /// Ids of the images whose manifest cannot be read, with the reason.
+    /// Ids of the images whose manifest cannot be read or is gone, with the reason.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -110,7 +110,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let ids = self.ids()?;
         Ok(ids
             .into_iter()
-            .filter_map(|id| self.manifest(&id).err().map(|e| (id, e)))
+            .filter_map(|id| match self.manifest(&id) {
+                Ok(Some(_)) => None,
+                Ok(None) => Some((Error::NoManifest(self.dir_of(&id)), id)),
+                Err(error) => Some((error, id)),
+            })
+            .map(|(error, id)| (id, error))
             .collect())
     }
 
@@ -170,7 +175,8 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
     }
 
     /// Removes an image that nobody pins; `users` names the VMs that pin an image id. Named by one of several names it
-    /// only loses that name; named by its id it keeps them all unless `force`. A damaged image is removed by its whole id.
+    /// only loses that name; named by its id it keeps them all unless `force`. A damaged image, and one
+    /// without a manifest, is removed by its whole id.
     /// What `users` locks needs to be held only until `unlisted`, which is called when the image is in no list any more
     /// and before one of its id can be published again; its files are unlinked after that.
     ///
@@ -189,6 +195,8 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             Err(Error::BadManifest { .. }) if is_id(reference) => {
                 (reference.to_owned(), Vec::new())
             }
+            // Its manifest is gone, and so it is in no list.
+            Err(Error::NotFound(id)) if self.ids()?.contains(&id) => (id, Vec::new()),
             Err(error) => return Err(error),
         };
         if names.len() > 1 && !force {
@@ -360,9 +368,11 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             .sync_file(&rootfs)
             .doing("make an image durable")?;
         self.host.sync_dir(staged).doing("make an image durable")?;
-        self.host
-            .rename(staged, &self.dir_of(&manifest.id))
-            .doing("publish an image")?;
+        let dir = self.dir_of(&manifest.id);
+        if self.host.stat(&dir).doing("publish an image")?.is_some() {
+            return Err(Error::NoManifest(dir));
+        }
+        self.host.rename(staged, &dir).doing("publish an image")?;
         self.host.sync_dir(&self.dir).doing("publish an image")
     }
 
