@@ -6,8 +6,10 @@ use banger_converge::Ledger;
 use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
 use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageView};
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     io::Read,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -22,7 +24,7 @@ pub struct Catalogue {
 }
 
 /// Images by id, with how many requests are making something of each that no row tells of yet. This is the image lock
-/// of the lock order: held while one is looked up, and while one is deleted.
+/// of the lock order: held while one is looked up, and while one that is deleted is taken out of the list.
 type Pins = Mutex<BTreeMap<String, usize>>;
 
 /// Keeps an image from being deleted until it is dropped: from when a new VM's image is chosen to when its row says so.
@@ -220,20 +222,35 @@ impl Catalogue {
     /// # Errors
     /// No such image, VMs use it, or an effect failed.
     pub fn delete(&self, request: &api::ImageDelete) -> Result<ImageDeleted> {
-        let pins = self.pins();
-        let rows = self.users()?;
+        // Held only from the look at who uses the image until it is out of the list: the runtime's thread takes this
+        // lock whenever a pin ends.
+        let held = RefCell::new(None);
+        let unread = RefCell::new(None);
         let users = |id: &str| {
-            let users = rows.get(id).cloned().unwrap_or_default();
-            match users.is_empty() && pins.contains_key(id) {
+            let pins = self.pins();
+            let pinned = pins.contains_key(id);
+            held.replace(Some(pins));
+            let mut rows = self.users().map_err(|error| {
+                unread.replace(Some(error));
+                banger_image::Error::Pinned(id.to_owned())
+            })?;
+            let users = rows.remove(id).unwrap_or_default();
+            match users.is_empty() && pinned {
                 true => Err(banger_image::Error::Pinned(id.to_owned())),
                 false => Ok(users),
             }
         };
-        let deleted = self.store()?.delete(&request.image, request.force, &users);
-        let deleted = deleted.map_err(|error| self.not_found(&error))?;
-        if deleted.gone {
-            self.drop_templates(&deleted.id);
+        let unlisted = |id: &str| {
+            held.take();
+            self.drop_templates(id);
+        };
+        let store = self.store()?;
+        let deleted = store.delete(&request.image, request.force, &users, unlisted);
+        held.take();
+        if let Some(error) = unread.take() {
+            return Err(error);
         }
+        let deleted = deleted.map_err(|error| self.not_found(&error))?;
         Ok(ImageDeleted {
             id: deleted.id,
             names: deleted.names,
@@ -241,16 +258,35 @@ impl Catalogue {
         })
     }
 
-    /// What dead makers and deletes have left; called when nothing else happens yet.
-    pub fn sweep(&self) {
+    /// Sets aside what dead makers and deletes have left; called when nothing else happens yet. What is given back is
+    /// for [`Catalogue::unlink`] when the daemon listens, because it may take minutes.
+    pub fn sweep(&self) -> Vec<PathBuf> {
         let swept = self.store().and_then(|store| {
-            store.sweep().map_err(|error| told(&error))?;
+            let trash = store.sweep().map_err(|error| told(&error))?;
             let ids = store.ids().map_err(|error| told(&error))?;
             let dir = self.core.recipes.templates_dir();
-            template::keep_only(&*self.core.host, &dir, &ids).map_err(|error| told(&error))
+            let kept = template::keep_only(&*self.core.host, &dir, &ids);
+            if let Err(error) = kept {
+                tracing::warn!(%error, "templates of images that are gone stay");
+            }
+            Ok(trash)
         });
-        if let Err(error) = swept {
+        swept.unwrap_or_else(|error| {
             tracing::warn!(%error, "what is left of images stays");
+            Vec::new()
+        })
+    }
+
+    /// Unlinks what [`Catalogue::sweep`] has set aside.
+    pub fn unlink(&self, trash: &[PathBuf]) {
+        for trash in trash {
+            let unlinked = self.store().and_then(|store| {
+                let unlinked = store.unlink(trash);
+                unlinked.map_err(|error| told(&error))
+            });
+            if let Err(error) = unlinked {
+                tracing::warn!(%error, path = %trash.display(), "what is left of an image stays");
+            }
         }
     }
 

@@ -133,9 +133,13 @@ async fn run(
     let daemon = Arc::new(daemon);
     // Before anyone can ask for anything: nothing may happen to a VM before its past is settled.
     recovery::at_start(&core, &daemon.vms()).await?;
+    // Only set aside: whoever started us waits, and unlinking may take minutes.
     let images = daemon.catalogue();
     let swept = core.blocking(move |_| images.sweep()).await;
-    swept.unwrap_or_else(|error| tracing::error!(%error, "what is left of images stays"));
+    let trash = swept.unwrap_or_else(|error| {
+        tracing::error!(%error, "what is left of images stays");
+        Vec::new()
+    });
     let listening = server::Listening::at(&paths.socket())?;
     if !foreground {
         birth::adopt_stdio(&paths.daemon_log())?;
@@ -143,6 +147,8 @@ async fn run(
     tracing::info!(pid = std::process::id(), version = ?Version::current(), instance = %core.site.instance, "listening");
     readiness.ready();
     tokio::spawn(background::run(Arc::clone(&daemon)));
+    let images = daemon.catalogue();
+    tokio::task::spawn_blocking(move || images.unlink(&trash));
     let signalled = Arc::clone(&daemon);
     tokio::spawn(async move {
         ends.received().await;

@@ -144,6 +144,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The directory of an image has lost its manifest.
+    #[error("the image of this content is there already, at {}, but its manifest is gone", .0.display())]
+    NoManifest(PathBuf),
     /// Reading failed.
     #[error("cannot read {}", .path.display())]
     Read {
@@ -229,6 +232,10 @@ impl Error {
             Error::Pinned(id) => Some(format!(
                 "wait until the VM is there (banger vm list), or try again: banger image delete {id}"
             )),
+            Error::NoManifest(path) => {
+                let id = path.file_name().unwrap_or_default().display();
+                Some(format!("banger image delete {id}, then import it again"))
+            }
             Error::InUse { users, .. } => {
                 Some(format!("banger vm delete --force {}", users.join(" ")))
             }

@@ -76,15 +76,14 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         Ok(staging)
     }
 
-    /// Removes the staging directories whose makers are dead; under the publish lock.
-    pub(crate) fn sweep_stagings(&self) -> Result<()> {
+    /// Moves the staging directories whose makers are dead to the trash; under the publish lock.
+    pub(crate) fn give_up_stagings(&self) -> Result<()> {
         for name in self.host.list(self.dir()).doing("list the images")? {
             if !name.starts_with(STAGING) {
                 continue;
             }
-            let dir = self.dir().join(name);
-            if let Some(_dead) = lock_dir(&dir)? {
-                self.remove_tree(&dir)?;
+            if let Some(_dead) = lock_dir(&self.dir().join(&name))? {
+                self.to_trash(&name)?;
             }
         }
         Ok(())

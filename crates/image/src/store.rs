@@ -16,7 +16,7 @@ use std::{
 const TRASH: &str = ".trash-";
 /// A build that is slower than this has hung.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1800);
-/// A publishing, or an image being unlinked, that is slower than this has hung.
+/// A publishing that is slower than this has hung.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// An image with the names that mean it now.
@@ -102,7 +102,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         Ok(named(images))
     }
 
-    /// Ids of the images whose manifest cannot be read, with the reason.
+    /// Ids of the images whose manifest cannot be read or is gone, with the reason.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -110,7 +110,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let ids = self.ids()?;
         Ok(ids
             .into_iter()
-            .filter_map(|id| self.manifest(&id).err().map(|e| (id, e)))
+            .filter_map(|id| match self.manifest(&id) {
+                Ok(Some(_)) => None,
+                Ok(None) => Some((Error::NoManifest(self.dir_of(&id)), id)),
+                Err(error) => Some((error, id)),
+            })
+            .map(|(error, id)| (id, error))
             .collect())
     }
 
@@ -170,7 +175,10 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
     }
 
     /// Removes an image that nobody pins; `users` names the VMs that pin an image id. Named by one of several names it
-    /// only loses that name; named by its id it keeps them all unless `force`. A damaged image is removed by its whole id.
+    /// only loses that name; named by its id it keeps them all unless `force`. A damaged image, and one
+    /// without a manifest, is removed by its whole id.
+    /// What `users` locks needs to be held only until `unlisted`, which is called when the image is in no list any more
+    /// and before one of its id can be published again; its files are unlinked after that.
     ///
     /// # Errors
     /// `NotFound`, `Ambiguous`, `InUse`, `SeveralNames`, `Locked`, or an effect failed (the next sweep goes on).
@@ -179,6 +187,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         reference: &str,
         force: bool,
         users: &dyn Fn(&str) -> Result<Vec<String>>,
+        unlisted: impl FnOnce(&str),
     ) -> Result<Deleted> {
         let lock = self.publish_lock()?;
         let (id, names) = match self.inspect(reference) {
@@ -186,6 +195,8 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             Err(Error::BadManifest { .. }) if is_id(reference) => {
                 (reference.to_owned(), Vec::new())
             }
+            // Its manifest is gone, and so it is in no list.
+            Err(Error::NotFound(id)) if self.ids()?.contains(&id) => (id, Vec::new()),
             Err(error) => return Err(error),
         };
         if names.len() > 1 && !force {
@@ -203,15 +214,14 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         if !users.is_empty() {
             return Err(Error::InUse { id, users });
         }
-        let trash = self.dir.join(format!("{TRASH}{id}"));
-        self.host
-            .rename(&self.dir_of(&id), &trash)
-            .doing("take an image out of the list")?;
+        let trash = self.to_trash(&id)?;
+        unlisted(&id);
         self.host
             .sync_dir(&self.dir)
             .doing("take an image out of the list")?;
-        self.remove_tree(&trash)?;
+        // Unlinking may take minutes, and changes no list.
         drop(lock);
+        self.remove_tree(&trash)?;
         Ok(Deleted {
             id,
             names,
@@ -219,19 +229,41 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         })
     }
 
-    /// Removes what dead makers and deletes left, and from older images the names that newer ones have.
+    /// Sets aside what dead makers and deletes left, and takes from older images the names that newer ones have. What is
+    /// given back is nobody's, and for [`ImageStore::unlink`] at any time: that may take minutes.
     ///
     /// # Errors
     /// An effect failed.
-    pub fn sweep(&self) -> Result<()> {
+    pub fn sweep(&self) -> Result<Vec<PathBuf>> {
         let _lock = self.publish_lock()?;
-        self.sweep_stagings()?;
-        for name in self.host.list(&self.dir).doing("list the images")? {
-            if name.starts_with(TRASH) {
-                self.remove_tree(&self.dir.join(name))?;
-            }
+        self.give_up_stagings()?;
+        self.forget_outdone()?;
+        let names = self.host.list(&self.dir).doing("list the images")?;
+        let trash = names.into_iter().filter(|name| name.starts_with(TRASH));
+        Ok(trash.map(|name| self.dir.join(name)).collect())
+    }
+
+    /// Unlinks a directory that [`ImageStore::sweep`] has set aside.
+    ///
+    /// # Errors
+    /// An effect failed.
+    pub fn unlink(&self, trash: &Path) -> Result<()> {
+        self.remove_tree(trash)
+    }
+
+    /// Takes a directory out of the list, under the publish lock, by a name that none on its way out has: one whose
+    /// unlinking failed stays until the next sweep.
+    pub(crate) fn to_trash(&self, name: &str) -> Result<PathBuf> {
+        const DOING: &str = "take a directory out of the list of images";
+        let mut trash = self.dir.join(format!("{TRASH}{name}"));
+        let mut n = 0;
+        while self.host.stat(&trash).doing(DOING)?.is_some() {
+            n += 1;
+            trash = self.dir.join(format!("{TRASH}{name}-{n}"));
         }
-        self.forget_outdone()
+        let given_up = self.host.rename(&self.dir.join(name), &trash);
+        given_up.doing(DOING)?;
+        Ok(trash)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -336,9 +368,11 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             .sync_file(&rootfs)
             .doing("make an image durable")?;
         self.host.sync_dir(staged).doing("make an image durable")?;
-        self.host
-            .rename(staged, &self.dir_of(&manifest.id))
-            .doing("publish an image")?;
+        let dir = self.dir_of(&manifest.id);
+        if self.host.stat(&dir).doing("publish an image")?.is_some() {
+            return Err(Error::NoManifest(dir));
+        }
+        self.host.rename(staged, &dir).doing("publish an image")?;
         self.host.sync_dir(&self.dir).doing("publish an image")
     }
 

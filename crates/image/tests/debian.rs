@@ -118,8 +118,14 @@ fn delete_refuses_what_is_pinned_and_removes_what_is_damaged() {
     let store = store(dir.path());
     plant(dir.path(), "abcdef000001", "debian", 10);
     plant(dir.path(), "abcdef000002", "broken", 10);
+    let images = dir.path().join("images");
     fs::write(dir.path().join("images/abcdef000002/manifest.json"), "{").unwrap();
-    let pinned = store.delete("debian", false, &|id| Ok(vec![format!("vm-of-{id}")]));
+    let pinned = store.delete(
+        "debian",
+        false,
+        &|id| Ok(vec![format!("vm-of-{id}")]),
+        |id| panic!("{id} is pinned"),
+    );
     assert!(matches!(pinned, Err(Error::InUse { users, .. }) if users == ["vm-of-abcdef000001"]));
     assert_eq!(
         store.list().unwrap().len(),
@@ -129,14 +135,17 @@ fn delete_refuses_what_is_pinned_and_removes_what_is_damaged() {
     assert_eq!(store.damaged().unwrap().len(), 1);
     assert_eq!(
         store
-            .delete("abcdef000002", false, &|_| Ok(Vec::new()))
+            .delete("abcdef000002", false, &|_| Ok(Vec::new()), |_| ())
             .unwrap()
             .id,
         "abcdef000002"
     );
     assert_eq!(
         store
-            .delete("debian", false, &|_| Ok(Vec::new()))
+            .delete("debian", false, &|_| Ok(Vec::new()), |id| {
+                assert!(!images.join(id).exists(), "it is out of the list");
+                assert_eq!(names(&images).len(), 1, "and not unlinked yet");
+            })
             .unwrap()
             .id,
         "abcdef000001"
@@ -151,8 +160,16 @@ fn what_a_dead_builder_left_is_swept() {
     plant(dir.path(), "abcdef000001", "debian", 10);
     fs::create_dir_all(dir.path().join("images/.staging-1-0/root/etc")).unwrap();
     fs::create_dir_all(dir.path().join("images/.trash-abcdef000009")).unwrap();
-    store.sweep().unwrap();
-    assert_eq!(names(&dir.path().join("images")), ["abcdef000001"]);
+    let images = dir.path().join("images");
+    let mut swept = store.sweep().unwrap();
+    swept.sort();
+    let trash = [".trash-.staging-1-0", ".trash-abcdef000009"].map(|name| images.join(name));
+    assert_eq!(swept, trash, "set aside, and not unlinked: that takes long");
+    assert!(images.join(".trash-.staging-1-0/root/etc").exists());
+    for trash in swept {
+        store.unlink(&trash).unwrap();
+    }
+    assert_eq!(names(&images), ["abcdef000001"]);
 }
 
 #[test]

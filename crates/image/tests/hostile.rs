@@ -5,8 +5,13 @@
 mod archive;
 
 use archive::{Tar, header, is_root, look, names, store};
-use banger_image::{Error, Import, Limits, Silent};
-use std::{fs, io::Write, path::Path};
+use banger_image::{Error, Import, Limits, Progress, Silent};
+use std::{
+    fs,
+    io::{Read, Write},
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use tar::EntryType as T;
 
 fn import(dir: &Path, bytes: &[u8]) -> Result<banger_image::Manifest, Error> {
@@ -238,6 +243,42 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
                 .done(),
             &["'f'", "extended attributes"],
         ),
+        (
+            "a thousand extended attributes",
+            (0..1000)
+                .fold(Tar::new(), |tar, n| {
+                    tar.pax(&[(&format!("SCHILY.xattr.user.{n}"), b"")])
+                })
+                .file("f", b"x")
+                .done(),
+            &["'f'", "extended attributes"],
+        ),
+        (
+            "extended attributes of everything",
+            Tar::new()
+                .global(&[("SCHILY.xattr.user.x", b"x")])
+                .file("f", b"x")
+                .done(),
+            &["'pax_global_header'", "every entry"],
+        ),
+        (
+            "a long name of everything",
+            Tar::new()
+                .global(&[("path", &[b'x'; 20_000])])
+                .file("f", b"x")
+                .done(),
+            &["'pax_global_header'", "too long"],
+        ),
+        (
+            "an entry with headers of 4 MB",
+            (0..5)
+                .fold(Tar::new(), |tar, _| {
+                    tar.pax(&[("linkpath", &[b'x'; 900_000])])
+                })
+                .file("f", b"x")
+                .done(),
+            &["'f'", "too long"],
+        ),
     ]
 }
 
@@ -374,6 +415,77 @@ fn floods_stop_at_their_limits() {
             text.contains(word),
             "{what}: '{text}' does not say '{word}'"
         );
+    }
+}
+
+/// The same bytes again and again.
+struct Endless(Vec<u8>, usize);
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = (&self.0[self.1..]).read(buffer)?;
+        self.1 = (self.1 + n) % self.0.len();
+        Ok(n)
+    }
+}
+
+/// Is cancelled when it was asked so often.
+struct CancelledAt(AtomicUsize);
+
+impl Progress for CancelledAt {
+    fn stage(&self, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst) > 100
+    }
+}
+
+/// What comes before an entry, or instead of one, has the same limits, and can be cancelled.
+#[test]
+fn what_is_no_entry_has_an_end_too() {
+    if !is_root() {
+        return;
+    }
+    let block = |tar: Tar| {
+        let mut bytes = tar.done();
+        bytes.truncate(bytes.len() - 1024);
+        bytes
+    };
+    let global = block(Tar::new().global(&[("comment", b"again")]));
+    let local = block(Tar::new().pax(&[("comment", b"again")]));
+    let long = block(Tar::new().long("again"));
+    let label = block(Tar::new().raw(header(T::new(b'V'), "label", 1 << 40), b""));
+    let limited = |bytes: &[u8], limits: Limits, progress: &dyn Progress| {
+        let dir = tempfile::tempdir().unwrap();
+        let import = Import {
+            names: vec!["test".to_owned()],
+            limits,
+            ..Import::default()
+        };
+        let mut source = Endless(bytes.to_vec(), 0);
+        let error = store(dir.path()).import(&mut source, &import, progress);
+        let error = error.unwrap_err();
+        assert!(names(&dir.path().join("images")).is_empty());
+        error
+    };
+    let few = Limits {
+        entries: 50,
+        ..Limits::default()
+    };
+    for headers in [&global, &local, &long] {
+        let error = limited(headers, few, &Silent).to_string();
+        assert!(error.contains("one entry more than 50"), "{error}");
+    }
+    let small = Limits {
+        bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let error = limited(&label, small, &Silent);
+    assert!(matches!(error, Error::TooLarge(_)), "{error}");
+    for bytes in [&global, &local, &long, &label] {
+        let cancelled = CancelledAt(AtomicUsize::new(0));
+        let error = limited(bytes, Limits::default(), &cancelled);
+        assert!(matches!(error, Error::Cancelled), "{error}");
     }
 }
 

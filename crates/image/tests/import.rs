@@ -164,17 +164,52 @@ fn names_move_only_when_asked() {
 
     // One of two names is taken away; by its id only with force.
     let nobody = |_: &str| Ok(Vec::new());
-    let several = store.delete(&moved.id, false, &nobody).unwrap_err();
+    let several = store.delete(&moved.id, false, &nobody, |_| ()).unwrap_err();
     assert!(matches!(several, Error::SeveralNames { .. }), "{several}");
-    assert!(!store.delete("more", false, &nobody).unwrap().gone);
+    assert!(!store.delete("more", false, &nobody, |_| ()).unwrap().gone);
     assert!(matches!(store.show("more"), Err(Error::NotFound(_))));
-    assert!(store.delete("name", false, &nobody).unwrap().gone);
+    assert!(store.delete("name", false, &nobody, |_| ()).unwrap().gone);
     assert!(
         matches!(store.show("name"), Err(Error::NotFound(_))),
         "the old one does not get it back"
     );
-    assert!(store.delete(&first.id[..4], false, &nobody).unwrap().gone);
+    assert!(
+        store
+            .delete(&first.id[..4], false, &nobody, |_| ())
+            .unwrap()
+            .gone
+    );
     assert!(names(&dir.path().join("images")).is_empty());
+}
+
+/// An image that lost its manifest is in no list and in the way of its own import until it is deleted by its id; what an
+/// earlier delete could not unlink is in nobody's way.
+#[test]
+fn what_lost_its_manifest_is_deleted_by_its_id_and_imported_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, bytes) = (store(dir.path()), ext4(dir.path(), &["-L", "a"]));
+    let images = dir.path().join("images");
+    let import = Import {
+        names: vec!["name".to_owned()],
+        ..Import::default()
+    };
+    let id = store.import(&mut &bytes[..], &import, &Silent).unwrap().id;
+    fs::remove_file(images.join(&id).join("manifest.json")).unwrap();
+    assert_eq!(store.damaged().unwrap().len(), 1);
+    let error = store.import(&mut &bytes[..], &import, &Silent).unwrap_err();
+    assert!(error.hint().unwrap().contains(&id), "{error}");
+
+    fs::create_dir_all(images.join(format!(".trash-{id}/stays"))).unwrap();
+    let nobody = |_: &str| Ok(Vec::new());
+    let part = store.delete(&id[..6], false, &nobody, |_| ());
+    assert!(matches!(part, Err(Error::NotFound(_))), "only by all of it");
+    let used = |_: &str| Ok(vec!["vm".to_owned()]);
+    let used = store.delete(&id, false, &used, |_| ());
+    assert!(matches!(used, Err(Error::InUse { .. })), "{used:?}");
+    assert!(store.delete(&id, false, &nobody, |_| ()).unwrap().gone);
+    assert_eq!(names(&images), [format!(".trash-{id}")]);
+    let again = store.import(&mut &bytes[..], &import, &Silent).unwrap();
+    assert_eq!(store.show("name").unwrap().id, again.id);
 }
 
 /// R-IMG-5: of two at once with one name exactly one wins, and the loser leaves nothing.

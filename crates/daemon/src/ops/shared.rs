@@ -95,15 +95,18 @@ impl SharedWork {
                 "what this waits for was cancelled again and again",
             ));
         };
-        let end = End {
-            key: key.to_owned(),
-            work: Arc::clone(&begun),
-            under_way: Arc::clone(&self.under_way),
-        };
+        let (key_of, work_of) = (key.to_owned(), Arc::clone(&begun));
+        let under_way_of = Arc::clone(&self.under_way);
         // A thread of its own: those for blocking work may all be taken by operations that wait for this.
         let started = thread::Builder::new()
             .name(method.to_owned())
             .spawn(move || {
+                // Made here: where no thread starts, its drop would wait for the lock that is held here.
+                let end = End {
+                    key: key_of,
+                    work: work_of,
+                    under_way: under_way_of,
+                };
                 let done = running.end(work(&running));
                 drop(running);
                 end.tell(done);
@@ -334,6 +337,33 @@ mod tests {
             release.store(1, Ordering::SeqCst);
             assert_eq!(ended(two), Ok(()));
         });
+    }
+
+    /// A machine that has no thread left refuses the work, and does not stop everybody who wants some.
+    #[test]
+    fn without_a_thread_it_is_refused_and_the_next_one_begins() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let (scene, release) = (Scene::new(), Arc::default());
+        let operation = scene.operation();
+        let before = getrlimit(Resource::As);
+        let none = Rlimit {
+            current: Some(1),
+            ..before
+        };
+        // No room for a stack, for as long as it takes to ask for one.
+        let refused = scope(|s| {
+            let asking = s.spawn(|| {
+                setrlimit(Resource::As, none).unwrap();
+                let refused = scene.join(&operation, &release);
+                setrlimit(Resource::As, before).unwrap();
+                refused
+            });
+            ended(asking)
+        });
+        assert_eq!(refused.unwrap_err().code, Code::Unavailable);
+        release.store(1, Ordering::SeqCst);
+        assert_eq!(scene.join(&operation, &release), Ok(()));
+        assert_eq!(scene.begun.load(Ordering::SeqCst), 1);
     }
 
     #[test]

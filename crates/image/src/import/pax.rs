@@ -3,6 +3,13 @@
 use crate::{Error, Result};
 use std::io;
 
+/// Bytes of records that an entry may have, all its headers and the global ones together.
+const KEPT_MAX: usize = 2 << 20;
+/// Of these, bytes that may come from global headers: every entry gets a copy.
+const GLOBAL_MAX: usize = 16 << 10;
+/// More extended attributes than ext4 keeps of one inode, each taking 32 bytes and more.
+const XATTRS_MAX: usize = 128;
+
 /// What records say that an image keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pax {
@@ -23,7 +30,23 @@ pub(crate) struct Pax {
     sparse_major: Option<u64>,
     sparse_size: Option<u64>,
     sparse_map: Option<Vec<u64>>,
+    /// Bytes of records taken.
+    kept: usize,
+    /// Why the entry is to be refused, once its name is known; nothing more is taken then.
+    pub excess: Option<&'static str>,
 }
+
+/// What records are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The next entry.
+    Entry,
+    /// Every entry from here on.
+    Global,
+}
+
+/// Keys of records that may be of every entry.
+const OF_ANY: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
 
 /// Length of a file, and where its bytes belong: offset and length, ascending; the rest is holes.
 pub(crate) type Layout = (u64, Vec<(u64, u64)>);
@@ -33,11 +56,12 @@ fn bad(why: &'static str) -> Error {
 }
 
 impl Pax {
-    /// Takes the records of one header on top of what is there.
+    /// Takes the records of one header on top of what is there. What is too much is not taken, and [`Pax::excess`] says
+    /// so.
     ///
     /// # Errors
     /// They are none.
-    pub(crate) fn take(&mut self, mut records: &[u8]) -> Result<()> {
+    pub(crate) fn take(&mut self, mut records: &[u8], scope: Scope) -> Result<()> {
         while !records.is_empty() {
             let wrong = || bad("a record of an extended header is wrong");
             let blank = records
@@ -52,10 +76,35 @@ impl Pax {
                 .iter()
                 .position(|byte| *byte == b'=')
                 .ok_or_else(wrong)?;
-            self.record(&record[..equals], &record[equals + 1..])?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            if self.has_room(key, length, scope) {
+                self.record(key, value)?;
+            }
             records = &records[length..];
         }
         Ok(())
+    }
+
+    /// Counts a record of this length; false where it is one too much, or is no record of every entry.
+    fn has_room(&mut self, key: &[u8], length: usize, scope: Scope) -> bool {
+        let of_one = [&b"SCHILY.xattr."[..], b"GNU.sparse."];
+        let is_of_one = of_one.iter().any(|prefix| key.starts_with(prefix));
+        if !is_of_one && !OF_ANY.contains(&key) {
+            return false;
+        }
+        self.kept = self.kept.saturating_add(length);
+        let most = match scope {
+            Scope::Entry => KEPT_MAX,
+            Scope::Global => GLOBAL_MAX,
+        };
+        if scope == Scope::Global && is_of_one {
+            self.excess = Some("it gives every entry what can only be of one");
+        } else if self.kept > most {
+            self.excess = Some("its extended headers are too long");
+        } else if self.xattrs.len() >= XATTRS_MAX {
+            self.excess = Some("it has more extended attributes than ext4 keeps");
+        }
+        self.excess.is_none()
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
@@ -156,8 +205,11 @@ mod tests {
     #[test]
     fn records_are_read_and_wrong_ones_refused() {
         let mut pax = Pax::default();
-        pax.take(b"12 path=a/b\n20 mtime=12.5000001\n31 SCHILY.xattr.user.x=one\ntwo\n")
-            .unwrap();
+        pax.take(
+            b"12 path=a/b\n20 mtime=12.5000001\n31 SCHILY.xattr.user.x=one\ntwo\n",
+            Scope::Entry,
+        )
+        .unwrap();
         assert_eq!(pax.name().unwrap(), b"a/b");
         assert_eq!(pax.mtime, Some((12, 500_000_100)));
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"one\ntwo".to_vec())]);
@@ -170,8 +222,47 @@ mod tests {
             b"10 size=-1\n",
             b"18446744073709551616 a=b\n",
         ] {
-            assert!(Pax::default().take(bad).is_err(), "{}", bad.escape_ascii());
+            let taken = Pax::default().take(bad, Scope::Entry);
+            assert!(taken.is_err(), "{}", bad.escape_ascii());
         }
+    }
+
+    fn take(pax: &mut Pax, key: &str, value: &str, scope: Scope) {
+        let rest = key.len() + value.len() + 3;
+        let fits = |n: &usize| n.to_string().len() + rest == *n;
+        let length = (rest..rest + 10).find(fits).unwrap();
+        let record = format!("{length} {key}={value}\n");
+        pax.take(record.as_bytes(), scope).unwrap();
+    }
+
+    /// However much a stranger sends, so much is kept and no more.
+    #[test]
+    fn what_is_kept_has_limits() {
+        let (mut pax, long) = (Pax::default(), "v".repeat(KEPT_MAX / 5));
+        for _ in 0..20 {
+            take(&mut pax, "comment", &long, Scope::Entry);
+        }
+        assert_eq!((pax.kept, pax.excess), (0, None), "a comment is not kept");
+        for _ in 0..20 {
+            take(&mut pax, "path", &long, Scope::Entry);
+        }
+        assert_eq!(pax.excess, Some("its extended headers are too long"));
+
+        let mut pax = Pax::default();
+        for n in 0..1000 {
+            take(
+                &mut pax,
+                &format!("SCHILY.xattr.user.{n}"),
+                "",
+                Scope::Entry,
+            );
+        }
+        assert_eq!(pax.xattrs.len(), XATTRS_MAX);
+        assert!(pax.excess.unwrap().contains("extended attributes"));
+
+        let mut globals = Pax::default();
+        take(&mut globals, "SCHILY.xattr.user.x", "", Scope::Global);
+        assert!(globals.excess.is_some() && globals.xattrs.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! because the names and maps a stranger puts there must have limits before they are in memory.
 
 use super::name::shown;
-use super::pax::{Layout, Pax};
+use super::pax::{Layout, Pax, Scope};
 use crate::{Error, Result};
 use banger_host::tree::{Attributes, Special};
 use std::{
@@ -16,6 +16,8 @@ use tar::{EntryType, Header};
 const BLOCK: u64 = 512;
 /// The most an extended header or a long name may have.
 const EXTENSION_MAX: u64 = 1 << 20;
+/// The most digits a number in a map may have.
+const DIGITS_MAX: usize = 32;
 /// The most pieces a sparse file may have.
 const PIECES_MAX: usize = 1 << 20;
 
@@ -58,12 +60,26 @@ pub(crate) struct Reader<R> {
     globals: Pax,
 }
 
+/// Is asked whether to go on; with the header, where it is no entry's.
+pub(crate) type Seen<'a, R> = &'a mut dyn FnMut(&R, Option<&Header>) -> Result<()>;
+
 /// Names and records that belong to the next entry.
 #[derive(Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     pax: Pax,
+}
+
+/// Whether a header tells of the next entry, or of all that follow.
+fn is_extension(kind: EntryType) -> bool {
+    matches!(
+        kind,
+        EntryType::GNULongName
+            | EntryType::GNULongLink
+            | EntryType::XHeader
+            | EntryType::XGlobalHeader
+    )
 }
 
 /// Whether a block is a header: its checksum (the sum of all bytes, its own field taken as blanks) is right.
@@ -94,17 +110,19 @@ impl<R: Read> Reader<R> {
         &self.source
     }
 
-    /// The next entry; `None` at the archive's end mark. What was not read of the one before is skipped.
+    /// The next entry; `None` at the archive's end mark. What was not read of the one before is skipped. However much
+    /// lies before it, `seen` is asked all along whether to go on: in what is skipped, and for each header that is no
+    /// entry, which is given to it.
     ///
     /// # Errors
-    /// Cut short, damaged, or refused.
-    pub(crate) fn entry(&mut self) -> Result<Option<Entry>> {
+    /// Cut short, damaged, or refused; what `seen` says.
+    pub(crate) fn entry(&mut self, seen: Seen<'_, R>) -> Result<Option<Entry>> {
         let mut extensions = Extensions {
             pax: self.globals.clone(),
             ..Extensions::default()
         };
         loop {
-            self.skip_rest()?;
+            self.skip_rest(seen)?;
             let block = self.block()?;
             if block.iter().all(|byte| *byte == 0) {
                 return Ok(None);
@@ -117,21 +135,29 @@ impl<R: Read> Reader<R> {
             }
             let header = Header::from_byte_slice(&block);
             let stored = or_blank(header, SIZE, header.entry_size()).map_err(Error::damaged)?;
-            match header.entry_type() {
+            let kind = header.entry_type();
+            let is_label = kind.as_byte() == b'V';
+            if !(is_label || is_extension(kind)) {
+                return self.described(header, stored, extensions).map(Some);
+            }
+            seen(&self.source, Some(header))?;
+            match kind {
                 EntryType::GNULongName => extensions.name = Some(self.long(stored)?),
                 EntryType::GNULongLink => extensions.link = Some(self.long(stored)?),
                 EntryType::XHeader => {
                     let records = self.extension(stored)?;
-                    extensions.pax.take(&records)?;
+                    extensions.pax.take(&records, Scope::Entry)?;
                 }
                 EntryType::XGlobalHeader => {
                     let records = self.extension(stored)?;
-                    self.globals.take(&records)?;
-                    extensions.pax.take(&records)?;
+                    self.globals.take(&records, Scope::Global)?;
+                    if let Some(why) = self.globals.excess {
+                        return Err(Error::refused(&header.path_bytes(), why));
+                    }
+                    extensions.pax.take(&records, Scope::Entry)?;
                 }
                 // A volume's label.
-                other if other.as_byte() == b'V' => self.expect(stored),
-                _ => return self.described(header, stored, extensions).map(Some),
+                _ => self.expect(stored),
             }
         }
     }
@@ -172,6 +198,9 @@ impl<R: Read> Reader<R> {
             .or(name)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let refuse = |why: &str| Error::refused(&name, why);
+        if let Some(why) = pax.excess {
+            return Err(refuse(why));
+        }
         let link = pax
             .link
             .clone()
@@ -290,7 +319,8 @@ impl<R: Read> Reader<R> {
         let mut at = block.len();
         let mut number = |reader: &mut Self| -> Result<u64> {
             let mut value: Option<u64> = None;
-            loop {
+            // Zeros before a number are none of it, and may not go on for ever.
+            for _ in 0..=DIGITS_MAX {
                 if at == block.len() {
                     let mut filled = 0;
                     while filled < block.len() {
@@ -314,6 +344,7 @@ impl<R: Read> Reader<R> {
                     _ => return Err(bad()),
                 }
             }
+            Err(bad())
         };
         let count = usize::try_from(number(self)?).unwrap_or(usize::MAX);
         if count > PIECES_MAX {
@@ -358,10 +389,12 @@ impl<R: Read> Reader<R> {
         self.padding = (BLOCK - stored % BLOCK) % BLOCK;
     }
 
-    fn skip_rest(&mut self) -> Result<()> {
+    fn skip_rest(&mut self, seen: Seen<'_, R>) -> Result<()> {
         self.left = self.left.saturating_add(std::mem::take(&mut self.padding));
         let mut buffer = [0; 4096];
-        while self.data(&mut buffer)? != 0 {}
+        while self.data(&mut buffer)? != 0 {
+            seen(&self.source, None)?;
+        }
         Ok(())
     }
 
@@ -466,7 +499,7 @@ mod tests {
     fn read(bytes: &[u8]) -> (usize, usize) {
         let mut reader = Reader::new(bytes);
         let (mut entries, mut data) = (0, 0);
-        while let Ok(Some(entry)) = reader.entry() {
+        while let Ok(Some(entry)) = reader.entry(&mut |_, _| Ok(())) {
             entries += 1;
             let pieces: u64 = entry.pieces.iter().map(|(_, length)| length).sum();
             assert!(entry.kind != Kind::File || pieces <= reader.left);

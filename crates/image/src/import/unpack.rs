@@ -90,10 +90,14 @@ pub(crate) fn unpack(
         reader: Reader::new(archive),
         tree,
         limits,
-        room,
-        progress,
-        told: Instant::now(),
+        watch: Watch {
+            limits,
+            room,
+            progress,
+            told: Instant::now(),
+        },
         entries: 0,
+        extensions: 0,
         devices: 0,
         in_directory: HashMap::new(),
         directories: Vec::new(),
@@ -102,15 +106,39 @@ pub(crate) fn unpack(
     unpacking.run()
 }
 
-struct Unpacking<'a> {
-    reader: Reader<Unpacked<'a>>,
-    tree: Tree,
+/// Between entries and within long ones: limits, cancelling, progress.
+struct Watch<'a> {
     limits: &'a Limits,
     /// Refuses to go on when the disk becomes full.
     room: &'a dyn Fn() -> Result<()>,
     progress: &'a dyn Progress,
     told: Instant,
+}
+
+impl Watch<'_> {
+    fn look_up(&mut self, source: &Unpacked<'_>) -> Result<()> {
+        let counts = source.counts();
+        self.limits.check_stream(counts)?;
+        if self.progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if self.told.elapsed() >= TELL {
+            self.told = Instant::now();
+            self.progress.moved(counts.0);
+            (self.room)()?;
+        }
+        Ok(())
+    }
+}
+
+struct Unpacking<'a> {
+    reader: Reader<Unpacked<'a>>,
+    tree: Tree,
+    limits: &'a Limits,
+    watch: Watch<'a>,
     entries: u64,
+    /// Headers that are no entries.
+    extensions: u64,
     devices: u64,
     /// Entries made in each directory, by its inode.
     in_directory: HashMap<u64, u64>,
@@ -121,16 +149,12 @@ struct Unpacking<'a> {
 
 impl Unpacking<'_> {
     fn run(&mut self) -> Result<()> {
-        while let Some(entry) = self.reader.entry()? {
-            self.look_up()?;
+        while let Some(entry) = self.next()? {
+            self.watch.look_up(self.reader.source())?;
             self.entry(&entry)?;
         }
-        self.reader.finish_stream(|source| {
-            if self.progress.cancelled() {
-                return Err(Error::Cancelled);
-            }
-            self.limits.check_stream(source.counts())
-        })?;
+        let watch = &mut self.watch;
+        self.reader.finish_stream(|source| watch.look_up(source))?;
         if self.entries == 0 {
             return Err(Error::NotAnImage("the archive has no entries".to_owned()));
         }
@@ -153,19 +177,22 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Between entries and within long ones: limits, cancelling, progress.
-    fn look_up(&mut self) -> Result<()> {
-        let counts = self.reader.source().counts();
-        self.limits.check_stream(counts)?;
-        if self.progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        if self.told.elapsed() >= TELL {
-            self.told = Instant::now();
-            self.progress.moved(counts.0);
-            (self.room)()?;
-        }
-        Ok(())
+    /// The next entry of the archive; a header that is none counts as one, or a flood of them would have no limit.
+    fn next(&mut self) -> Result<Option<Entry>> {
+        let Unpacking { reader, watch, .. } = self;
+        let (extensions, most) = (&mut self.extensions, self.limits.entries);
+        let entries = self.entries;
+        reader.entry(&mut |source, header| {
+            watch.look_up(source)?;
+            let Some(header) = header else {
+                return Ok(());
+            };
+            *extensions += 1;
+            if entries + *extensions > most {
+                return Err(one_too_many(&header.path_bytes(), most));
+            }
+            Ok(())
+        })
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<()> {
@@ -222,8 +249,8 @@ impl Unpacking<'_> {
     fn count(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         let refuse = |why: String| Err(Error::refused(path, &why));
         self.entries += 1;
-        if self.entries > self.limits.entries {
-            return refuse(format!("it is one entry more than {}", self.limits.entries));
+        if self.entries + self.extensions > self.limits.entries {
+            return Err(one_too_many(path, self.limits.entries));
         }
         if matches!(
             entry.kind,
@@ -271,13 +298,17 @@ impl Unpacking<'_> {
                 let written = file.write_at(&buffer[..filled], at);
                 written.map_err(|error| made(path, error))?;
                 at += filled as u64;
-                self.look_up()?;
+                self.watch.look_up(self.reader.source())?;
             }
         }
         self.buffer = buffer;
         let finished = file.finish(entry.len, &entry.attributes);
         finished.map_err(|error| made(path, error))
     }
+}
+
+fn one_too_many(name: &[u8], most: u64) -> Error {
+    Error::refused(name, &format!("it is one entry more than {most}"))
 }
 
 /// An entry that could not be made, in words.

@@ -95,6 +95,15 @@ impl Tar {
 
     /// PAX records for the next entry.
     pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        self.records(EntryType::XHeader, "pax", records)
+    }
+
+    /// PAX records for all entries that follow.
+    pub fn global(self, records: &[(&str, &[u8])]) -> Self {
+        self.records(EntryType::XGlobalHeader, "pax_global_header", records)
+    }
+
+    fn records(self, kind: EntryType, name: &str, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -106,7 +115,7 @@ impl Tar {
             data.extend_from_slice(value);
             data.push(b'\n');
         }
-        self.raw(header(EntryType::XHeader, "pax", data.len() as u64), &data)
+        self.raw(header(kind, name, data.len() as u64), &data)
     }
 
     pub fn done(mut self) -> Vec<u8> {
