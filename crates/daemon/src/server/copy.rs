@@ -5,10 +5,11 @@
 
 use super::body::Answer;
 use super::frames::switching;
+use super::guest_error::{Asked, guest_error};
 use super::peer::{Peer, Reader, Writer, gone, part};
 use crate::daemon::Daemon;
 use banger_wire::api::{self, ApiError, Code, Frame};
-use banger_wire::guest::copy::{CopyFrames, TOO_MANY};
+use banger_wire::guest::copy::CopyFrames;
 use banger_wire::guest::{ClientError, CopyFrame, CopyStream};
 use bytes::Bytes;
 use hyper::Response;
@@ -38,7 +39,7 @@ pub async fn copy(
     let stream = guest
         .copy(&request.copy)
         .await
-        .map_err(|error| guest_error(vm.name.as_str(), &error))?;
+        .map_err(|error| guest_error(vm.name.as_str(), Asked::Copy, &error))?;
     tokio::spawn(async move {
         let _attached = daemon.attach();
         let Some(client) = Peer::of(upgrade).await else {
@@ -51,7 +52,7 @@ pub async fn copy(
         let end = relay(&mut reader, &mut writer, stream).await;
         daemon.vms().used(vm.id).await;
         if let End::Failed(error) = end {
-            let error = guest_error(vm.name.as_str(), &error);
+            let error = guest_error(vm.name.as_str(), Asked::Copy, &error);
             writer.send(&Frame::Error(error)).await;
         }
         part(reader, writer).await;
@@ -99,25 +100,5 @@ async fn forward_input(reader: &mut Reader, input: mpsc::Sender<Bytes>) {
             return;
         };
         let _ = input.send(frame.encode()).await;
-    }
-}
-
-/// What a failed call to the guest means for whoever copies.
-fn guest_error(vm: &str, error: &ClientError) -> ApiError {
-    let failed = |message: String| ApiError::new(Code::OperationFailed, message);
-    match error {
-        ClientError::ConnectionLost => failed(format!(
-            "VM '{vm}' ended, or its agent did, before the copy was complete"
-        ))
-        .hint(format!("banger vm logs {vm}")),
-        ClientError::Refused { status, .. } if *status == TOO_MANY => ApiError::new(
-            Code::Unavailable,
-            format!("the guest of VM '{vm}' takes no more copies now"),
-        )
-        .caused_by(error),
-        ClientError::Refused { .. } => failed(format!("the guest of VM '{vm}' cannot copy files"))
-            .caused_by(error)
-            .hint(format!("banger vm logs {vm}")),
-        _ => failed(format!("the agent of VM '{vm}' cannot be understood")).caused_by(error),
     }
 }
