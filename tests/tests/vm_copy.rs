@@ -10,6 +10,7 @@ use banger_testkit::{Home, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File, Permissions},
+    io::Write,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
     process::{Command, Stdio},
@@ -49,7 +50,7 @@ fn files_go_in_and_come_out_as_they_were() {
     );
     let lines = seen.exits(0).out();
     let lines: Vec<&str> = lines.lines().collect();
-    assert_eq!(lines[..3], ["4750 0 2", "../elsewhere", "empty"]);
+    assert_eq!(lines[..3], ["750 0 2", "../elsewhere", "empty"]);
     let sparse: Vec<&str> = lines[3].split(' ').collect();
     assert_eq!(
         (sparse[0], sparse[2]),
@@ -60,7 +61,7 @@ fn files_go_in_and_come_out_as_they_were() {
 
     home.banger(&["vm", "cp", "dev:from", text(&back)]).exits(0);
     let tool = fs::metadata(back.join("tool")).expect("a tool");
-    assert_eq!((tool.mode() & 0o7777, tool.nlink()), (0o4750, 2));
+    assert_eq!((tool.mode() & 0o7777, tool.nlink()), (0o750, 2));
     assert_eq!(tool.uid(), rustix::process::getuid().as_raw());
     let sparse = fs::metadata(back.join("sparse")).expect("a file with a hole");
     assert!(
@@ -321,6 +322,51 @@ fn commands_are_answered_while_files_are_copied() {
     );
     assert_eq!(fs::read(target.join("big")).expect("a file"), b"old");
     assert_eq!(fs::read_dir(&target).expect("a directory").count(), 1);
+    home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
+    home.finish();
+}
+
+/// R-CLI-6: a daemon that is stopped waits for a copy that is under way.
+#[test]
+fn stopping_the_daemon_lets_a_copy_end() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    home.guest_sh("dev", "mkdir /srv/in").exits(0);
+    let from = home.scratch().join("from");
+    fs::create_dir(&from).expect("a directory");
+    fs::write(from.join("file"), vec![7; 4 << 20]).expect("a file");
+    let archive = Command::new("tar")
+        .args(["-c", "-C", text(&from), "file"])
+        .output()
+        .expect("tar")
+        .stdout;
+    let (first, rest) = archive.split_at(2 << 20);
+    let mut copy = home
+        .command(&["vm", "cp", "-", "dev:/srv/in"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("banger");
+    let mut input = copy.stdin.take().expect("stdin");
+    input.write_all(first).expect("input");
+    wait_until("the copy to begin", Duration::from_secs(60), || {
+        let names = home.guest_sh("dev", "ls -A /srv/in").out();
+        names.contains("banger-cp").then_some(()).ok_or(names)
+    });
+    let stop = home.start(&["daemon", "stop"], b"");
+    // Its socket goes first: from then on it drains.
+    wait_until("the daemon to drain", Duration::from_secs(10), || {
+        let there = home.runtime().join("bangerd.sock").exists();
+        (!there).then_some(()).ok_or("its socket".to_owned())
+    });
+    // Longer than answers are waited for.
+    std::thread::sleep(Duration::from_secs(1));
+    input.write_all(rest).expect("input");
+    drop(input);
+    assert_eq!(copy.wait().expect("its status").code(), Some(0));
+    stop.finish().exits(0);
+    let size = home.guest_sh("dev", "stat -c %s /srv/in/file").exits(0);
+    assert_eq!(size.out(), "4194304");
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.finish();
 }

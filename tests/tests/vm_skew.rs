@@ -75,9 +75,29 @@ fn vms_with_an_older_agent_are_used_as_ever() {
         "{}",
         detached.err()
     );
+    let note = home.scratch().join("note");
+    fs::write(&note, "x").expect("a file");
+    let (note, back) = (note.to_str().expect("UTF-8"), home.scratch().join("hosts"));
+    let back = back.to_str().expect("UTF-8");
+    for sides in [[note, "dev:"], ["dev:/etc/hosts", back]] {
+        let refused = home
+            .banger(&["vm", "cp", sides[0], sides[1]])
+            .exits(125)
+            .err();
+        assert!(
+            refused.contains("older than this daemon and cannot copy files")
+                && refused.contains("banger vm stop dev; banger vm start dev"),
+            "{refused}"
+        );
+    }
+    assert!(
+        !Path::new(back).exists(),
+        "a file of a copy that was refused"
+    );
 
     home.banger(&["vm", "stop", "dev"]).exits(0);
     home.banger(&["vm", "start", "dev"]).exits(0);
+    home.banger(&["vm", "cp", note, "dev:"]).exits(0);
     home.banger(&["vm", "exec", "-d", "dev", "--", "true"])
         .exits(0);
     home.banger(&["vm", "kill", "dev"]).exits(0);

@@ -30,10 +30,10 @@ const MOST_COPIES: usize = 32;
 /// Copies that run.
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
-/// A place among those that may run; given back when it is dropped.
-struct Place;
+/// One of so many that may run at once; given back when it is dropped.
+struct Slot;
 
-impl Place {
+impl Slot {
     fn take() -> Option<Self> {
         let one_more = |count| (count < MOST_COPIES).then(|| count + 1);
         let taken = COPIES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
@@ -42,7 +42,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         COPIES.fetch_sub(1, Ordering::Relaxed);
     }
@@ -58,29 +58,24 @@ pub async fn copy(guest: &Arc<Guest>, body: Incoming) -> Answer {
     };
     request.check().map_err(|message| bad(message.to_owned()))?;
     serve::ready(guest).await?;
-    let Some(place) = Place::take() else {
+    let Some(slot) = Slot::take() else {
         let status = StatusCode::from_u16(TOO_MANY).unwrap_or_default();
         let message = format!("{MOST_COPIES} copies run already; wait for one to end");
         return Err(Refusal(status, message));
     };
     let (sender, receiver) = mpsc::channel(OUTPUT_QUEUE);
-    tokio::spawn(attend(place, request, frames, sender));
+    tokio::spawn(attend(slot, request, frames, sender));
     Ok(Response::new(AnswerBody::stream(receiver)))
 }
 
 type Ended = Result<(Sum, u64), banger_tree::Error>;
 
 /// Serves a copy until it has ended.
-async fn attend(
-    place: Place,
-    request: CopyRequest,
-    frames: CopyFrames,
-    sender: mpsc::Sender<Bytes>,
-) {
+async fn attend(slot: Slot, request: CopyRequest, frames: CopyFrames, sender: mpsc::Sender<Bytes>) {
     let (parts, queue) = mpsc::channel(INPUT_QUEUE);
     let output = sender.clone();
     let mut worker = tokio::task::spawn_blocking(move || {
-        let _place = place;
+        let _slot = slot;
         match request {
             CopyRequest::In(copy) => take_in(copy, queue, output),
             CopyRequest::Out(copy) => give_out(copy, output),

@@ -237,13 +237,13 @@ A destination that is a directory gets the source as an entry; otherwise the sou
 Relative paths in the guest begin at /root. '-' is a tar stream: unpacked in the directory VM:PATH,\n\
 or written to stdout. Write './a:b' for a file here whose name has a colon.\n\
 Modes, times, links and holes are kept; devices, fifos and sockets are left out with a warning.\n\
-What goes in belongs to root, what comes out to you.\n\n\
+What goes in belongs to root, what comes out to you; neither is setuid or setgid.\n\n\
 Exit status: 0 all was copied (but for what a warning names); 125 not.";
 
 /// `vm cp`
 #[derive(Debug, Args)]
 pub struct CpArgs {
-    /// Keep numeric owners and groups of what goes into the guest
+    /// Keep numeric owners and groups, setuid and setgid of what goes into the guest
     #[arg(short = 'a', long)]
     pub archive: bool,
     /// Follow a symbolic link that is itself a source

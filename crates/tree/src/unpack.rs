@@ -493,11 +493,16 @@ fn fill<R: BufRead>(
 /// Owner, mode and time: in this order, for a change of owner takes away setuid.
 fn attributes(file: &OwnedFd, entry: &Entry, owner: Owner) -> Result<(), Error> {
     let set = || {
-        if owner == Owner::AsInStream {
-            let (uid, gid) = ids(entry)?;
-            rustix::fs::fchown(file, Some(uid), Some(gid))?;
-        }
-        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode & 0o7777))?;
+        let kept = match owner {
+            // Setuid and setgid lend the owner's rights: they do not pass from another's file to one of ours.
+            Owner::Us => 0o1777,
+            Owner::AsInStream => {
+                let (uid, gid) = ids(entry)?;
+                rustix::fs::fchown(file, Some(uid), Some(gid))?;
+                0o7777
+            }
+        };
+        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode & kept))?;
         rustix::fs::futimens(file, &times(entry))
     };
     set().map_err(|errno: Errno| {

@@ -1,25 +1,33 @@
 //! Upgraded connections: `vm.copy`.
 //!
 //! Frames are relayed one at a time, as a command's are; the daemon opens no file of either side (R-OPS-3) and keeps
-//! nothing. A client that goes away ends its copy.
+//! nothing. A client that goes away ends its copy. It is an operation: a daemon that is to end waits for it (R-CLI-6).
 
 use super::body::Answer;
 use super::frames::switching;
+use super::guest_error::{Asked, guest_error};
 use super::peer::{Peer, Reader, Writer, gone, part};
 use crate::daemon::Daemon;
+use crate::ops::{Cancel, Why};
 use banger_wire::api::{self, ApiError, Code, Frame};
-use banger_wire::guest::copy::{CopyFrames, TOO_MANY};
-use banger_wire::guest::{ClientError, CopyFrame, CopyStream};
+use banger_wire::guest::copy::CopyFrames;
+use banger_wire::guest::{ClientError, CopyFrame, CopyOutcome, CopyStream};
 use bytes::Bytes;
 use hyper::Response;
 use hyper::upgrade::OnUpgrade;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long a client may take to read the end of its copy.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How a relayed copy ended for us.
 enum End {
     /// The guest told the outcome, and it was passed on.
-    Told,
+    Told(CopyOutcome),
+    /// The operation is to end.
+    Cancelled(Why),
     /// The client left.
     ClientGone,
     /// The guest failed.
@@ -38,7 +46,10 @@ pub async fn copy(
     let stream = guest
         .copy(&request.copy)
         .await
-        .map_err(|error| guest_error(vm.name.as_str(), &error))?;
+        .map_err(|error| guest_error(vm.name.as_str(), Asked::Copy, &error))?;
+    let (running, _events) = daemon.registry.begin("vm.copy")?;
+    running.about(vm.id);
+    running.stage("copy", "running");
     tokio::spawn(async move {
         let _attached = daemon.attach();
         let Some(client) = Peer::of(upgrade).await else {
@@ -48,19 +59,39 @@ pub async fn copy(
             mut reader,
             mut writer,
         } = client;
-        let end = relay(&mut reader, &mut writer, stream).await;
+        let end = relay(&mut reader, &mut writer, stream, &running.cancel).await;
         daemon.vms().used(vm.id).await;
-        if let End::Failed(error) = end {
-            let error = guest_error(vm.name.as_str(), &error);
-            writer.send(&Frame::Error(error)).await;
+        let untold = match end {
+            End::Told(CopyOutcome::Done { .. }) => {
+                let _ = running.end(Ok(()));
+                None
+            }
+            End::Told(CopyOutcome::Failed { message }) => {
+                let error = ApiError::new(Code::OperationFailed, message);
+                let _ = running.end::<()>(Err(error));
+                None
+            }
+            End::ClientGone => {
+                running.cancel.fire(Why::ClientGone);
+                None
+            }
+            End::Cancelled(why) => running.end::<()>(Err(why.error())).err(),
+            End::Failed(error) => {
+                let error = guest_error(vm.name.as_str(), Asked::Copy, &error);
+                running.end::<()>(Err(error)).err()
+            }
+        };
+        if let Some(error) = untold {
+            let _ = timeout(LAST_WORD, writer.send(&Frame::Error(error))).await;
         }
+        // The operation is over when its last frame has arrived: a daemon that is to end waits that long.
         part(reader, writer).await;
     });
     Ok(switching())
 }
 
-/// Relays between a client and a copy until the copy ends or the client goes.
-async fn relay(reader: &mut Reader, writer: &mut Writer, copy: CopyStream) -> End {
+/// Relays between a client and a copy until the copy ends, the client goes or the operation is to end.
+async fn relay(reader: &mut Reader, writer: &mut Writer, copy: CopyStream, cancel: &Cancel) -> End {
     let CopyStream {
         input,
         output,
@@ -69,25 +100,42 @@ async fn relay(reader: &mut Reader, writer: &mut Writer, copy: CopyStream) -> En
     let socket = reader.socket();
     // Side by side: a copy that fails must be heard while its input waits.
     tokio::select! {
-        end = forward_output(output, writer) => end,
+        end = forward_output(output, writer, cancel) => end,
         () = forward_input(reader, input) => End::ClientGone,
         () = gone(socket) => End::ClientGone,
     }
 }
 
-async fn forward_output(mut output: CopyFrames, writer: &mut Writer) -> End {
+/// Ends between two frames when the operation is to end, so that its reason can follow; a client that does not read is
+/// not told.
+async fn forward_output(mut output: CopyFrames, writer: &mut Writer, cancel: &Cancel) -> End {
     loop {
-        let frame = match output.next().await {
+        let next = tokio::select! {
+            next = output.next() => next,
+            why = cancel.fired() => return End::Cancelled(why),
+        };
+        let frame = match next {
             Ok(Some(frame)) => frame,
             Ok(None) => return End::Failed(ClientError::ConnectionLost),
             Err(error) => return End::Failed(ClientError::Frame(error)),
         };
-        let last = matches!(frame, CopyFrame::Outcome(_));
-        if writer.write(&Frame::Copy(frame)).await.is_err() {
-            return End::ClientGone;
+        let outcome = match &frame {
+            CopyFrame::Outcome(outcome) => Some(outcome.clone()),
+            _ => None,
+        };
+        let frame = Frame::Copy(frame);
+        let overdue = async {
+            cancel.fired().await;
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            written = writer.write(&frame) => if written.is_err() {
+                return End::ClientGone;
+            },
+            () = overdue => return End::ClientGone,
         }
-        if last {
-            return End::Told;
+        if let Some(outcome) = outcome {
+            return End::Told(outcome);
         }
     }
 }
@@ -99,25 +147,5 @@ async fn forward_input(reader: &mut Reader, input: mpsc::Sender<Bytes>) {
             return;
         };
         let _ = input.send(frame.encode()).await;
-    }
-}
-
-/// What a failed call to the guest means for whoever copies.
-fn guest_error(vm: &str, error: &ClientError) -> ApiError {
-    let failed = |message: String| ApiError::new(Code::OperationFailed, message);
-    match error {
-        ClientError::ConnectionLost => failed(format!(
-            "VM '{vm}' ended, or its agent did, before the copy was complete"
-        ))
-        .hint(format!("banger vm logs {vm}")),
-        ClientError::Refused { status, .. } if *status == TOO_MANY => ApiError::new(
-            Code::Unavailable,
-            format!("the guest of VM '{vm}' takes no more copies now"),
-        )
-        .caused_by(error),
-        ClientError::Refused { .. } => failed(format!("the guest of VM '{vm}' cannot copy files"))
-            .caused_by(error)
-            .hint(format!("banger vm logs {vm}")),
-        _ => failed(format!("the agent of VM '{vm}' cannot be understood")).caused_by(error),
     }
 }

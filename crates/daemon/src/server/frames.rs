@@ -4,6 +4,7 @@
 
 use super::body::{self, Answer};
 use super::dispatch::panicked;
+use super::guest_error::{self, Asked, older_agent};
 use super::peer::{LOOK, Peer, Reader, Writer, part};
 use super::relay::{Command, End, relay};
 use crate::daemon::Daemon;
@@ -34,7 +35,10 @@ pub async fn exec(
     }
     let (vm, guest) = daemon.vms().session(&request.vm).await?;
     if command.detach && !guest.knows_ids() {
-        return Err(older_agent(&vm, "start a command and leave it alone"));
+        return Err(older_agent(
+            vm.name.as_str(),
+            "start a command and leave it alone",
+        ));
     }
     let stream = guest
         .exec(&command)
@@ -276,26 +280,8 @@ async fn telling<T>(
     result
 }
 
-/// What a failed call to the guest means for the command's caller: exit status 125.
 fn guest_error(vm: &str, error: &ClientError) -> ApiError {
-    match error {
-        ClientError::ConnectionLost => ApiError::new(
-            Code::OperationFailed,
-            format!("VM '{vm}' ended, or its agent did, while the command ran"),
-        )
-        .hint(format!("banger vm logs {vm}")),
-        ClientError::Refused { .. } => ApiError::new(
-            Code::OperationFailed,
-            format!("the guest of VM '{vm}' cannot run commands"),
-        )
-        .caused_by(error)
-        .hint(format!("banger vm logs {vm}")),
-        _ => ApiError::new(
-            Code::OperationFailed,
-            format!("the agent of VM '{vm}' cannot be understood"),
-        )
-        .caused_by(error),
-    }
+    guest_error::guest_error(vm, Asked::Command, error)
 }
 
 /// A command that cannot be come back to, because its VM is not there any more or does not answer.
@@ -319,18 +305,6 @@ fn forgotten(vm: &Vm, error: &ClientError) -> ApiError {
     )
     .caused_by(error)
     .hint(format!("banger vm show {}", vm.name))
-}
-
-/// What an agent is too old for.
-fn older_agent(vm: &Vm, what: &str) -> ApiError {
-    let name = &vm.name;
-    ApiError::new(
-        Code::Precondition,
-        format!("the agent of VM '{name}' is older than this daemon and cannot {what}"),
-    )
-    .hint(format!(
-        "banger vm stop {name}; banger vm start {name}: it boots with the new one"
-    ))
 }
 
 fn bad(message: &str) -> ApiError {

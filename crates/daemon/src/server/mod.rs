@@ -4,6 +4,7 @@ mod body;
 mod copy;
 mod dispatch;
 pub mod frames;
+mod guest_error;
 mod peer;
 mod relay;
 mod upload;

@@ -5,7 +5,9 @@ use super::{Extent, MAX_EXTENTS, Time};
 /// What pax headers say about an entry.
 #[derive(Debug, Clone, Default)]
 pub struct Pax {
-    pub path: Option<Vec<u8>>,
+    path: Option<Vec<u8>>,
+    /// The true name of a sparse file; its `path` is for programs that do not know such files.
+    sparse_name: Option<Vec<u8>>,
     pub link: Option<Vec<u8>>,
     pub size: Option<u64>,
     pub uid: Option<u64>,
@@ -35,11 +37,15 @@ impl Pax {
         Some(())
     }
 
+    /// The entry's name, if the headers tell it.
+    pub fn name(&self) -> Option<Vec<u8>> {
+        self.sparse_name.as_ref().or(self.path.as_ref()).cloned()
+    }
+
     fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         match key {
-            // GNU writes the true name here, for programs that do not know sparse files.
-            b"path" if self.path.is_none() => self.path = Some(value.to_owned()),
-            b"GNU.sparse.name" => self.path = Some(value.to_owned()),
+            b"path" => self.path = Some(value.to_owned()),
+            b"GNU.sparse.name" => self.sparse_name = Some(value.to_owned()),
             b"linkpath" => self.link = Some(value.to_owned()),
             b"size" => self.size = Some(decimal(value)?),
             b"uid" => self.uid = Some(decimal(value)?),

@@ -134,26 +134,30 @@ impl<R: BufRead> Reader<R> {
     fn entry(&mut self, block: &Block, size: u64, more: Extensions) -> Result<Entry, Error> {
         let kind = block[fields::TYPE];
         let pax = more.pax.unwrap_or_else(|| self.global.clone());
-        let path = pax
-            .path
-            .clone()
-            .or(more.name)
-            .unwrap_or_else(|| name(block));
+        let path = pax.name().or(more.name).unwrap_or_else(|| name(block));
         let link = || {
             let field = fields::text(fields::field(block, fields::LINK)).to_owned();
             pax.link.clone().or(more.link.clone()).unwrap_or(field)
         };
         let size = pax.size.unwrap_or(size);
         let kind = match kind {
-            b'0' | b'\0' | b'7' if path.ends_with(b"/") => Kind::Directory,
+            b'0' | b'\0' | b'7' if path.ends_with(b"/") => {
+                self.begin_data(size)?;
+                Kind::Directory
+            }
             b'0' | b'\0' | b'7' => {
-                self.begin_data(size);
+                self.begin_data(size)?;
                 self.file(size, &pax)?
             }
             b'S' => self.old_sparse(block, size)?,
             b'1' => Kind::HardLink { target: link() },
             b'2' => Kind::Symlink { target: link() },
-            b'5' | b'D' => Kind::Directory,
+            // A size here is room to set aside, or nothing: no data follows.
+            b'5' => Kind::Directory,
+            b'D' => {
+                self.begin_data(size)?;
+                Kind::Directory
+            }
             b'3' => Kind::Other {
                 name: "character device",
             },
@@ -161,16 +165,13 @@ impl<R: BufRead> Reader<R> {
                 name: "block device",
             },
             b'6' => Kind::Other { name: "fifo" },
-            _ => Kind::Other {
-                name: "entry of an unknown kind",
-            },
+            _ => {
+                self.begin_data(size)?;
+                Kind::Other {
+                    name: "entry of an unknown kind",
+                }
+            }
         };
-        if !matches!(
-            kind,
-            Kind::File { .. } | Kind::HardLink { .. } | Kind::Symlink { .. }
-        ) {
-            self.begin_data(size);
-        }
         let number = |at| fields::number(fields::field(block, at));
         let id = |at| number(at).and_then(|id| u64::try_from(id).ok());
         Ok(Entry {
@@ -186,8 +187,13 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
-    fn begin_data(&mut self, size: u64) {
+    fn begin_data(&mut self, size: u64) -> Result<(), Error> {
+        // No file is longer, and padding still fits.
+        if i64::try_from(size).is_err() {
+            return Err(damaged("a size"));
+        }
         (self.left, self.padding) = (size, padding(size) as u64);
+        Ok(())
     }
 
     fn file(&mut self, size: u64, pax: &Pax) -> Result<Kind, Error> {
@@ -198,9 +204,6 @@ impl<R: BufRead> Reader<R> {
             pax.map.clone()
         };
         let Some(map) = map else {
-            if i64::try_from(size).is_err() {
-                return Err(damaged("a size"));
-            }
             return Ok(Kind::File { size, data: None });
         };
         sparse_file(map, real_size, self.left)
@@ -231,7 +234,7 @@ impl<R: BufRead> Reader<R> {
             self.fill(&mut block)?;
             map.go_on(&block).ok_or_else(bad)?;
         }
-        self.begin_data(size);
+        self.begin_data(size)?;
         sparse_file(map.extents, map.real_size, size)
     }
 

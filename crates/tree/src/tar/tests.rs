@@ -217,3 +217,75 @@ fn compressed_streams_are_told_so() {
             .contains("gzip -dc")
     );
 }
+
+/// A header of this type that tells this size, and pax headers in front: type and records of each.
+fn made(kind: u8, size: u64, extensions: &[(u8, &str, &str)]) -> Vec<u8> {
+    let block = |kind: u8, size: u64| {
+        let file = Entry {
+            path: b"plain".to_vec(),
+            kind: Kind::File { size, data: None },
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+        };
+        let mut bytes = header(&file);
+        bytes[fields::TYPE] = kind;
+        let (at, length) = fields::CHECKSUM;
+        bytes[at..at + length].fill(b' ');
+        let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+        bytes[at..at + length].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        bytes
+    };
+    let mut bytes = Vec::new();
+    for (kind, key, value) in extensions {
+        let mut records = Vec::new();
+        pax::record(&mut records, key, value.as_bytes());
+        bytes.extend_from_slice(&block(*kind, records.len() as u64));
+        records.resize(records.len() + padding(records.len() as u64), 0);
+        bytes.extend_from_slice(&records);
+    }
+    bytes.extend_from_slice(&block(kind, size));
+    bytes
+}
+
+/// POSIX: what a directory, a device or a fifo tells as its size is not followed by data.
+#[test]
+fn what_has_no_data_is_not_skipped_by_its_size() {
+    for kind in *b"123456" {
+        let mut bytes = made(kind, 4096, &[]);
+        bytes.extend_from_slice(&made(b'0', 0, &[]));
+        bytes.extend_from_slice(&END);
+        let entries = read(&bytes, 512).unwrap();
+        assert_eq!(entries.len(), 2, "{}", char::from(kind));
+    }
+}
+
+#[test]
+fn the_last_name_counts() {
+    let mut bytes = made(b'0', 0, &[(b'g', "path", "global"), (b'x', "path", "own")]);
+    bytes.extend_from_slice(&made(b'0', 0, &[]));
+    bytes.extend_from_slice(&END);
+    let names: Vec<_> = read(&bytes, 512)
+        .unwrap()
+        .into_iter()
+        .map(|(entry, _)| entry.path)
+        .collect();
+    assert_eq!(names, [&b"own"[..], b"global"]);
+}
+
+#[test]
+fn sizes_beyond_any_file_are_damage() {
+    for kind in *b"07SDZ" {
+        for size in [u64::MAX, u64::MAX - 511, i64::MAX as u64 + 1] {
+            let size = size.to_string();
+            let mut bytes = made(kind, 0, &[(b'x', "size", &size)]);
+            bytes.extend_from_slice(&END);
+            let error = Reader::new(&bytes[..])
+                .next_entry()
+                .expect_err(&format!("{} of {size}", char::from(kind)))
+                .to_string();
+            assert!(error.contains("damaged"), "{error}");
+        }
+    }
+}
