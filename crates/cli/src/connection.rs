@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 /// at the machine before, and waits for one that is ending: 35 s at most.
 const BIRTH: Duration = Duration::from_secs(50);
 
+/// How long the daemon that ours gave way to may take to answer.
+const GIVEN_WAY: Duration = Duration::from_millis(500);
 /// How long a VM that is being deleted is waited for.
 const GONE: Duration = Duration::from_secs(60);
 /// How long an agent may be out of reach while a command waits to be taken up: a machine that stands still for a minute
@@ -239,27 +241,36 @@ async fn start(paths: &Paths, client: &Client, deadline: Instant) -> Result<(), 
     })?;
     let mut daemon = spawn::spawn_daemon(&binary)
         .map_err(|e| Failure::new(format!("cannot start {}", binary.display())).caused_by(&e))?;
+    let mut gave_way = None;
     loop {
         match client.call(&Ping {}).await {
             Ok(_) => return Ok(()),
             Err(error) if !error.no_daemon() => return Err(error.into()),
-            Err(error) => wait_for_birth(paths, &mut daemon, deadline, error)?,
+            Err(error) => {
+                let ended = wait_for_birth(paths, &mut daemon, deadline, error)?;
+                let since = ended.then(|| *gave_way.get_or_insert_with(Instant::now));
+                if since.is_some_and(|since| since.elapsed() > GIVEN_WAY) {
+                    // To one that was dying itself: whoever asks starts another.
+                    return Ok(());
+                }
+            }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
 /// Decides whether waiting on makes sense: another daemon may have won the race (then ours ended with
-/// status 0 and the winner will answer).
+/// status 0, which is the answer here, and the winner will speak).
 fn wait_for_birth(
     paths: &Paths,
     daemon: &mut std::process::Child,
     deadline: Instant,
     error: ClientError,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let log = paths.daemon_log();
     let hint = || format!("see {}", log.display());
-    if let Ok(Some(status)) = daemon.try_wait()
+    let ended = daemon.try_wait().ok().flatten();
+    if let Some(status) = ended
         && !status.success()
     {
         return Err(Failure::new(format!("the daemon ended at once ({status})"))
@@ -273,7 +284,7 @@ fn wait_for_birth(
         );
         return Err(Failure::new(message).caused_by(&error).hint(hint()));
     }
-    Ok(())
+    Ok(ended.is_some())
 }
 
 /// The last words of a daemon that died being born.

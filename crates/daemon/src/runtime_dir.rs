@@ -117,7 +117,8 @@ pub fn single_instance(path: &Path) -> Result<Option<DaemonLock>, RuntimeDirErro
 }
 
 /// Waits for the lock while its holder no more than ends: a daemon that drains has taken its socket away, and the
-/// command that found none counts on us. `None` as soon as another daemon listens.
+/// command that found none counts on us. `None` as soon as another daemon listens, seen twice: of one that was killed
+/// the socket may take connections a moment longer than it lives.
 ///
 /// # Errors
 /// The lock cannot be opened, or `limit` has passed.
@@ -127,13 +128,16 @@ pub fn our_turn(
     limit: Duration,
 ) -> Result<Option<DaemonLock>, RuntimeDirError> {
     let end = Instant::now() + limit;
+    let mut listened = false;
     loop {
         if let Some(held) = single_instance(lock)? {
             return Ok(Some(held));
         }
-        if UnixStream::connect(socket).is_ok() {
+        let listens = UnixStream::connect(socket).is_ok();
+        if listens && listened {
             return Ok(None);
         }
+        listened = listens;
         if Instant::now() >= end {
             return Err(RuntimeDirError::Held {
                 path: lock.to_owned(),
