@@ -60,3 +60,31 @@ fn a_lost_vm_is_removed_by_its_whole_id_and_by_nothing_else() {
     assert!(!dir.exists());
     home.finish();
 }
+
+/// R-STATE-8: recovery asked of a daemon that works undoes nothing that is coming up, and runs beside what is up.
+#[test]
+fn recovery_undoes_no_create_under_way() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "up"]).exits(0);
+    let making = home.start(&["vm", "create", "--name", "coming"], b"");
+    banger_testkit::wait_until(
+        "it to come up",
+        std::time::Duration::from_secs(30),
+        || match home.banger(&["vm", "show", "coming", "--json"]).status {
+            0 => Ok(()),
+            _ => Err("not there yet".to_owned()),
+        },
+    );
+    let refused = home.banger(&["recover"]).exits(125);
+    assert!(
+        refused.err().contains("'coming' is coming up"),
+        "{}",
+        refused.err()
+    );
+    making.finish().exits(0);
+    home.banger(&["recover"]).exits(0);
+    for vm in ["up", "coming"] {
+        home.banger(&["vm", "exec", vm, "--", "true"]).exits(0);
+    }
+    home.finish();
+}

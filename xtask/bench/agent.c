@@ -3,39 +3,16 @@
  * 'x': forks, executes /bin/true of the image, waits, answers one byte. 'w' and eight bytes of length (big-endian):
  * writes so many bytes into a file on the work disk, flushes it, answers one byte.
  */
+#include "modules.h"
+
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 static char buffer[64 * 1024];
-
-static void load_modules(void)
-{
-	char line[256];
-	FILE *list = fopen("/banger/modules", "re");
-
-	while (list && fgets(line, sizeof line, list)) {
-		char *path = strchr(line, ' ');
-		if (line[0] == '#' || !path)
-			continue;
-		path++;
-		path[strcspn(path, "\n")] = 0;
-		int module = open(path, O_RDONLY | O_CLOEXEC);
-		if (module < 0 || syscall(SYS_finit_module, module, "", 0) != 0)
-			perror(path);
-		close(module);
-	}
-}
 
 /* Finds NAME in DIR such that DIR/NAME/FILE holds VALUE; gives /dev/NAME. */
 static int find(const char *dir, const char *file, const char *value, char *device, size_t size)
@@ -123,7 +100,7 @@ static char store(int port)
 	}
 	for (size_t i = 0; i < sizeof length; i++)
 		left = left << 8 | length[i];
-	int file = open("/work/bench", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int file = open("/disk/bench", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	while (left > 0) {
 		ssize_t count = take(port, left < sizeof buffer ? (size_t)left : sizeof buffer);
 		if (count < 0 || write(file, buffer, (size_t)count) != count)
@@ -132,7 +109,7 @@ static char store(int port)
 	}
 	int failed = fsync(file) != 0;
 	close(file);
-	unlink("/work/bench");
+	unlink("/disk/bench");
 	return (char)failed;
 }
 
@@ -147,7 +124,7 @@ int main(void)
 	mount("sys", "/sys", "sysfs", 0, "");
 	load_modules();
 	mount_disk("base", "/base", MS_RDONLY, "noload");
-	mount_disk("work", "/work", 0, "");
+	mount_disk("work", "/disk", 0, "");
 	while (!find("/sys/class/virtio-ports", "name", "banger.agent", device, sizeof device) ||
 	       (port = open(device, O_RDWR | O_CLOEXEC)) < 0)
 		usleep(1000);

@@ -1,28 +1,11 @@
 /* The baseline's /init: loads the same modules as the agent, prints one line, powers off. Nothing else. */
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
+#include "modules.h"
+
 #include <sys/reboot.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 int main(void)
 {
-	char line[256];
-	FILE *list = fopen("/banger/modules", "re");
-
-	/* Each line is `first PATH` or `second PATH`, in the order of dependencies. */
-	while (list && fgets(line, sizeof line, list)) {
-		char *path = strchr(line, ' ');
-		if (line[0] == '#' || !path)
-			continue;
-		path++;
-		path[strcspn(path, "\n")] = 0;
-		int module = open(path, O_RDONLY | O_CLOEXEC);
-		if (module < 0 || syscall(SYS_finit_module, module, "", 0) != 0)
-			perror(path);
-		close(module);
-	}
+	load_modules();
 	if (write(1, "bench-ready\n", 12) != 12)
 		return 1;
 	reboot(RB_POWER_OFF);

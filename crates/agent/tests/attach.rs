@@ -237,39 +237,6 @@ async fn nobody_there_is_no_reason_to_grow() {
     to.leave(from).await;
 }
 
-/// Input that waits for room while another attachment takes over does not come behind that of the other.
-#[tokio::test]
-async fn input_of_a_displaced_attachment_does_not_come_late() {
-    let Some(guest) = start() else { return };
-    let mut client = Client::new();
-    let session = guest.client().await;
-    let (to, from) = session
-        .exec(&client.request("sleep 1; wc -c"))
-        .await
-        .unwrap()
-        .split();
-    let all = WINDOW + 200_000;
-    let much = vec![b'x'; usize::try_from(all).unwrap()];
-    let writer = {
-        let (to, much) = (to.clone(), much.clone());
-        tokio::spawn(async move { to.stdin(much.into()).await })
-    };
-    // Until the window is full, and a frame behind it waits.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let mut stream = session.attach(&client.again()).await.unwrap();
-    assert_eq!(client.next(&mut stream.output).await, None);
-    let rest = much[usize::try_from(client.taken.received).unwrap()..].to_vec();
-    assert!(!rest.is_empty(), "{:?}", client.taken);
-    stream.input.stdin(rest.into()).await.unwrap();
-    stream.input.eof().await.unwrap();
-    while client.next(&mut stream.output).await.is_none() {}
-    let counted = String::from_utf8(client.got.clone()).unwrap();
-    assert_eq!(counted.trim(), all.to_string());
-    stream.input.leave(stream.output).await;
-    writer.abort();
-    drop((to, from));
-}
-
 /// Detached: started, left alone, nothing kept.
 #[tokio::test]
 async fn a_detached_command_goes_on_alone() {

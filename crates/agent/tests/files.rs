@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_tree::tar::{self, Entry, Kind, Time};
@@ -16,64 +15,16 @@ use banger_tree::{
     Chunk, Destination, Owner, Pack, Reach, StreamReader, StreamWriter, Unpack, pack, sum_of,
     unpack,
 };
-use banger_wire::guest::connect::shake;
 use banger_wire::guest::{
     ClientError, CopyFrame, CopyIn, CopyOut, CopyOutcome, CopyRequest, CopyStream, ExecRequest,
-    GuestClient, PathBytes, Sum, Token, hex,
+    GuestClient, PathBytes, Sum,
 };
-use tokio::net::UnixStream;
+use common::Bare;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// The agent as a process, ended with the test.
-struct Agent {
-    process: Child,
-    token: Token,
-    stream: StdStream,
-}
-
-impl Agent {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test starts the program under test"
-    )]
-    fn start() -> Self {
-        let (ours, theirs) = StdStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let token = Token::random().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_banger-agent"))
-            .args(["local", &hex::encode(&token.0)])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
-        Self {
-            process,
-            token,
-            stream: ours,
-        }
-    }
-
-    async fn client(&self) -> GuestClient {
-        let stream = UnixStream::from_std(self.stream.try_clone().unwrap()).unwrap();
-        let connected = shake(stream, &self.token, LIMIT).await.unwrap();
-        GuestClient::start(connected).await.unwrap()
-    }
-
-    fn count(&self, what: &str) -> usize {
-        let id = self.process.id();
-        fs::read_dir(format!("/proc/{id}/{what}")).unwrap().count()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn bytes(path: &Path) -> PathBytes {
     PathBytes::from(path.as_os_str().as_bytes())
@@ -187,7 +138,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn a_tree_goes_in_and_comes_out_the_same() {
-    let agent = Agent::start();
+    let agent = Bare::start();
     let client = agent.client().await;
     let dir = tempfile::tempdir().unwrap();
     let [from, there, back] = ["from", "there", "back"].map(|n| dir.path().join(n));
@@ -238,7 +189,7 @@ async fn a_tree_goes_in_and_comes_out_the_same() {
 /// What cannot be done is told with its name, also while the host is still sending, and leaves the session as it was.
 #[tokio::test]
 async fn failures_name_the_entry() {
-    let agent = Agent::start();
+    let agent = Bare::start();
     let client = agent.client().await;
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -307,7 +258,7 @@ async fn archive(client: &GuestClient, to: &Path, bytes: &[u8]) -> (CopyOutcome,
 
 #[tokio::test]
 async fn archives_stay_in_their_directory() {
-    let agent = Agent::start();
+    let agent = Bare::start();
     let client = agent.client().await;
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("to");
@@ -353,7 +304,7 @@ async fn archives_stay_in_their_directory() {
 /// A body that just ends, a wrong checksum, a host that goes: nothing appears under its name, nothing is left.
 #[tokio::test]
 async fn a_copy_that_is_cut_leaves_nothing() {
-    let agent = Agent::start();
+    let agent = Bare::start();
     let client = agent.client().await;
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("f");
@@ -418,7 +369,7 @@ async fn a_copy_that_is_cut_leaves_nothing() {
 /// Copies that nobody reads, or that get nothing, stall nothing else; one too many is refused.
 #[tokio::test]
 async fn stalled_copies_stall_nothing_else() {
-    let agent = Agent::start();
+    let agent = Bare::start();
     let client = agent.client().await;
     let dir = tempfile::tempdir().unwrap();
     let big = dir.path().join("big");

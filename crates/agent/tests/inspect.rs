@@ -2,55 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use banger_wire::guest::clock::MAX_ENTROPY;
-use banger_wire::guest::connect::shake;
-use banger_wire::guest::{
-    ClientError, ClockSet, Correction, Entropy, GuestClient, ListeningSocket, Protocol, Token, hex,
-};
-use tokio::net::UnixStream;
+use banger_wire::guest::{ClientError, ClockSet, Correction, Entropy, ListeningSocket, Protocol};
+use common::Bare;
 
-const LIMIT: Duration = Duration::from_secs(20);
 const HOUR_NS: u64 = 3_600_000_000_000;
-
-/// The agent as a process, ended with the test.
-struct Agent {
-    process: Child,
-    client: GuestClient,
-}
-
-impl Agent {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test starts the program under test"
-    )]
-    async fn start() -> Self {
-        let (ours, theirs) = StdStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let token = Token::random().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_banger-agent"))
-            .args(["local", &hex::encode(&token.0)])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
-        let stream = UnixStream::from_std(ours).unwrap();
-        let connected = shake(stream, &token, LIMIT).await.unwrap();
-        let client = GuestClient::start(connected).await.unwrap();
-        Self { process, client }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn unix_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -64,14 +25,15 @@ fn on(sockets: &[ListeningSocket], protocol: Protocol, port: u16) -> Vec<&Listen
 
 #[tokio::test]
 async fn a_listener_is_listed_with_its_process() {
-    let agent = Agent::start().await;
+    let agent = Bare::start();
+    let client = agent.client().await;
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
     connected.connect(udp.local_addr().unwrap()).unwrap();
     let port = tcp.local_addr().unwrap().port();
 
-    let ports = agent.client.ports().await.unwrap();
+    let ports = client.ports().await.unwrap();
     let me = std::process::id();
     let name = std::fs::read_to_string("/proc/self/comm").unwrap();
     for (protocol, port) in [
@@ -92,20 +54,21 @@ async fn a_listener_is_listed_with_its_process() {
     assert!(ports.sockets.is_sorted_by_key(order), "{ports:?}");
 
     drop(tcp);
-    let ports = agent.client.ports().await.unwrap();
+    let ports = client.ports().await.unwrap();
     assert!(on(&ports.sockets, Protocol::Tcp, port).is_empty());
 }
 
 /// A server that binds both wildcards is one row; one for both families alone says so by its address.
 #[tokio::test]
 async fn both_families_of_one_process_are_one_row() {
-    let agent = Agent::start().await;
+    let agent = Bare::start();
+    let client = agent.client().await;
     let Ok(v6) = TcpListener::bind("[::1]:0") else {
         return; // No IPv6 on this machine; the rows are tested where they are made.
     };
     let port = v6.local_addr().unwrap().port();
     let v4 = TcpListener::bind(("127.0.0.1", port));
-    let ports = agent.client.ports().await.unwrap();
+    let ports = client.ports().await.unwrap();
     let rows = on(&ports.sockets, Protocol::Tcp, port);
     let addresses: Vec<_> = rows.iter().map(|s| s.address.as_str()).collect();
     match v4 {
@@ -116,8 +79,9 @@ async fn both_families_of_one_process_are_one_row() {
 
 #[tokio::test]
 async fn stats_are_those_of_the_machine() {
-    let agent = Agent::start().await;
-    let first = agent.client.stats().await.unwrap();
+    let agent = Bare::start();
+    let client = agent.client().await;
+    let first = client.stats().await.unwrap();
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
     let total = meminfo.split_whitespace().nth(1).unwrap();
     assert_eq!(first.memory_total, total.parse::<u64>().unwrap() * 1024);
@@ -133,7 +97,7 @@ async fn stats_are_those_of_the_machine() {
     while std::time::Instant::now() < end {
         std::hint::spin_loop();
     }
-    let second = agent.client.stats().await.unwrap();
+    let second = client.stats().await.unwrap();
     let worked = second.cpu_busy_ms - first.cpu_busy_ms;
     assert!(worked >= 50, "{worked} ms of work in 200 ms");
     assert!(second.cpu_total_ms > first.cpu_total_ms);
@@ -142,9 +106,10 @@ async fn stats_are_those_of_the_machine() {
 /// The agent says what it would do; the clock of a machine that it is not the init of is not its own.
 #[tokio::test]
 async fn the_clock_of_this_machine_is_never_touched() {
-    let agent = Agent::start().await;
+    let agent = Bare::start();
+    let client = agent.client().await;
     let before = unix_ns();
-    let read = agent.client.clock().await.unwrap().unix_ns;
+    let read = client.clock().await.unwrap().unix_ns;
     assert!(before <= read && read <= unix_ns());
     for (set, wanted, about_ns) in [
         (
@@ -175,31 +140,32 @@ async fn the_clock_of_this_machine_is_never_touched() {
             0,
         ),
     ] {
-        let done = agent.client.set_clock(&set).await.unwrap();
+        let done = client.set_clock(&set).await.unwrap();
         assert_eq!((done.correction, done.applied), (wanted, false));
         let off = done.offset_ns.unsigned_abs().abs_diff(about_ns);
         assert!(off < 10_000_000_000, "{done:?}");
         let unused = (!set.entropy.is_empty()).then_some(Entropy::Unused);
         assert_eq!(done.entropy, unused);
     }
-    let later = agent.client.clock().await.unwrap().unix_ns;
+    let later = client.clock().await.unwrap().unix_ns;
     assert!(later - before < HOUR_NS, "an hour has not gone by");
 }
 
 #[tokio::test]
 async fn bad_messages_are_refused_and_the_agent_lives() {
-    let agent = Agent::start().await;
+    let agent = Bare::start();
+    let client = agent.client().await;
     for length in [MAX_ENTROPY + 1, 100_000] {
         let set = ClockSet {
             entropy: vec![200; length],
             ..ClockSet::default()
         };
-        match agent.client.set_clock(&set).await {
+        match client.set_clock(&set).await {
             Err(ClientError::Refused { status: 400, .. }) => {}
             other => panic!("{other:?}"),
         }
     }
-    let health = agent.client.health().await.unwrap();
+    let health = client.health().await.unwrap();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     assert_eq!(health.boot_id, boot_id.trim_end());
 }

@@ -163,8 +163,9 @@ impl Daemon {
     /// `recover`: a database from the VMs' own descriptions (R-STATE-8), then what every start does.
     ///
     /// # Errors
-    /// No new database could be made, or the directories could not be read.
+    /// Some VM is coming up, no new database could be made, or the directories could not be read.
     pub async fn recover(&self) -> Result<RecoverView, ApiError> {
+        let _quiet = self.vms.nothing_comes_up().await?;
         let view = self.core.blocking(crate::recovery::rebuild).await??;
         crate::recovery::at_start(&self.core, &self.vms).await?;
         Ok(view)

@@ -286,3 +286,45 @@ impl Command {
         waited.then(|| self.state.borrow())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use banger_wire::guest::exec::WINDOW;
+
+    use super::*;
+
+    /// Input that waits for room while another attachment takes over was not received, whatever room there is later: the
+    /// other is told so, and sends it again.
+    #[tokio::test]
+    async fn input_of_a_displaced_attachment_does_not_come_late() {
+        let command = Arc::new(Command::unstarted(true));
+        let first = command.hold();
+        let full = vec![0; usize::try_from(WINDOW).unwrap()];
+        command.put(first, &full).await;
+        let late = {
+            let command = Arc::clone(&command);
+            tokio::spawn(async move { command.put(first, b"late").await })
+        };
+        // It waits: on one thread, whatever can go on does while we sleep.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!late.is_finished());
+        let second = command.hold();
+        while let Next::Write(bytes) = command.next_input().await {
+            command.input_written(bytes.len());
+            if command.state.borrow().input.taken().consumed == WINDOW {
+                break;
+            }
+        }
+        late.await.unwrap();
+        let told = Taken {
+            received: WINDOW,
+            consumed: WINDOW,
+        };
+        assert_eq!(command.news(second, 0, None).await, News::Taken(told));
+        assert_eq!(command.news(first, 0, None).await, News::Over);
+    }
+}

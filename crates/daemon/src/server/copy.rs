@@ -4,9 +4,8 @@
 //! nothing. A client that goes away ends its copy. It is an operation: a daemon that is to end waits for it (R-CLI-6).
 
 use super::body::Answer;
-use super::frames::switching;
 use super::guest_error::{Asked, guest_error};
-use super::peer::{Peer, Reader, Writer, gone, part};
+use super::peer::{Peer, Reader, Writer, gone, part, switch};
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Why};
 use banger_wire::api::{self, ApiError, Code, Frame};
@@ -50,11 +49,7 @@ pub async fn copy(
     let (running, _events) = daemon.registry.begin("vm.copy")?;
     running.about(vm.id);
     running.stage("copy", "running");
-    tokio::spawn(async move {
-        let _attached = daemon.attach();
-        let Some(client) = Peer::of(upgrade).await else {
-            return;
-        };
+    Ok(switch(daemon.attach(), upgrade, move |client| async move {
         let Peer {
             mut reader,
             mut writer,
@@ -86,8 +81,7 @@ pub async fn copy(
         }
         // The operation is over when its last frame has arrived: a daemon that is to end waits that long.
         part(reader, writer).await;
-    });
-    Ok(switching())
+    }))
 }
 
 /// Relays between a client and a copy until the copy ends, the client goes or the operation is to end.

@@ -2,20 +2,20 @@
 //!
 //! A client that goes away ends its command; one whose connection, daemon or session was lost comes back to it.
 
-use super::body::{self, Answer};
+use super::body::Answer;
 use super::dispatch::panicked;
 use super::guest_error::{self, Asked, older_agent};
-use super::peer::{LOOK, Peer, Reader, Writer, part};
+use super::peer::{LOOK, Peer, Reader, Writer, part, switch};
 use super::relay::{Command, End, relay};
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Running, Why};
 use crate::vm::first_command;
 use crate::vm::preflight;
 use banger_model::{Vm, VmId};
-use banger_wire::api::{self, ApiError, COMMAND_STAGE, Code, Event, Frame, UPGRADE};
+use banger_wire::api::{self, ApiError, COMMAND_STAGE, Code, Event, Frame};
 use banger_wire::guest::{AttachRequest, ClientError, ExecId, ExecRequest};
+use hyper::Response;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Response, StatusCode, header};
 use std::{future::Future, pin::pin, sync::Arc};
 use tokio::sync::mpsc;
 
@@ -49,11 +49,7 @@ pub async fn exec(
         named: command.id.is_some(),
         stream,
     };
-    tokio::spawn(async move {
-        let _attached = daemon.attach();
-        let Some(client) = Peer::of(upgrade).await else {
-            return;
-        };
+    Ok(switch(daemon.attach(), upgrade, move |client| async move {
         let Peer {
             mut reader,
             mut writer,
@@ -65,8 +61,7 @@ pub async fn exec(
             writer.send(&Frame::Error(error)).await;
         }
         part(reader, writer).await;
-    });
-    Ok(switching())
+    }))
 }
 
 /// `vm.attach`.
@@ -95,11 +90,7 @@ pub async fn attach(
         named: true,
         stream,
     };
-    tokio::spawn(async move {
-        let _attached = daemon.attach();
-        let Some(client) = Peer::of(upgrade).await else {
-            return;
-        };
+    Ok(switch(daemon.attach(), upgrade, move |client| async move {
         let Peer {
             mut reader,
             mut writer,
@@ -114,8 +105,7 @@ pub async fn attach(
             writer.send(&last).await;
         }
         part(reader, writer).await;
-    });
-    Ok(switching())
+    }))
 }
 
 /// What follows the command of a `vm.run` that was attached to again.
@@ -160,14 +150,9 @@ pub async fn run(
         ));
     }
     let (running, told) = daemon.registry.begin("vm.run")?;
-    tokio::spawn(async move {
-        let _attached = daemon.attach();
-        let Some(client) = Peer::of(upgrade).await else {
-            return;
-        };
-        run_in(daemon, request, Arc::new(running), told, client).await;
-    });
-    Ok(switching())
+    Ok(switch(daemon.attach(), upgrade, |client| {
+        run_in(daemon, request, Arc::new(running), told, client)
+    }))
 }
 
 async fn run_in(
@@ -319,19 +304,4 @@ fn command_started() -> Frame {
         done: None,
         total: None,
     })
-}
-
-pub(super) fn switching() -> Response<Answer> {
-    let mut response = body::answer(
-        StatusCode::SWITCHING_PROTOCOLS,
-        "application/octet-stream",
-        Answer::Whole(None),
-    );
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("upgrade"),
-    );
-    headers.insert(header::UPGRADE, header::HeaderValue::from_static(UPGRADE));
-    response
 }

@@ -1,9 +1,12 @@
 //! The client's end of an upgraded connection.
 
-use banger_wire::api::{Decoder, Frame};
+use super::body::{self, Answer};
+use crate::daemon::Attached;
+use banger_wire::api::{Decoder, Frame, UPGRADE};
 use hyper::upgrade::OnUpgrade;
+use hyper::{Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use std::{io, time::Duration};
+use std::{future::Future, io, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -12,6 +15,40 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 pub const LOOK: Duration = Duration::from_millis(500);
 /// How long a client may take to close its end after the last frame.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Answers a request by switching its connection to frames. `serve` has the client then, unless that left before; it
+/// counts as attached until `serve` is done.
+pub fn switch<F>(
+    attached: Attached,
+    upgrade: OnUpgrade,
+    serve: impl FnOnce(Peer) -> F + Send + 'static,
+) -> Response<Answer>
+where
+    F: Future<Output = ()> + Send,
+{
+    tokio::spawn(async move {
+        let _attached = attached;
+        if let Some(client) = Peer::of(upgrade).await {
+            serve(client).await;
+        }
+    });
+    switching()
+}
+
+fn switching() -> Response<Answer> {
+    let mut response = body::answer(
+        StatusCode::SWITCHING_PROTOCOLS,
+        "application/octet-stream",
+        Answer::Whole(None),
+    );
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("upgrade"),
+    );
+    headers.insert(header::UPGRADE, header::HeaderValue::from_static(UPGRADE));
+    response
+}
 
 /// Ends a stream so that its last frames arrive: a socket that is closed with input unread is reset, and a reset
 /// overtakes what the client has not read yet.

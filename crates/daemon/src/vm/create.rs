@@ -77,6 +77,25 @@ impl VmService {
         self.view(vm.id).await
     }
 
+    /// Holds new VMs and starts back. Recovery takes what is coming up for left behind by a daemon that died, and undoes it.
+    ///
+    /// # Errors
+    /// Some VM is coming up.
+    pub async fn nothing_comes_up(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let quiet = self.create_lock.lock().await;
+        // Without a database nothing was accepted.
+        let rows = self.rows().await.unwrap_or_default();
+        let coming = |vm: &&Vm| matches!(vm.phase, Phase::Creating | Phase::Starting);
+        match rows.iter().find(coming) {
+            None => Ok(quiet),
+            Some(vm) => Err(ApiError::new(
+                Code::Conflict,
+                format!("VM '{}' is coming up; recovery would undo that", vm.name),
+            )
+            .hint("when banger vm list says that it runs: banger recover")),
+        }
+    }
+
     /// Image, kernel and templates first, because they may take minutes; then name, leases and row under the create
     /// lock.
     async fn reserve(

@@ -54,11 +54,13 @@ impl VmService {
             // In any other phase the refusal is about the VM, not about the machine.
             self.check_start(&vm).await?;
         }
-        let accepted = self
-            .core
-            .blocking(move |core| request::start(&core.env(), id))
-            .await?
-            .map_err(|e| request_error(&e))?;
+        let accepted = {
+            let _no_recovery = self.create_lock.lock().await;
+            let started = self
+                .core
+                .blocking(move |core| request::start(&core.env(), id));
+            started.await?.map_err(|e| request_error(&e))?
+        };
         if !accepted.new {
             return Err(ApiError::new(
                 Code::Precondition,

@@ -60,7 +60,7 @@ pub struct VmService {
     set: set::VmSet,
     /// Whom a VMM's scope is asked of, once looked up.
     manager: OnceLock<Option<scope::Manager>>,
-    /// Covers only reserving name, leases and row.
+    /// Covers only reserving name, leases and row, and the goal of a start; recovery, so that neither falls into it.
     create_lock: tokio::sync::Mutex<()>,
     /// VMs whose convergence did not finish, for the background loop.
     unfinished: Mutex<std::collections::BTreeMap<VmId, lifecycle::Retry>>,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Empty, Full, Limited, combinators::BoxBody};
-use hyper::body::{Body, Frame as BodyFrame, Incoming};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 
+use super::body::FrameBody;
 use super::connect::Connected;
 use super::exec::{
     ATTACH_PATH, AttachRequest, COLLECTED_PATH, EXEC_PATH, ExecId, ExecRequest, ExitStatus,
@@ -215,11 +216,9 @@ impl GuestClient {
         request: &T,
     ) -> Result<ExecStream, ClientError> {
         let first = frame::request_frames(request).map_err(ClientError::Json)?;
+        let first = first.iter().map(Frame::encode).collect();
         let (sender, queue) = mpsc::channel(INPUT_QUEUE);
-        let body = InputBody {
-            first: first.into_iter(),
-            queue,
-        };
+        let body = FrameBody::new(first, queue);
         let response = self.send(Method::POST, path, body.boxed()).await?;
         let output = ExecOutput {
             body: response.into_body(),
@@ -315,7 +314,7 @@ impl ExecStream {
 /// What goes to a command. Dropping it is *not* the end of its standard input; [`ExecInput::eof`] is.
 #[derive(Debug, Clone)]
 pub struct ExecInput {
-    sender: mpsc::Sender<Frame>,
+    sender: mpsc::Sender<Bytes>,
     /// An older agent ends the input at a frame it does not know.
     knows_ids: bool,
 }
@@ -380,7 +379,7 @@ impl ExecInput {
     /// `ConnectionLost` here means only that the command takes no more; its output tells why.
     async fn put(&self, frame: Frame) -> Result<(), ClientError> {
         self.sender
-            .send(frame)
+            .send(frame.encode())
             .await
             .map_err(|_| ClientError::ConnectionLost)
     }
@@ -467,29 +466,6 @@ impl ExecOutput {
                 None => return Err(ClientError::ConnectionLost),
             }
         }
-    }
-}
-
-/// The request body of an exec: the request's own frames, then what [`ExecInput`] sends.
-struct InputBody {
-    first: std::vec::IntoIter<Frame>,
-    queue: mpsc::Receiver<Frame>,
-}
-
-impl Body for InputBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        if let Some(frame) = self.first.next() {
-            return Poll::Ready(Some(Ok(BodyFrame::data(frame.encode()))));
-        }
-        self.queue
-            .poll_recv(cx)
-            .map(|frame| frame.map(|frame| Ok(BodyFrame::data(frame.encode()))))
     }
 }
 

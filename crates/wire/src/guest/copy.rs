@@ -2,19 +2,17 @@
 //! their own. A tree travels as a tar stream in data frames. Its end is a frame with its length and checksum, and the
 //! guest's last frame says how the copy ended: a body that just ends is a lost connection.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::Method;
-use hyper::body::{Body, Frame as BodyFrame, Incoming};
+use hyper::body::Incoming;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
+use super::body::FrameBody;
 use super::client::{ClientError, GuestClient};
 use super::frame::{FrameError, HEADER, MAX_PAYLOAD};
 
@@ -397,32 +395,19 @@ impl GuestClient {
     /// The guest refuses, or the connection is lost.
     pub async fn copy(&self, request: &CopyRequest) -> Result<CopyStream, ClientError> {
         let (input, queue) = mpsc::channel(QUEUE);
-        // There is room: nothing else was sent.
-        let _ = input.try_send(CopyFrame::Request(request.clone()).encode());
+        let first = vec![CopyFrame::Request(request.clone()).encode()];
         let response = self
-            .send(Method::POST, COPY_PATH, Queue(queue).boxed())
+            .send(
+                Method::POST,
+                COPY_PATH,
+                FrameBody::new(first, queue).boxed(),
+            )
             .await?;
         Ok(CopyStream {
             input,
             output: CopyFrames::new(response.into_body()),
             session: self.clone(),
         })
-    }
-}
-
-/// A body of what comes out of a queue.
-struct Queue(mpsc::Receiver<Bytes>);
-
-impl Body for Queue {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        let bytes = self.0.poll_recv(cx);
-        bytes.map(|bytes| bytes.map(|bytes| Ok(BodyFrame::data(bytes))))
     }
 }
 

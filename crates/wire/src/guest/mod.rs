@@ -6,6 +6,7 @@
 //! (calls of one message each way) and [`client`] (the host's end).
 //! `docs/design/channel.md` has the protocol and the measurements it comes from.
 
+mod body;
 pub mod boot;
 pub mod client;
 pub mod clock;
