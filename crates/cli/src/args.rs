@@ -1,5 +1,9 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
+mod operation;
+
+pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
+
 use banger_model::{ByteSize, Init, VmName};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -43,6 +47,11 @@ pub enum Command {
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
+    /// Show and check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say how this machine stands, and the way out of what is wrong
+    Doctor(DoctorArgs),
     /// Rebuild the state database from the VM directories
     Recover(JsonArgs),
     /// Print the versions of banger's programs

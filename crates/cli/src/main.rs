@@ -15,7 +15,7 @@ mod stream;
 mod terminal;
 mod verbs;
 
-use args::{Cli, Command, DaemonCommand, ImageCommand, VmCommand};
+use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, VmCommand};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -64,6 +64,11 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
         Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
+        Command::Config(ConfigCommand::Show(args)) => verbs::config::show(args),
+        Command::Config(ConfigCommand::Path) => verbs::config::path(),
+        Command::Config(ConfigCommand::Check(args)) => verbs::config::check(args),
+        Command::Config(ConfigCommand::Schema) => verbs::config::print_schema(),
+        Command::Doctor(args) => verbs::doctor::doctor(args).await,
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Version(args) => verbs::version::version(args).await,
     }

@@ -127,7 +127,7 @@ impl Images for ImageService {
                 total: None,
             };
             catalogue
-                .store()?
+                .store()
                 .build_debian(&DebianBuild::default(), &progress)
                 .map(drop)
                 .map_err(|e| image_failed(Code::OperationFailed, &e))
@@ -141,9 +141,9 @@ impl Images for ImageService {
         match self.catalogue.find(name) {
             Ok(_) => Vec::new(),
             Err(error) if missing_default(name, &error) => {
-                let obstacles = self.catalogue.store().map(|store| store.build_obstacles());
-                let obstacles = obstacles.unwrap_or_default().into_iter();
+                let obstacles = self.catalogue.store().build_obstacles();
                 obstacles
+                    .into_iter()
                     .map(|e| image_failed(Code::Precondition, &e))
                     .collect()
             }
@@ -193,7 +193,7 @@ impl Images for ImageService {
         size: ByteSize,
         op: &Operation,
     ) -> Result<(), ApiError> {
-        let home = self.catalogue.store()?.home(image);
+        let home = self.catalogue.store().home(image);
         self.template(Volume::Work { image: &image.id }, size, Some(&home), op)
     }
 

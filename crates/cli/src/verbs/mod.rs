@@ -1,8 +1,10 @@
 //! The verbs, one file each.
 
+pub mod config;
 pub mod cp;
 pub mod create;
 pub mod daemon;
+pub mod doctor;
 pub mod exec;
 pub mod health;
 pub mod image;

@@ -15,18 +15,18 @@ mod lost;
 mod name;
 pub(crate) mod preflight;
 mod ready;
-mod scope;
+pub(crate) mod scope;
 mod set;
-mod shape;
+pub(crate) mod shape;
 mod sweep;
 mod watch;
 
 pub use ready::first_command;
 
-use crate::config::Config;
 use crate::core::Core;
 use crate::ops::Registry;
 use crate::services::Peers;
+use banger_config::Config;
 use banger_converge::{Failure, Ledger, LedgerError, Recipes, request::RequestError};
 use banger_model::{Phase, ReasonKind, Role, Vm, VmHandles, VmId};
 use banger_wire::api::{

@@ -178,7 +178,7 @@ fn free_name(core: &Core, wanted: &VmName) -> Result<()> {
 }
 
 /// Whether this much memory can be promised besides what runs.
-pub(super) fn unpromised(core: &Core, wanted: ByteSize, host: HostSize) -> Result<()> {
+pub(crate) fn unpromised(core: &Core, wanted: ByteSize, host: HostSize) -> Result<()> {
     let rows = core.ledger.vms().map_err(|e| ledger_error(&e))?;
     shape::check_memory(wanted, promised(&rows), host)
 }
@@ -202,7 +202,7 @@ fn vmm(core: &Core) -> Result<()> {
     accel.map_err(|e| ApiError::of(Code::Precondition, &e).hint("banger daemon logs"))
 }
 
-fn agent(core: &Core) -> Result<()> {
+pub(crate) fn agent(core: &Core) -> Result<()> {
     core.recipes.agent().map(drop).map_err(|error| {
         ApiError::of(Code::Precondition, &error)
             .hint("./quickstart builds it; it belongs beside bangerd")
@@ -258,7 +258,7 @@ impl VmService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::VmDefaults;
+    use banger_config::VmDefaults;
     use banger_wire::api::VmShape;
 
     const HOST: HostSize = HostSize {

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod client;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod files;
@@ -25,6 +26,7 @@ pub mod version;
 pub mod view;
 
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
+pub use doctor::{DoctorRow, Standing};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
 pub use files::VmCopy;
