@@ -21,6 +21,8 @@ pub mod method;
 pub mod paths;
 pub mod reference;
 pub mod request;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod version;
 pub mod view;
 
@@ -35,7 +37,7 @@ pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
 pub use reference::{ReferenceError, resolve};
 pub use request::*;
-pub use version::Version;
+pub use version::{NotRunning, Version, Versions};
 pub use view::*;
 
 /// Version of this API; a client and a daemon with different ones do not talk (R-PROG-4).
