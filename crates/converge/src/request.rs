@@ -254,6 +254,19 @@ pub fn stop<H: Host, L: Ledger, R>(
     })
 }
 
+/// Stops a VM that nobody uses, if it still runs and is `free` at the moment of writing.
+pub fn stop_unless_used<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    free: &dyn Fn() -> bool,
+    reason: &Reason,
+) -> Result<Accepted, RequestError> {
+    decide_because(env, id, Some(reason), |vm| {
+        let runs = (vm.goal, vm.phase) == (Goal::Running, Phase::Running);
+        Ok((runs && free()).then_some((Goal::Stopped, Phase::Stopping)))
+    })
+}
+
 /// Asks a VM to be gone, disks and all: writes the tombstone.
 pub fn delete<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
@@ -288,6 +301,16 @@ fn decide<H: Host, L: Ledger, R>(
     id: VmId,
     decision: impl Fn(&Vm) -> Decision,
 ) -> Result<Accepted, RequestError> {
+    decide_because(env, id, None, decision)
+}
+
+/// As [`decide`], for another reason than that somebody asked.
+fn decide_because<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    reason: Option<&Reason>,
+    decision: impl Fn(&Vm) -> Decision,
+) -> Result<Accepted, RequestError> {
     loop {
         let vm = env.ledger.vm(id)?.ok_or(RequestError::NotFound(id))?;
         let Some((goal, phase)) = decision(&vm)? else {
@@ -295,7 +318,7 @@ fn decide<H: Host, L: Ledger, R>(
         };
         let change = Change {
             goal: Some(goal),
-            phase: Some((phase, requested(goal))),
+            phase: Some((phase, reason.cloned().or_else(|| requested(goal)))),
             ..Change::default()
         };
         match write_goal(env, &vm, &change) {

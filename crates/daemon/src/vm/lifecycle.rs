@@ -72,6 +72,7 @@ impl VmService {
         self.boot(op, id, None)
             .await
             .map_err(|failed| failed.of_start(&vm.name))?;
+        self.used(id).await;
         self.view(id).await
     }
 

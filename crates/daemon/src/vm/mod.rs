@@ -8,6 +8,7 @@ mod create;
 mod disk;
 mod drive;
 mod end;
+mod idle;
 mod inspect;
 mod lifecycle;
 mod logs;

@@ -5,7 +5,7 @@ use banger_model::VmId;
 use banger_wire::guest::GuestClient;
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -25,6 +25,8 @@ pub struct Entry {
     watched: AtomicBool,
     /// Held still because the disk is full, or told to go on and not yet up to date (R-GUEST-9).
     pub paused: watch::Sender<bool>,
+    /// How many are with it now: commands, copies.
+    pub users: AtomicU32,
     /// Token of the operation that works on the VM.
     operation: Mutex<Option<Cancel>>,
 }
@@ -36,6 +38,7 @@ impl Default for Entry {
             link: watch::channel(None).0,
             watched: AtomicBool::new(false),
             paused: watch::channel(false).0,
+            users: AtomicU32::new(0),
             operation: Mutex::new(None),
         }
     }
