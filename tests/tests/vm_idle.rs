@@ -3,6 +3,13 @@
 use banger_testkit::{Home, wait_until};
 use std::{fs, time::Duration};
 
+fn stopped(home: &Home, vm: &str) -> Result<(), String> {
+    match &home.show(vm)["state"] {
+        state if state == "stopped" => Ok(()),
+        state => Err(format!("it is {state}")),
+    }
+}
+
 /// A VM under a long command stays although the command says nothing; a VM that is only looked at goes, in order, with
 /// the reason; what it wrote is there when it is started, and the start counts as a use.
 #[test]
@@ -16,7 +23,7 @@ fn a_vm_that_nobody_uses_is_stopped_with_its_data() {
     wait_until("the idle VM to be stopped", Duration::from_secs(60), || {
         // Looking is no use of it.
         home.banger(&["vm", "health", "idle"]);
-        Ok(home.show("idle")["state"] == "stopped")
+        stopped(&home, "idle")
     });
     let shown = home.show("idle");
     assert_eq!(shown["reason"]["kind"], "idle", "{shown}");
@@ -33,7 +40,7 @@ fn a_vm_that_nobody_uses_is_stopped_with_its_data() {
     wait_until(
         "the other to be stopped too",
         Duration::from_secs(60),
-        || Ok(home.show("busy")["state"] == "stopped"),
+        || stopped(&home, "busy"),
     );
     home.banger(&["vm", "delete", "--force", "idle", "busy"])
         .exits(0);
