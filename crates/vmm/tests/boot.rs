@@ -188,6 +188,7 @@ fn facts() -> BootFacts {
             overlay: "overlay".into(),
         },
         work: Some("work".into()),
+        modules: None,
         network: Default::default(),
         power_off: Default::default(),
         init: Default::default(),
@@ -255,6 +256,12 @@ fn boot_once(vm: &Vm, round: usize) -> Duration {
     took
 }
 
+/// Stands for the image crate's `pack`, which this crate does not see: keeps what modprobe needs first.
+fn pack(tree: &Path, disk: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fs::copy(tree.join("modules.dep"), disk)?;
+    Ok(())
+}
+
 #[test]
 fn debians_kernel_is_fetched_and_boots_every_time() {
     let home = tempfile::tempdir().unwrap();
@@ -266,6 +273,7 @@ fn debians_kernel_is_fetched_and_boots_every_time() {
         &host(),
         &kernels,
         "debian",
+        &pack,
         &mut |s| stages.push(s.to_owned()),
         &|| false,
     )
@@ -287,6 +295,8 @@ fn debians_kernel_is_fetched_and_boots_every_time() {
         "nothing but the kernel is left"
     );
     assert!(kernel.manifest.second.contains(&"overlay.ko".to_owned()));
+    let dep = fs::read_to_string(kernel.modules_disk().unwrap()).unwrap();
+    assert!(dep.contains("/br_netfilter.ko: kernel/net/bridge/bridge.ko kernel/net/802/stp.ko"));
 
     let agent = Agent::at(&build_init(home.path())).unwrap();
     for cpus in [1, 2] {
@@ -341,7 +351,14 @@ fn panic_ends_the_vm_and_is_logged(kernel: &Kernel, home: &Path, cache: &Path) {
 #[test]
 fn a_cancelled_fetch_leaves_nothing() {
     let kernels = tempfile::tempdir().unwrap();
-    let cancelled = kernel::fetch_debian(&host(), kernels.path(), "debian", &mut |_| {}, &|| true);
+    let cancelled = kernel::fetch_debian(
+        &host(),
+        kernels.path(),
+        "debian",
+        &pack,
+        &mut |_| {},
+        &|| true,
+    );
     assert!(
         matches!(cancelled, Err(KernelError::Fetch { .. })),
         "{cancelled:?}"
