@@ -34,7 +34,7 @@ fn a_vm_that_nobody_uses_is_stopped_with_its_data() {
     home.banger(&["vm", "start", "idle"]).exits(0);
     assert_eq!(
         home.guest_sh("idle", "cat /root/note").exits(0).out(),
-        "kept\n"
+        "kept"
     );
     busy.finish_within(Duration::from_secs(90)).exits(0);
     wait_until(
