@@ -15,7 +15,7 @@ mod stream;
 mod terminal;
 mod verbs;
 
-use args::{Cli, Command, DaemonCommand, ImageCommand, VmCommand};
+use args::{Cli, Command, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -65,6 +65,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
         Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
         Command::Recover(args) => verbs::recover::recover(args).await,
+        Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,
     }
 }

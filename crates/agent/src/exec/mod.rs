@@ -27,7 +27,9 @@ use crate::serve::{self, Answer, AnswerBody, Frames, Refusal};
 use attach::From;
 use command::Command;
 use commands::Claim;
+pub use attach::output_frame;
 pub use commands::Commands;
+pub use stdio::Stream;
 
 /// Starts a command, or attaches to the one that has its id; the answer's body is its frames.
 pub async fn exec(guest: &Arc<Guest>, body: Incoming) -> Answer {

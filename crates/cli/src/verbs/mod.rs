@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod connect;
 pub mod cp;
 pub mod create;
 pub mod daemon;
