@@ -84,7 +84,10 @@ async fn each_direction_ends_for_itself() {
         got
     });
     assert!(to_eof(&mut output).await == sent, "other bytes came");
-    input.send(Bytes::from_static(b"after the end")).await.unwrap();
+    input
+        .send(Bytes::from_static(b"after the end"))
+        .await
+        .unwrap();
     input.eof().await.unwrap();
     assert_eq!(served.await.unwrap(), b"after the end");
     assert_eq!(next(&mut output).await.unwrap(), None);
@@ -126,8 +129,18 @@ async fn loopback_is_both_families_and_a_socket_is_a_path() {
         bound => bound.unwrap(),
     };
     let port = listener.local_addr().unwrap().port();
-    let mut stream = client.forward(&ForwardTarget::Loopback(port)).await.unwrap();
-    listener.accept().await.unwrap().0.write_all(b"six").await.unwrap();
+    let mut stream = client
+        .forward(&ForwardTarget::Loopback(port))
+        .await
+        .unwrap();
+    listener
+        .accept()
+        .await
+        .unwrap()
+        .0
+        .write_all(b"six")
+        .await
+        .unwrap();
     assert_eq!(to_eof(&mut stream.output).await, b"six");
 }
 
@@ -137,7 +150,11 @@ async fn what_breaks_at_one_end_breaks_at_the_other() {
     let client = guest.client().await;
     // The host leaves without an end: a reset, not an end of file.
     let (stream, mut service) = connected(&client).await;
-    stream.input.send(Bytes::from_static(b"part")).await.unwrap();
+    stream
+        .input
+        .send(Bytes::from_static(b"part"))
+        .await
+        .unwrap();
     let mut part = [0; 4];
     service.read_exact(&mut part).await.unwrap();
     drop(stream);
@@ -176,7 +193,14 @@ async fn stalled_connections_stall_nobody_and_are_bounded() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         again = client.forward(&target).await;
     }
-    listener.accept().await.unwrap().0.write_all(b"room").await.unwrap();
+    listener
+        .accept()
+        .await
+        .unwrap()
+        .0
+        .write_all(b"room")
+        .await
+        .unwrap();
     assert_eq!(to_eof(&mut again.unwrap().output).await, b"room");
 }
 
@@ -192,5 +216,8 @@ async fn a_thousand_connections_leave_nothing() {
             assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
         }
     }
-    common::until("the last connections to be closed", || guest.count("fd") <= before).await;
+    common::until("the last connections to be closed", || {
+        guest.count("fd") <= before
+    })
+    .await;
 }

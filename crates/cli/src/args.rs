@@ -1,6 +1,6 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
-use banger_model::{ByteSize, Init, VmName};
+use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -137,7 +137,7 @@ const PORTS_EXAMPLES: &str = "Examples:\n  \
   banger vm ports dev\n  \
   banger vm ports dev --json | jq '.[] | select(.protocol == \"tcp\").port'\n\n\
 TCP sockets that listen and UDP sockets without a peer, of all processes in the guest; the\n\
-address '*' is 0.0.0.0 and :: of one process.";
+address '*' is 0.0.0.0 and :: of one process. PUBLISHED is where the host listens for it (-p).";
 
 const STATS_EXAMPLES: &str = "Examples:\n  \
   banger vm stats dev\n  \
@@ -148,9 +148,18 @@ the VM costs the host.";
 const RUN_EXAMPLES: &str = "Examples:\n  \
   banger vm run                                   a shell; the VM stays\n  \
   banger vm run --rm -- sh -c 'cat; exit 42' <file   stdin in, exit status out\n  \
-  banger vm run --name dev -d                     boot only, in the background\n\n\
+  banger vm run --name dev -d                     boot only, in the background\n  \
+  banger vm run -p 8080:80 -- ./server            http://127.0.0.1:8080 is port 80 of the guest\n\n\
 Exit status: that of the command (128+n when signal n ended it); 125 banger failed,\n\
 126 not executable, 127 not found.";
+
+/// The ports of one `-p`.
+#[derive(Debug, Clone)]
+pub struct Ports(pub Vec<PortWish>);
+
+fn ports(text: &str) -> Result<Ports, PortError> {
+    parse_publish(text).map(Ports)
+}
 
 /// The shape of a new VM.
 #[derive(Debug, Args)]
@@ -176,6 +185,10 @@ pub struct ShapeArgs {
     /// Let the guest reach beyond the host, and services on the host's loopback
     #[arg(long)]
     pub nat: bool,
+    /// Publish a TCP port on the host: HOST:GUEST, or GUEST for a free one; on 127.0.0.1 unless
+    /// ADDRESS:HOST:GUEST says otherwise; 8000-8010:8000-8010 for several
+    #[arg(short, long = "publish", value_name = "[[ADDRESS:]HOST:]GUEST", value_parser = ports)]
+    pub publish: Vec<Ports>,
     /// PID 1 of the guest: agent, image (its systemd, busybox, …) or a path [default: agent]
     #[arg(long, value_name = "agent|image|PATH")]
     pub init: Option<Init>,

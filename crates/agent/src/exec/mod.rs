@@ -25,9 +25,9 @@ use hyper::{Response, StatusCode};
 use crate::guest::Guest;
 use crate::serve::{self, Answer, AnswerBody, Frames, Refusal};
 use attach::From;
+pub use attach::output_frame;
 use command::Command;
 use commands::Claim;
-pub use attach::output_frame;
 pub use commands::Commands;
 pub use stdio::Stream;
 

@@ -64,7 +64,10 @@ impl Stream {
 
     /// Waits until there is room to write; for a socket that connects, until that is decided.
     pub async fn writable(&self) -> io::Result<()> {
-        self.0.writable().await.map(|mut guard| guard.retain_ready())
+        self.0
+            .writable()
+            .await
+            .map(|mut guard| guard.retain_ready())
     }
 
     /// Writes everything; waits while the other side does not read.

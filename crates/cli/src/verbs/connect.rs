@@ -28,7 +28,9 @@ pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
         vm: without_suffix(&args.vm).to_owned(),
         port: args.port,
         host: args.host,
-        socket: args.socket.map(|p| PathBytes::from(p.as_os_str().as_bytes())),
+        socket: args
+            .socket
+            .map(|p| PathBytes::from(p.as_os_str().as_bytes())),
     };
     let (sender, receiver) = Daemon::of_this_user()?.frames_again(&request).await?;
     let mut received = tokio::spawn(receive(receiver));

@@ -41,7 +41,11 @@ pub fn guest_error(vm: &str, what: Asked, error: &ClientError) -> ApiError {
         ClientError::ConnectionLost => ended(vm, what),
         _ if error.unknown() => older_agent(vm, what.verb()),
         ClientError::Refused { status, .. } if what != Asked::Command && *status == TOO_MANY => {
-            let kind = if what == Asked::Copy { "copies" } else { "connections" };
+            let kind = if what == Asked::Copy {
+                "copies"
+            } else {
+                "connections"
+            };
             let message = format!("the guest of VM '{vm}' takes no more {kind} now");
             ApiError::new(Code::Unavailable, message).caused_by(error)
         }

@@ -1,5 +1,6 @@
 //! What the daemon holds in memory for each VM: its lock, the operation that works on it, its agent channel.
 
+use super::publish::Ports;
 use crate::ops::{Cancel, Why};
 use banger_model::VmId;
 use banger_wire::guest::GuestClient;
@@ -25,6 +26,8 @@ pub struct Entry {
     watched: AtomicBool,
     /// Held still because the disk is full, or told to go on and not yet up to date (R-GUEST-9).
     pub paused: watch::Sender<bool>,
+    /// Its published ports.
+    pub ports: Ports,
     /// Token of the operation that works on the VM.
     operation: Mutex<Option<Cancel>>,
 }
@@ -36,6 +39,7 @@ impl Default for Entry {
             link: watch::channel(None).0,
             watched: AtomicBool::new(false),
             paused: watch::channel(false).0,
+            ports: Ports::default(),
             operation: Mutex::new(None),
         }
     }
@@ -104,9 +108,10 @@ impl Entry {
         *self.paused.borrow()
     }
 
-    /// The VM's links are down.
+    /// The VM's links are down, its published ports too.
     pub fn unlink(&self) {
         self.link.send_replace(None);
         self.paused.send_replace(false);
+        self.ports.clear();
     }
 }

@@ -1,6 +1,7 @@
-//! Connections into a guest.
+//! Connections into a guest, and ports of the host that lead to one.
 
 use crate::guest::{ForwardTarget, PathBytes};
+use banger_model::PublishedPort;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -21,6 +22,19 @@ pub struct VmForward {
     /// The absolute path of a Unix socket in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBytes>,
+}
+
+/// A published port as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedView {
+    /// Where it leads.
+    #[serde(flatten)]
+    pub port: PublishedPort,
+    /// The daemon listens there: the VM runs.
+    pub listening: bool,
+    /// Why it does not though the VM runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl VmForward {

@@ -29,7 +29,7 @@ pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
 pub use files::VmCopy;
-pub use forward::VmForward;
+pub use forward::{PublishedView, VmForward};
 pub use frame::{Decoder, Frame, FrameError};
 pub use images::*;
 pub use inspect::*;

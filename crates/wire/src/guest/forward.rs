@@ -208,7 +208,10 @@ mod tests {
                 ForwardTarget::new(Some("::1".parse().unwrap()), 8080),
                 "[::1]:8080",
             ),
-            (ForwardTarget::Unix(b"/run/\xffx".to_vec()), "unix:2f72756e2fff78"),
+            (
+                ForwardTarget::Unix(b"/run/\xffx".to_vec()),
+                "unix:2f72756e2fff78",
+            ),
         ] {
             assert_eq!(target.to_string(), text);
             assert_eq!(text.parse(), Ok(target));
