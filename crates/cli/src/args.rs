@@ -4,7 +4,7 @@ mod operation;
 
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
 
-use banger_model::{ByteSize, Init, VmName};
+use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -56,6 +56,39 @@ pub enum Command {
     Recover(JsonArgs),
     /// Print the versions of banger's programs
     Version(JsonArgs),
+    /// What other programs call
+    #[command(subcommand, hide = true)]
+    Internal(InternalCommand),
+}
+
+/// `banger internal …`: for `ProxyCommand` and the like.
+#[derive(Debug, Subcommand)]
+pub enum InternalCommand {
+    /// Connect stdin and stdout to a socket in a running VM
+    #[command(after_help = CONNECT_EXAMPLES)]
+    Connect(ConnectArgs),
+}
+
+const CONNECT_EXAMPLES: &str = "Examples:\n  \
+  banger internal connect dev 5432          a port of the guest's loopback\n  \
+  banger internal connect dev.vm 80 --host 10.0.2.2\n  \
+  banger internal connect dev --socket /run/docker.sock\n\n\
+Exit status: 0 both directions have ended; 125 nobody listens there, or the connection broke.";
+
+/// `internal connect`
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// VM: name, with or without .vm, id or unique id prefix
+    pub vm: String,
+    /// TCP port in the guest
+    #[arg(required_unless_present = "socket", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Whose port, as the guest sees it [default: its loopback]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "socket")]
+    pub host: Option<std::net::IpAddr>,
+    /// A Unix socket in the guest
+    #[arg(long, value_name = "PATH", conflicts_with = "port")]
+    pub socket: Option<PathBuf>,
 }
 
 /// `banger vm …`
@@ -113,7 +146,7 @@ const PORTS_EXAMPLES: &str = "Examples:\n  \
   banger vm ports dev\n  \
   banger vm ports dev --json | jq '.[] | select(.protocol == \"tcp\").port'\n\n\
 TCP sockets that listen and UDP sockets without a peer, of all processes in the guest; the\n\
-address '*' is 0.0.0.0 and :: of one process.";
+address '*' is 0.0.0.0 and :: of one process. PUBLISHED is where the host listens for it (-p).";
 
 const STATS_EXAMPLES: &str = "Examples:\n  \
   banger vm stats dev\n  \
@@ -124,9 +157,18 @@ the VM costs the host.";
 const RUN_EXAMPLES: &str = "Examples:\n  \
   banger vm run                                   a shell; the VM stays\n  \
   banger vm run --rm -- sh -c 'cat; exit 42' <file   stdin in, exit status out\n  \
-  banger vm run --name dev -d                     boot only, in the background\n\n\
+  banger vm run --name dev -d                     boot only, in the background\n  \
+  banger vm run -p 8080:80 -- ./server            http://127.0.0.1:8080 is port 80 of the guest\n\n\
 Exit status: that of the command (128+n when signal n ended it); 125 banger failed,\n\
 126 not executable, 127 not found.";
+
+/// The ports of one `-p`.
+#[derive(Debug, Clone)]
+pub struct Ports(pub Vec<PortWish>);
+
+fn ports(text: &str) -> Result<Ports, PortError> {
+    parse_publish(text).map(Ports)
+}
 
 /// The shape of a new VM.
 #[derive(Debug, Args)]
@@ -152,6 +194,10 @@ pub struct ShapeArgs {
     /// Let the guest reach beyond the host, and services on the host's loopback
     #[arg(long)]
     pub nat: bool,
+    /// Publish a TCP port on the host: HOST:GUEST, or GUEST for a free one; on 127.0.0.1 unless
+    /// ADDRESS:HOST:GUEST says otherwise; 8000-8010:8000-8010 for several
+    #[arg(short, long = "publish", value_name = "[[ADDRESS:]HOST:]GUEST", value_parser = ports)]
+    pub publish: Vec<Ports>,
     /// PID 1 of the guest: agent, image (its systemd, busybox, …) or a path [default: agent]
     #[arg(long, value_name = "agent|image|PATH")]
     pub init: Option<Init>,

@@ -15,7 +15,9 @@ mod stream;
 mod terminal;
 mod verbs;
 
-use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, VmCommand};
+use args::{
+    Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand,
+};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -70,6 +72,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(ConfigCommand::Schema) => verbs::config::print_schema(),
         Command::Doctor(args) => verbs::doctor::doctor(args).await,
         Command::Recover(args) => verbs::recover::recover(args).await,
+        Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,
     }
 }

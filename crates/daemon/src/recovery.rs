@@ -174,6 +174,8 @@ pub async fn at_start(core: &Arc<Core>, vms: &Arc<VmService>) -> Result<(), ApiE
         let runs = vm.phase == Phase::Running && adopted;
         let for_a_command = vm.spec.remove_on_exit && vm.goal != Goal::Absent;
         if runs {
+            // What cannot be bound is in the log, and in `vm show`.
+            vms.bind_again(&vm);
             vms.adopt(vm.id);
         }
         match (for_a_command, runs) {

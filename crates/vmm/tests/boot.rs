@@ -226,7 +226,17 @@ fn boot_once(vm: &Vm, round: usize) -> Duration {
     );
     qmp.pause().unwrap();
     assert_eq!(qmp.status().unwrap(), RunState::Paused);
-    qmp.set_link(false).unwrap();
+    // It is plugged into another network and back, as often as it is asked for.
+    for nat in [true, true, false, true] {
+        qmp.set_nat(nat).unwrap();
+        assert_eq!(qmp.nat().unwrap(), Some(nat));
+    }
+    // A change that was cut off in the middle is made all the same.
+    qmp.command("netdev_del", serde_json::json!({ "id": "uplink" }))
+        .unwrap();
+    assert_eq!(qmp.nat().unwrap(), None);
+    qmp.set_nat(false).unwrap();
+    assert_eq!(qmp.nat().unwrap(), Some(false));
     qmp.resume().unwrap();
     port.write_all(b"x").unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);

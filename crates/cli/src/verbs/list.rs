@@ -1,6 +1,6 @@
 //! `vm list` and `ps`.
 
-use super::{print_json, print_text};
+use super::{ports::published, print_json, print_text};
 use crate::{args::ListArgs, connection::Daemon, failure::Failure, render};
 use banger_wire::api::{VmList, VmView};
 use std::{
@@ -26,7 +26,7 @@ pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
         let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
         print_text(&render::table(
             &[
-                "NAME", "ID", "STATE", "IMAGE", "VCPU", "MEMORY", "CREATED", "USED",
+                "NAME", "ID", "STATE", "IMAGE", "VCPU", "MEMORY", "CREATED", "USED", "PORTS",
             ],
             &rows,
         ))?;
@@ -44,5 +44,10 @@ fn row(vm: &VmView, now: u64) -> Vec<String> {
         vm.memory.to_string(),
         render::age(now, vm.created_at),
         render::age(now, vm.last_used_at),
+        vm.ports
+            .iter()
+            .map(published)
+            .collect::<Vec<_>>()
+            .join(", "),
     ]
 }

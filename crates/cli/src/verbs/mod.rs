@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub mod config;
+pub mod connect;
 pub mod cp;
 pub mod create;
 pub mod daemon;

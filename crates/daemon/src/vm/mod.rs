@@ -15,6 +15,7 @@ mod logs;
 mod lost;
 mod name;
 pub(crate) mod preflight;
+mod publish;
 mod ready;
 pub(crate) mod scope;
 mod set;
@@ -347,6 +348,7 @@ impl VmService {
             overlay_size: vm.spec.overlay_size,
             disk_size: vm.spec.disk_size,
             nat: vm.spec.nat,
+            ports: self.set.entry(vm.id).ports.view(&vm.spec.ports),
             remove_on_exit: vm.spec.remove_on_exit,
             init: vm.spec.init.clone(),
             drivers: vm.spec.drivers,

@@ -1,5 +1,6 @@
 //! What the daemon holds in memory for each VM: its lock, the operation that works on it, its agent channel.
 
+use super::publish::Ports;
 use crate::ops::{Cancel, Why};
 use banger_model::VmId;
 use banger_wire::guest::GuestClient;
@@ -27,6 +28,8 @@ pub struct Entry {
     pub paused: watch::Sender<bool>,
     /// How many are with it now: commands, copies.
     pub users: AtomicU32,
+    /// Its published ports.
+    pub ports: Ports,
     /// Token of the operation that works on the VM.
     operation: Mutex<Option<Cancel>>,
 }
@@ -39,6 +42,7 @@ impl Default for Entry {
             watched: AtomicBool::new(false),
             paused: watch::channel(false).0,
             users: AtomicU32::new(0),
+            ports: Ports::default(),
             operation: Mutex::new(None),
         }
     }
@@ -107,9 +111,10 @@ impl Entry {
         *self.paused.borrow()
     }
 
-    /// The VM's links are down.
+    /// The VM's links are down, its published ports too.
     pub fn unlink(&self) {
         self.link.send_replace(None);
         self.paused.send_replace(false);
+        self.ports.clear();
     }
 }
