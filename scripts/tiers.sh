@@ -121,6 +121,7 @@ tier_lint() {
         check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
     else skip "clippy: this toolchain has no clippy (rustup component add clippy)"; fi
     check architecture cargo xtask lint
+    check generated cargo xtask generate --check
     local scripts
     mapfile -t scripts < <(git ls-files -co --exclude-standard | while IFS= read -r f; do
         if [ -f "$f" ] && head -c 64 "$f" | head -n 1 | grep -aqE '^#!.*\bsh\b|^#!.*bash|^# shellcheck shell='; then printf '%s\n' "$f"; fi

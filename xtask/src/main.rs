@@ -1,6 +1,7 @@
-//! Tasks of this repository: `cargo xtask lint`, `cargo xtask bench [boots]`, `cargo xtask testhost build|run|shell`.
+//! Tasks of this repository: `cargo xtask lint`, `cargo xtask generate [--check]`, `cargo xtask bench [boots]`, `cargo xtask testhost build|run|shell`.
 
 mod bench;
+mod generate;
 mod lint;
 mod run;
 mod testhost;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask lint
+       cargo xtask generate [--check]
        cargo xtask bench [boots [COUNT]]
        cargo xtask testhost build
        cargo xtask testhost run [--timeout SECONDS] [--with PATH]… [FILTER]
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["lint"] => lint::command(&root()),
+        ["generate", rest @ ..] => generate::command(&root(), rest),
         ["bench", rest @ ..] => bench::command(&root(), rest),
         ["testhost", rest @ ..] => testhost::command(&root(), rest),
         _ => Err(USAGE.to_owned()),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the root disk is provided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RootDriver {
     /// Shared read-only base and a sparse per-VM disk, joined by overlayfs in the guest. No root.
@@ -17,6 +18,7 @@ pub enum RootDriver {
 
 /// How the guest reaches a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkDriver {
     /// A user-mode stack; no root.
@@ -27,6 +29,7 @@ pub enum NetworkDriver {
 
 /// Which virtual machine monitor runs the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum VmmDriver {
     /// QEMU `microvm`: KVM where really usable, else pure emulation.
@@ -37,6 +40,7 @@ pub enum VmmDriver {
 
 /// The drivers of one VM and what else surrounds its VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drivers {
     /// VMM.
     pub vmm: VmmDriver,

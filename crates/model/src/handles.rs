@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 /// A process and what tells it from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessHandle {
     /// Process id.
     pub pid: u32,
@@ -16,6 +17,7 @@ pub struct ProcessHandle {
 /// `handles.json`: a cache of what looking at the machine would find, and a hint where looking
 /// cannot tell. A driver that has no such object leaves its field `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmHandles {
     /// Boot these handles belong to; of another boot they are void.

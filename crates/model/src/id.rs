@@ -32,6 +32,8 @@ macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "schema", schemars(extend("pattern" = format!("^[0-9a-f]{{{}}}$", 2 * $bytes))))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name([u8; $bytes]);
 
@@ -94,6 +96,7 @@ hex_id!(
 
 /// The kernel's `/proc/sys/kernel/random/boot_id`: handles of another boot are void (R-STATE-7).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BootId(pub String);
 
 /// Counts the goals a VM was given; the executor acts only for the newest (R-SVC-4).

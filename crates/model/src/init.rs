@@ -16,6 +16,8 @@ pub enum InitError {
 
 /// Who is PID 1 in a guest, as text: `agent`, `image`, or the path of a program in the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^(agent|image|/.*[^/])$")))]
 #[serde(try_from = "String", into = "String")]
 pub enum Init {
     /// banger's agent: nothing but the user's commands runs beside it.

@@ -6,6 +6,8 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddress(pub [u8; 6]);
 
@@ -62,6 +64,7 @@ impl From<MacAddress> for String {
 
 /// The leases of one VM. Taken with the row, freed with the row, never before the teardown is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// Guest address on the bridge's network (unused by the user network, leased all the same).
     pub ip: Ipv4Addr,

@@ -23,6 +23,8 @@ pub enum NameError {
 
 /// A VM's name: a DNS label that is not of the form of an id (R-CLI-7). Never rewritten.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct VmName(String);
 
@@ -81,6 +83,7 @@ impl From<VmName> for String {
 /// Name of a tap device: at most 15 bytes (`IFNAMSIZ` - 1, linux/if.h). `bgr` and the VM id: unique
 /// within a kernel with overwhelming likelihood; the label in `ifalias` proves the owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TapName(String);
 
 impl TapName {
@@ -102,6 +105,7 @@ impl fmt::Display for TapName {
 
 /// Name of a device-mapper device: at most 127 bytes (`DM_NAME_LEN` - 1, linux/dm-ioctl.h).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DmName(String);
 
 impl DmName {

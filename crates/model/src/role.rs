@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// The part an object plays in a VM, in build order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Read-only loop device over the image (dm-snapshot driver).

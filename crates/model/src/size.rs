@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 
 /// A number of bytes. Text form: `512M`, `4G`, `4GiB`; a plain number is MiB (R-CLI-7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ByteSize(pub u64);
 
 /// Why a text is not a size.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// A flag of this request.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// What the last accepted request asked for; not a promise to keep alive (R-STATE-11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Goal {
     /// Up, with an agent that answered.
@@ -38,6 +39,7 @@ pub enum Phase {
 
 /// Why a VM is in its phase, for people and programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reason {
     /// Machine-readable kind.
     pub kind: ReasonKind,
@@ -47,6 +49,7 @@ pub struct Reason {
 
 /// Kinds of [`Reason`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReasonKind {
     /// A request asked for it.
@@ -75,6 +78,7 @@ pub enum ReasonKind {
 
 /// Durable facts of a VM's life besides its spec (R-STATE-1). Paths are absolute and deterministic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmRuntime {
     /// API (control) socket of the VMM.
     pub api_socket: PathBuf,

@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-agent", &["banger-wire", "banger-tree"]),
     ("banger-testkit", &["banger-wire"]),
     ("banger-tests", TESTS),
-    ("xtask", &[]),
+    ("xtask", &["banger-wire"]),
 ];
 
 const MIDDLE: &[&str] = &[

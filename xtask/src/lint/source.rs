@@ -42,7 +42,8 @@ pub fn check(file: &File) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     let lines = file.text.lines().count();
-    if lines > LONGEST {
+    // What is made from code (`cargo xtask generate`) is as long as it is.
+    if lines > LONGEST && !(file.path.starts_with("docs/") && file.path.ends_with(".json")) {
         let message = format!("{lines} lines, {LONGEST} are allowed: two concepts in one file?");
         findings.push(Finding::new(file, 0, message));
     }
@@ -137,6 +138,8 @@ mod tests {
     fn a_file_of_801_lines_is_too_long_and_one_of_800_is_not() {
         assert_eq!(found(&"a\n".repeat(801)), 1);
         assert_eq!(found(&"a\n".repeat(800)), 0);
+        let made = |path| check(&file(path, &"a\n".repeat(801))).len();
+        assert_eq!((made("docs/openapi.json"), made("docs/api.md")), (0, 1));
     }
 
     #[test]

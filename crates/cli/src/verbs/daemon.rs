@@ -6,7 +6,7 @@ use crate::{
     connection::{self, Daemon},
     failure::Failure,
 };
-use banger_wire::api::{DaemonStatus, Shutdown};
+use banger_wire::api::{DaemonStatus, NotRunning, Shutdown};
 use std::{
     path::Path,
     process::ExitCode,
@@ -23,7 +23,10 @@ pub async fn status(args: JsonArgs) -> Result<ExitCode, Failure> {
     let Some(view) = daemon.call_if_running(&DaemonStatus {}).await? else {
         let paths = connection::paths()?;
         if args.json {
-            print_json(&serde_json::json!({ "running": false, "socket": paths.socket() }))?;
+            print_json(&NotRunning {
+                running: false,
+                socket: paths.socket(),
+            })?;
         } else {
             print_text(&format!(
                 "not running (socket {})\n",

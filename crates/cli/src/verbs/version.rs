@@ -2,15 +2,8 @@
 
 use super::{print_json, print_text};
 use crate::{args::JsonArgs, connection::Daemon, failure::Failure};
-use banger_wire::api::{GetVersion, Version};
-use serde::Serialize;
+use banger_wire::api::{GetVersion, Version, Versions};
 use std::process::ExitCode;
-
-#[derive(Serialize)]
-struct Versions {
-    client: Version,
-    daemon: Option<Version>,
-}
 
 /// Prints the version of the command line and of a running daemon.
 pub async fn version(args: JsonArgs) -> Result<ExitCode, Failure> {

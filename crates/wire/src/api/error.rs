@@ -6,6 +6,7 @@ use std::fmt;
 
 /// What kind of failure it is, as far as a program would act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request itself is wrong: nothing was tried.
@@ -29,6 +30,19 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every kind.
+    pub const ALL: [Code; 9] = [
+        Code::BadRequest,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::Conflict,
+        Code::Precondition,
+        Code::Unavailable,
+        Code::OperationFailed,
+        Code::Unauthorized,
+        Code::BadVersion,
+    ];
+
     /// The HTTP status that goes with it.
     pub const fn status(self) -> u16 {
         match self {
@@ -62,6 +76,7 @@ impl fmt::Display for Code {
 
 /// A failure: what, why, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ApiError {
     /// Kind.
     pub code: Code,

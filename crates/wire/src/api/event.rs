@@ -11,6 +11,7 @@ pub const COMMAND_STAGE: &str = "command";
 /// One line of an event stream, or the payload of an event frame. A stream ends with [`Event::Done`] or
 /// [`Event::Failed`]; one that just ends is a lost connection, never success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The request is valid and its operation runs.
@@ -68,6 +69,7 @@ pub enum Event {
 
 /// One decided value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SpecValue {
     /// What: `vcpus`, `memory`, `image`, …
     pub key: String,

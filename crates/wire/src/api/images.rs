@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// xz or zstd) or an ext4 file system. This object comes in the header `banger-request` ([`super::REQUEST_HEADER`]).
 /// Streams events; the image is told by [`super::Event::Image`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageImport {
     /// Names of the new image, at least one.
@@ -21,13 +22,15 @@ pub struct ImageImport {
     pub size: Option<u64>,
 }
 
-/// `image.list`.
+/// `image.list`: all images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageList {}
 
-/// `image.show`.
+/// `image.show`: one image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageShow {
     /// Reference: name, id, or unique id prefix.
@@ -36,6 +39,7 @@ pub struct ImageShow {
 
 /// `image.delete`: takes a name from an image that has several; removes one that has no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageDelete {
     /// Reference: name, id, or unique id prefix.
@@ -47,6 +51,7 @@ pub struct ImageDelete {
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageView {
     /// Identity: the head of the digest.
     pub id: String,
@@ -77,6 +82,7 @@ pub struct ImageView {
 
 /// Answer of `image.delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageDeleted {
     /// The image.
     pub id: String,

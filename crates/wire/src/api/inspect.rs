@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// `vm.health`: asks the guest how it is. A VM that is not well is an answer, not a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmHealth {
     /// Reference: name, id, or unique id prefix.
@@ -15,6 +16,7 @@ pub struct VmHealth {
 
 /// `vm.ports`: the sockets in the guest that wait for others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmPorts {
     /// Reference: name, id, or unique id prefix.
@@ -27,6 +29,7 @@ pub const MAX_STATS_INTERVAL_MS: u32 = 10_000;
 /// `vm.stats`: what a running VM uses. Who asks again and again sets `interval_ms` to 0 and computes shares of time
 /// from the counts of two answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmStats {
     /// Reference: name, id, or unique id prefix.
@@ -39,6 +42,7 @@ pub struct VmStats {
 
 /// Answer of `vm.health`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HealthView {
     /// Identity.
     pub id: VmId,
@@ -61,6 +65,7 @@ pub struct HealthView {
 
 /// What the agent of a guest said, and what was measured meanwhile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentHealth {
     /// Its version.
     pub version: String,
@@ -81,6 +86,7 @@ pub struct AgentHealth {
 
 /// Answer of `vm.ports`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PortsView {
     /// Identity.
     pub id: VmId,
@@ -95,6 +101,7 @@ pub struct PortsView {
 
 /// Answer of `vm.stats`. Sizes are bytes; shares of time are percent of one processor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StatsView {
     /// Identity.
     pub id: VmId,
@@ -119,6 +126,7 @@ pub struct StatsView {
 
 /// What a VMM uses of the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmmUse {
     /// Its process.
     pub pid: u32,

@@ -43,6 +43,20 @@ macro_rules! methods {
 
         /// Every method and how it answers; the daemon's dispatch is tested against it.
         pub const METHODS: &[(&str, Shape)] = &[$(($name, Shape::$shape)),*];
+
+        /// The schemas of every method's request and reply.
+        #[cfg(feature = "schema")]
+        pub(super) fn schemas(
+            requests: &mut schemars::SchemaGenerator,
+            replies: &mut schemars::SchemaGenerator,
+        ) -> Vec<super::schema::MethodSchema> {
+            vec![$(super::schema::MethodSchema {
+                name: $name,
+                shape: Shape::$shape,
+                request: requests.subschema_for::<$request>(),
+                reply: replies.subschema_for::<$reply>(),
+            }),*]
+        }
     };
 }
 

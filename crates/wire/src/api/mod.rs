@@ -22,6 +22,8 @@ pub mod method;
 pub mod paths;
 pub mod reference;
 pub mod request;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod version;
 pub mod view;
 
@@ -37,7 +39,7 @@ pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
 pub use reference::{ReferenceError, resolve};
 pub use request::*;
-pub use version::Version;
+pub use version::{NotRunning, Version, Versions};
 pub use view::*;
 
 /// Version of this API; a client and a daemon with different ones do not talk (R-PROG-4).

@@ -7,27 +7,32 @@ use std::collections::BTreeMap;
 
 /// `ping`: is anyone there?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Ping {}
 
 /// `version`: what was the daemon built from?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GetVersion {}
 
-/// `daemon.status`.
+/// `daemon.status`: where the daemon is, what it was built from, what it does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DaemonStatus {}
 
 /// `shutdown`: ends the daemon after at most 10 s of draining; VMs stay (R-CLI-6).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Shutdown {}
 
 /// The wanted shape of a new VM; what is absent is decided by configuration, host and built-in defaults in this
 /// order (R-CLI-7). Sizes are bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmShape {
     /// Name; one is made up if absent.
@@ -64,6 +69,7 @@ pub struct VmShape {
 
 /// `vm.create`: makes a VM and boots it. Streams events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmCreate {
     /// Shape.
@@ -76,6 +82,7 @@ pub struct VmCreate {
 
 /// A command in a guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// Program and arguments.
@@ -128,6 +135,7 @@ impl From<Command> for ExecRequest {
 /// is still there or not. Upgrades: event frames, then output frames, then the exit frame. Events may follow the
 /// exit frame; the end of the stream says that a VM with `rm` is gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmRun {
     /// Shape.
@@ -142,6 +150,7 @@ pub struct VmRun {
 
 /// `vm.exec`: runs a command in a running VM. Upgrades: output frames, then the exit frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmExec {
     /// Reference: name, id, or unique id prefix.
@@ -154,6 +163,7 @@ pub struct VmExec {
 /// frame of type 9 says from where input goes on, then output frames from `output` on, then the exit frame; for the
 /// command of a `vm.run` events follow as there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmAttach {
     /// Reference: name, id, or unique id prefix.
@@ -165,8 +175,9 @@ pub struct VmAttach {
     pub output: u64,
 }
 
-/// `vm.list`.
+/// `vm.list`: all VMs, or those that are alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmList {
     /// Only VMs that are alive (`banger ps`).
@@ -178,6 +189,7 @@ macro_rules! vm_request {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields)]
         pub struct $name {
             /// Reference: name, id, or unique id prefix.
@@ -187,7 +199,7 @@ macro_rules! vm_request {
 }
 
 vm_request!(
-    /// `vm.show`.
+    /// `vm.show`: a VM in full.
     VmShow
 );
 vm_request!(
@@ -205,6 +217,7 @@ vm_request!(
 
 /// `vm.delete`: removes a VM and its disks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmDelete {
     /// Reference: name, id, or unique id prefix.
@@ -216,6 +229,7 @@ pub struct VmDelete {
 
 /// Which log of a VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LogKind {
     /// What the guest wrote to its console.
@@ -227,6 +241,7 @@ pub enum LogKind {
 
 /// `vm.logs`: the end of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmLogs {
     /// Reference: name, id, or unique id prefix.
@@ -241,16 +256,19 @@ pub struct VmLogs {
 
 /// `recover`: rebuilds the database from the VMs' own descriptions, adopts lost directories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Recover {}
 
-/// `operation.list`.
+/// `operation.list`: operations that run or ended lately, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationList {}
 
 /// `operation.cancel`: asks a running operation to end and be undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationCancel {
     /// The operation.

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 
 /// An answer that says nothing more than yes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Empty {}
 
 /// The state shown of a VM: its phase, corrected by looking (R-STATE-11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum VmState {
     /// Being made.
@@ -50,6 +52,7 @@ impl std::fmt::Display for VmState {
 
 /// A VM in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmView {
     /// Identity.
     pub id: VmId,
@@ -91,6 +94,7 @@ pub struct VmView {
 
 /// A VM in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmDetail {
     /// What a listing shows.
     #[serde(flatten)]
@@ -114,6 +118,7 @@ pub struct VmDetail {
 
 /// The agent's own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentView {
     /// Version.
     pub version: String,
@@ -126,6 +131,7 @@ pub struct AgentView {
 
 /// Answer of `vm.delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Deleted {
     /// The id that is gone.
     pub id: VmId,
@@ -135,6 +141,7 @@ pub struct Deleted {
 
 /// Answer of `vm.logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogText {
     /// The file.
     pub path: PathBuf,
@@ -146,6 +153,7 @@ pub struct LogText {
 
 /// Answer of `daemon.status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonView {
     /// Process id.
     pub pid: u32,
@@ -182,6 +190,7 @@ pub struct DaemonView {
 
 /// Answer of `shutdown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ShutdownView {
     /// Process that is ending.
     pub pid: u32,
@@ -191,6 +200,7 @@ pub struct ShutdownView {
 
 /// Answer of `recover`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RecoverView {
     /// VMs whose row was made anew from their directory.
     pub adopted: Vec<VmId>,
@@ -203,6 +213,7 @@ pub struct RecoverView {
 
 /// A directory `recover` could not adopt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RecoverFailure {
     /// The directory.
     pub directory: PathBuf,
@@ -212,6 +223,7 @@ pub struct RecoverFailure {
 
 /// How an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Under way.
@@ -226,6 +238,7 @@ pub enum Outcome {
 
 /// An operation in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OperationView {
     /// Identity.
     pub id: OpId,

@@ -99,6 +99,7 @@ impl<'de> Deserialize<'de> for PathBytes {
 
 /// What to copy, and which way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CopyRequest {
     /// Into the guest.
@@ -109,6 +110,7 @@ pub enum CopyRequest {
 
 /// A copy into the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CopyIn {
     /// Destination.
@@ -129,6 +131,7 @@ pub struct CopyIn {
 
 /// A copy out of the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CopyOut {
     /// Source.

@@ -215,6 +215,7 @@ impl ExecRequest {
 
 /// Size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TtySize {
     /// Lines.
     pub rows: u16,
@@ -224,6 +225,7 @@ pub struct TtySize {
 
 /// How a command ended; the payload of the last frame, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ExitStatus {
     /// It ended by itself.
@@ -253,6 +255,7 @@ impl ExitStatus {
 
 /// Why a command could not be started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExecFailure {
     /// What was wrong.
     pub reason: FailureKind,
@@ -262,6 +265,7 @@ pub struct ExecFailure {
 
 /// What was wrong with a command that could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// No such program (or its interpreter is missing).

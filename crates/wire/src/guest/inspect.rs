@@ -14,6 +14,7 @@ pub const STATS_PATH: &str = "/v1/stats";
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -33,6 +34,7 @@ impl std::fmt::Display for Protocol {
 
 /// A socket that waits for others: a listening TCP socket, or a UDP socket without a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListeningSocket {
     /// Protocol.
     pub protocol: Protocol,
@@ -62,6 +64,7 @@ pub struct Ports {
 
 /// The answer of the stats method. Sizes are bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GuestStats {
     /// Milliseconds since the guest's kernel started.
     pub uptime_ms: u64,
@@ -91,6 +94,7 @@ pub struct GuestStats {
 
 /// How full a file system is, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiskUse {
     /// Where it is mounted.
     pub path: String,
@@ -104,6 +108,7 @@ pub struct DiskUse {
 
 /// What went through an interface since the boot, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NetworkUse {
     /// Its name in the guest.
     pub name: String,

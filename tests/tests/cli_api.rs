@@ -1,0 +1,186 @@
+//! The daemon's answers, and what `--json` prints, fit the published schemas: everything that needs no VM.
+
+#![allow(clippy::disallowed_methods, reason = "a tar as a user would make it")]
+
+mod api;
+
+use api::{Document, file, post};
+use banger_testkit::Home;
+use banger_wire::api::{METHODS, Shape};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, process::Command};
+
+/// Methods that answer with JSON or events and that are called below.
+const HERE: &[&str] = &[
+    "ping",
+    "version",
+    "daemon.status",
+    "vm.list",
+    "image.import",
+    "image.list",
+    "image.show",
+    "image.delete",
+    "recover",
+    "operation.list",
+    "operation.cancel",
+    "shutdown",
+];
+
+#[test]
+fn every_method_that_answers_is_tried_against_its_schema() {
+    let named: BTreeSet<&str> = HERE.iter().chain(api::WITH_A_VM).copied().collect();
+    let table: BTreeSet<&str> = METHODS
+        .iter()
+        .filter(|(_, shape)| *shape != Shape::Frames)
+        .map(|(name, _)| *name)
+        .collect();
+    assert_eq!(named, table);
+    let document = Document::read();
+    let paths: BTreeSet<String> = document.0["paths"]
+        .as_object()
+        .expect("paths")
+        .keys()
+        .filter_map(|path| path.strip_prefix("/v1/").map(str::to_owned))
+        .collect();
+    let all: BTreeSet<String> = METHODS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(paths, all);
+}
+
+#[test]
+fn answers_fit_the_published_schemas() {
+    let home = Home::bare();
+    let document = Document::read();
+    home.banger(&["vm", "list"]).exits(0);
+    let mut called = Vec::new();
+    let mut call = |method: &'static str, request: Value| {
+        called.push(method);
+        document.call(&home, method, &request)
+    };
+    for method in [
+        "ping",
+        "version",
+        "daemon.status",
+        "vm.list",
+        "image.list",
+        "operation.list",
+    ] {
+        assert_eq!(call(method, json!({})).status, 200, "{method}");
+    }
+    let nobody = json!({ "id": "0123456789ab" });
+    assert_eq!(call("operation.cancel", nobody).status, 404);
+    call("recover", json!({}));
+
+    let tree = home.scratch().join("tree");
+    std::fs::create_dir_all(tree.join("etc")).expect("a tree");
+    let tar = Command::new("tar")
+        .args(["-C", &tree.display().to_string(), "-c", "."])
+        .output()
+        .expect("tar");
+    let header = "banger-request: {\"names\":[\"mine\"]}\r\n";
+    let imported = post(&home, "image.import", header, &tar.stdout);
+    document.fits_answer("image.import", &imported);
+    let last = imported.lines().pop().expect("an event");
+    assert_eq!(last, json!({ "event": "done" }), "{imported:?}");
+    let shown = call("image.show", json!({ "image": "mine" })).json();
+    assert_eq!(shown["names"], json!(["mine"]));
+    assert_eq!(call("image.list", json!({})).json(), json!([shown]));
+    let listed = call("operation.list", json!({})).json();
+    assert_eq!(listed[0]["method"], "image.import");
+    // A failed one has more to tell.
+    call(
+        "vm.create",
+        json!({ "shape": { "name": "a", "image": "none" } }),
+    );
+    call("operation.list", json!({}));
+    call("image.delete", json!({ "image": "mine", "force": true }));
+    call("shutdown", json!({}));
+    called.push("image.import");
+    for method in HERE {
+        assert!(called.contains(method), "{method}");
+    }
+    home.banger(&["vm", "list"]).exits(0);
+    home.finish();
+}
+
+/// R-CLI: a refusal is what the document says, with the status of its kind.
+#[test]
+fn refusals_fit_the_published_schemas() {
+    let home = Home::bare();
+    let document = Document::read();
+    home.banger(&["vm", "list"]).exits(0);
+    for (method, shape) in METHODS.iter().filter(|(name, _)| *name != "shutdown") {
+        let upgrade = if *shape == Shape::Frames {
+            "upgrade: banger-frames\r\n"
+        } else {
+            ""
+        };
+        let refused = post(&home, method, upgrade, br#"{"no such field":1}"#);
+        assert_eq!(refused.status, 400, "{method}");
+        document.fits_answer(method, &refused);
+        let other = post(&home, method, "banger-api: 99\r\n", b"{}");
+        assert_eq!(other.status, 426, "{method}");
+        document.fits_answer(method, &other);
+    }
+    home.finish();
+}
+
+/// A schema that fits everything would prove nothing.
+#[test]
+fn the_schemas_refuse_what_is_wrong() {
+    let document = Document::read();
+    for (name, wrong) in [
+        ("VmId", json!("xyz")),
+        ("VmCreate", json!({ "shap": {} })),
+        ("ApiError", json!({ "code": "sorry", "message": "x" })),
+        ("Event", json!({ "event": "done", "vm": 1 })),
+        ("VmView", json!({})),
+    ] {
+        let refused = std::panic::catch_unwind(|| document.fits(name, &wrong)).is_err();
+        assert!(refused, "{name} fits {wrong}");
+    }
+}
+
+/// The table of `docs/api.md`: what the command line prints with `--json`.
+#[test]
+fn json_of_the_command_line_fits_the_published_schemas() {
+    let home = Home::bare();
+    let document = Document::read();
+    let table = api::json_table(&file("docs/api.md"));
+    let mut tried = 0;
+    home.banger(&["image", "list"]).exits(0);
+    let root = home.scratch().join("root");
+    std::fs::create_dir_all(root.join("etc")).expect("a tree");
+    for (command, schema) in &table {
+        let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        if words.iter().any(|w| *w == "VM" || *w == "create") {
+            continue;
+        }
+        let path = root.display().to_string();
+        let words: Vec<&str> = words
+            .into_iter()
+            .map(|w| match w {
+                "SOURCE" => &path,
+                "IMAGE" => "root",
+                other => other,
+            })
+            .collect();
+        let down = schema == "NotRunning";
+        if down {
+            home.banger(&["daemon", "stop"]).exits(0);
+        }
+        let said = home.banger(&words).exits(if down { 3 } else { 0 }).json();
+        document.fits(schema, &said);
+        if said.as_array().is_some_and(Vec::is_empty) {
+            assert!(
+                matches!(words[..], ["vm", "list", _] | ["ps", _]),
+                "{command}"
+            );
+        }
+        if down {
+            home.banger(&["vm", "list"]).exits(0);
+        }
+        tried += 1;
+    }
+    assert!(tried >= 8, "{tried}");
+    home.finish();
+}
