@@ -1,8 +1,8 @@
 //! A session as a person sees it: a shell, an editor, resizes, job control and a paste, on the screen of a terminal
 //! emulator (R-CLI-1, R-GUEST-2).
 
-use banger_testkit::{Home, OnTerminal};
-use std::{fmt::Write, fs};
+use banger_testkit::{Home, OnTerminal, Running};
+use std::{fmt::Write, fs, time::Duration};
 
 /// Static, so that it runs in whatever image; Debian's package `busybox-static` has it.
 const BUSYBOX: &str = "/bin/busybox";
@@ -74,5 +74,75 @@ fn a_shell_an_editor_and_a_paste_on_a_terminal() {
 
     shell.types("\x04");
     shell.exits(0);
+    home.finish();
+}
+
+/// R-OPS-2: `vm stats` is a live view on a terminal that leaves the screen as it was, and one look elsewhere.
+#[test]
+fn stats_are_a_live_view_on_a_terminal() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    let once = home.banger(&["vm", "stats"]).exits(0).out();
+    assert!(
+        once.starts_with("NAME") && once.contains("VMM MEMORY") && once.contains("\ndev "),
+        "{once}"
+    );
+
+    let mut top = OnTerminal::start(&home, &["vm", "stats", "--interval", "1s"]);
+    top.looks("shows the VM", |s| {
+        s.starts_with("1 running, every 1 s; q quits\nNAME") && s.contains("\ndev ")
+    });
+    let width = |s: &str| s.lines().map(str::len).max().unwrap_or(0);
+    assert!(width(&top.screen()) <= 80, "{}", top.screen());
+    assert!(!top.screen().contains("SWAP"), "{}", top.screen());
+    top.resize(24, 200);
+    top.looks("has room for all", |s| s.contains("SWAP"));
+    home.banger(&["vm", "create", "--name", "web"]).exits(0);
+    top.looks("shows the new one", |s| {
+        s.starts_with("2 running") && s.contains("\nweb ")
+    });
+    home.kill_daemon();
+    home.banger(&["vm", "delete", "--force", "web"]).exits(0);
+    top.looks("shows it no more", |s| {
+        s.starts_with("1 running") && !s.contains("\nweb ")
+    });
+    top.types("q");
+    top.exits(0);
+    assert_eq!(top.screen(), "", "the screen is as it was");
+    assert!(
+        top.written().ends_with("\x1b[?25h\x1b[?1049l"),
+        "{:?}",
+        top.written()
+    );
+
+    let mut top = OnTerminal::start(&home, &["vm", "stats", "dev", "dev"]);
+    top.looks("shows the VM", |s| s.starts_with("1 running"));
+    top.types("\x03");
+    top.exits(0);
+    let mut look = OnTerminal::start(&home, &["vm", "stats", "dev", "--no-stream"]);
+    look.exits(0);
+    assert!(!look.written().contains('\x1b'), "{:?}", look.written());
+    home.finish();
+}
+
+/// For programs: a line of JSON for each look, until they have enough.
+#[test]
+fn stats_are_lines_of_json_for_programs() {
+    let home = Home::new();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    let words = "banger vm stats --json --interval 1s | head -n 3";
+    let reader = home.shell("sh", words);
+    let read = Running::start(reader, b"").finish_within(Duration::from_secs(30));
+    let read = read.exits(0);
+    let looks: Vec<serde_json::Value> = read
+        .out()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    assert_eq!(looks.len(), 3, "{}", read.out());
+    for look in &looks {
+        assert_eq!(look["name"], "dev");
+        assert!(look["interval_ms"].as_u64() >= Some(1000), "{look}");
+    }
     home.finish();
 }

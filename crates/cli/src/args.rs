@@ -1,8 +1,16 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
+mod examples;
+mod life;
+mod look;
 mod operation;
+mod volume;
 
+use examples::*;
+pub use life::*;
+pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
+pub use volume::NoVolumes;
 
 use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
@@ -38,8 +46,10 @@ pub enum Command {
     #[command(subcommand)]
     Vm(VmCommand),
     /// Short for `vm run`
+    #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// List running VMs
+    #[command(after_help = PS_EXAMPLES)]
     Ps(ListArgs),
     /// Import, list and delete images
     #[command(subcommand)]
@@ -53,8 +63,10 @@ pub enum Command {
     /// Say how this machine stands, and the way out of what is wrong
     Doctor(DoctorArgs),
     /// Rebuild the state database from the VM directories
+    #[command(after_help = RECOVER_EXAMPLES)]
     Recover(JsonArgs),
     /// Print the versions of banger's programs
+    #[command(after_help = VERSION_EXAMPLES)]
     Version(JsonArgs),
     /// What other programs call
     #[command(subcommand, hide = true)]
@@ -101,9 +113,10 @@ pub enum VmCommand {
     #[command(after_help = "Example:\n  banger vm create --name dev --memory 2G --vcpu 2")]
     Create(CreateArgs),
     /// List all VMs
-    #[command(visible_alias = "ls")]
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(ListArgs),
     /// Show everything about VMs
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(ReferencesArgs),
     /// Run a command in a running VM
     #[command(
@@ -114,15 +127,31 @@ pub enum VmCommand {
     #[command(override_usage = CP_USAGE, after_help = CP_EXAMPLES)]
     Cp(CpArgs),
     /// Boot stopped VMs
+    #[command(after_help = START_EXAMPLES)]
     Start(ReferencesArgs),
     /// Power VMs off in order; their disks stay
+    #[command(after_help = STOP_EXAMPLES)]
     Stop(ReferencesArgs),
+    /// Stop VMs in order and boot them again
+    #[command(after_help = RESTART_EXAMPLES)]
+    Restart(ReferencesArgs),
     /// End VMs at once; their disks stay
+    #[command(after_help = KILL_EXAMPLES)]
     Kill(ReferencesArgs),
     /// Delete VMs, disks and all
-    #[command(visible_alias = "rm")]
+    #[command(visible_alias = "rm", after_help = DELETE_EXAMPLES)]
     Delete(DeleteArgs),
+    /// Wait until VMs run, are stopped, or are gone
+    #[command(after_help = WAIT_EXAMPLES)]
+    Wait(WaitArgs),
+    /// Give a VM another name
+    #[command(after_help = RENAME_EXAMPLES)]
+    Rename(RenameArgs),
+    /// Delete what is stopped, and what is left of what failed
+    #[command(after_help = PRUNE_EXAMPLES)]
+    Prune(PruneArgs),
     /// Print a VM's console output
+    #[command(after_help = LOGS_EXAMPLES)]
     Logs(LogsArgs),
     /// Ask running VMs how they are
     #[command(after_help = HEALTH_EXAMPLES)]
@@ -132,27 +161,8 @@ pub enum VmCommand {
     Ports(PortsArgs),
     /// Show what running VMs use: CPU, memory, disks, network
     #[command(after_help = STATS_EXAMPLES)]
-    Stats(ReferencesArgs),
+    Stats(StatsArgs),
 }
-
-const HEALTH_EXAMPLES: &str = "Examples:\n  \
-  banger vm health dev && echo well\n  \
-  banger vm health dev web --json\n\n\
-RTT is the time of a question and its answer; CLOCK is the guest's clock less the host's.\n\
-Warnings of the guest are on stderr and change no exit status.\n\n\
-Exit status: 0 all are healthy; 1 one is not, stderr says why; 125 banger failed.";
-
-const PORTS_EXAMPLES: &str = "Examples:\n  \
-  banger vm ports dev\n  \
-  banger vm ports dev --json | jq '.[] | select(.protocol == \"tcp\").port'\n\n\
-TCP sockets that listen and UDP sockets without a peer, of all processes in the guest; the\n\
-address '*' is 0.0.0.0 and :: of one process. PUBLISHED is where the host listens for it (-p).";
-
-const STATS_EXAMPLES: &str = "Examples:\n  \
-  banger vm stats dev\n  \
-  banger vm stats dev web --json | jq '.[] | {name, cpu_percent, memory_used}'\n\n\
-CPU is measured over a quarter of a second; 100% is one CPU. VMM CPU and VMM MEMORY are what\n\
-the VM costs the host.";
 
 const RUN_EXAMPLES: &str = "Examples:\n  \
   banger vm run                                   a shell; the VM stays\n  \
@@ -204,6 +214,9 @@ pub struct ShapeArgs {
     /// Promise more memory than the host has
     #[arg(long)]
     pub force: bool,
+    /// Refused.
+    #[command(flatten)]
+    pub volumes: NoVolumes,
 }
 
 /// `vm create`
@@ -274,6 +287,9 @@ pub struct ExecArgs {
     /// How to run it.
     #[command(flatten)]
     pub process: ProcessArgs,
+    /// Refused.
+    #[command(flatten)]
+    pub volumes: NoVolumes,
     /// Command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
@@ -339,17 +355,9 @@ pub struct DeleteArgs {
     /// Delete running VMs as well
     #[arg(short, long)]
     pub force: bool,
-}
-
-/// `vm list`, `ps`
-#[derive(Debug, Args)]
-pub struct ListArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Print ids only
-    #[arg(short, long, conflicts_with = "json")]
-    pub quiet: bool,
 }
 
 /// `vm logs`
@@ -377,9 +385,10 @@ pub enum ImageCommand {
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
     /// List images
-    #[command(visible_alias = "ls")]
+    #[command(visible_alias = "ls", after_help = IMAGE_LIST_EXAMPLES)]
     List(JsonArgs),
     /// Show everything about images
+    #[command(after_help = IMAGE_SHOW_EXAMPLES)]
     Show(ImagesArgs),
     /// Delete images that no VM uses; of an image with several names, take one away
     #[command(
@@ -442,9 +451,12 @@ pub struct ImageDeleteArgs {
 #[derive(Debug, Subcommand)]
 pub enum DaemonCommand {
     /// Is it running, and where
+    #[command(after_help = DAEMON_STATUS_EXAMPLES)]
     Status(JsonArgs),
     /// End it; VMs keep running
+    #[command(after_help = DAEMON_STOP_EXAMPLES)]
     Stop,
     /// Print its log
+    #[command(after_help = DAEMON_LOGS_EXAMPLES)]
     Logs,
 }

@@ -135,6 +135,29 @@ impl Daemon {
         self.until_answered(request, BIRTH, lost).await
     }
 
+    /// Calls a method that may safely be asked twice, until it is answered: a connection that breaks, and a daemon that
+    /// ends, is tried again.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says.
+    pub async fn call_again<M: Method>(&self, request: &M) -> Result<M::Reply, Failure> {
+        let deadline = Instant::now() + BIRTH;
+        let ask = || async {
+            match self.client.call(request).await {
+                Err(error @ (ClientError::Lost(_) | ClientError::Cut)) => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        };
+        loop {
+            match self.started(ask).await? {
+                Ok(answer) => return Ok(answer),
+                // How long the answer took is no part of it: it is the daemon that has so long to be there again.
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
     /// Takes up a command whose connection was lost. An agent that cannot be reached yet is asked for again.
     ///
     /// # Errors

@@ -48,6 +48,16 @@ impl Failure {
         self
     }
 
+    /// What and why, on one line.
+    pub fn what(&self) -> String {
+        let mut text = self.message.clone();
+        for cause in &self.causes {
+            text.push_str(": ");
+            text.push_str(cause);
+        }
+        text
+    }
+
     /// The text for stderr, one fact per line.
     pub fn text(&self) -> String {
         let mut text = self.what_and_way_out();
@@ -63,11 +73,7 @@ impl Failure {
     }
 
     fn what_and_way_out(&self) -> String {
-        let mut text = format!("banger: {}", self.message);
-        for cause in &self.causes {
-            text.push_str(": ");
-            text.push_str(cause);
-        }
+        let mut text = format!("banger: {}", self.what());
         if let Some(hint) = &self.hint {
             text.push_str("\nhint: ");
             text.push_str(hint);

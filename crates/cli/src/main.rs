@@ -5,19 +5,19 @@ mod args;
 mod connection;
 mod copy;
 mod failure;
+mod filter;
 mod meter;
 mod output;
 mod progress;
 mod render;
 mod signals;
+mod span;
 mod spawn;
 mod stream;
 mod terminal;
 mod verbs;
 
-use args::{
-    Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand,
-};
+use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -53,6 +53,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Cp(args)) => verbs::cp::cp(args).await,
         Command::Vm(VmCommand::Start(args)) => verbs::lifecycle::start(args).await,
         Command::Vm(VmCommand::Stop(args)) => verbs::lifecycle::stop(args).await,
+        Command::Vm(VmCommand::Restart(args)) => verbs::lifecycle::restart(args).await,
+        Command::Vm(VmCommand::Wait(args)) => verbs::wait::wait(args).await,
+        Command::Vm(VmCommand::Rename(args)) => verbs::rename::rename(args).await,
+        Command::Vm(VmCommand::Prune(args)) => verbs::prune::prune(args).await,
         Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,
         Command::Vm(VmCommand::Delete(args)) => verbs::lifecycle::delete(args).await,
         Command::Vm(VmCommand::Logs(args)) => verbs::logs::logs(args).await,

@@ -1,6 +1,6 @@
 //! The state database as the executor needs it: one method, one transaction.
 
-use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId};
+use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId, VmName};
 use banger_plan::LeaseBook;
 
 /// Rows of VMs. Every method is one transaction, durable when it returns.
@@ -62,15 +62,23 @@ pub struct Change {
     pub mirror: Option<Option<RecoveryMirror>>,
     /// Last failure; `Some(None)` clears it.
     pub last_error: Option<Option<String>>,
+    /// A new name, and with it the next generation: the newer of row and `vm.json` has it.
+    pub name: Option<VmName>,
 }
 
 impl Change {
     /// The row after the change.
     pub fn apply(&self, vm: &Vm) -> Vm {
         let mut vm = vm.clone();
+        if self.goal.is_some() || self.name.is_some() {
+            vm.generation = vm.generation.next();
+        }
         if let Some(goal) = self.goal {
             vm.goal = goal;
-            vm.generation = vm.generation.next();
+        }
+        if let Some(name) = &self.name {
+            vm.runtime.dns_name = name.dns();
+            vm.name = name.clone();
         }
         if let Some((phase, reason)) = &self.phase {
             vm.phase = *phase;

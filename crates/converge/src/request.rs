@@ -227,7 +227,7 @@ pub fn start<H: Host, L: Ledger, R>(
 ) -> Result<Accepted, RequestError> {
     decide(env, id, |vm| match (vm.goal, vm.phase) {
         (Goal::Absent, _) => Err(conflict(vm, "is being deleted", "choose another VM")),
-        (_, Phase::Stopped) => Ok(Some((Goal::Running, Phase::Starting))),
+        (_, Phase::Stopped) => Ok(Some(aim(Goal::Running, Phase::Starting))),
         (Goal::Running, Phase::Creating | Phase::Starting | Phase::Running) => Ok(None),
         (_, Phase::Error) => Err(conflict(vm, "is in phase error", &way_out(vm))),
         (_, _) => Err(conflict(
@@ -243,14 +243,46 @@ pub fn stop<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
     id: VmId,
 ) -> Result<Accepted, RequestError> {
+    stop_because(env, id, |_| requested(Goal::Stopped))
+}
+
+/// The first half of a restart: a stop whose reason says so. A daemon that ends before the second half leaves a stopped
+/// VM that tells what became of it; nobody has to write that down then.
+pub fn stop_to_restart<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+) -> Result<Accepted, RequestError> {
+    stop_because(env, id, |vm| {
+        Some(Reason {
+            kind: ReasonKind::Interrupted,
+            text: format!(
+                "stopped by a restart that has not started it again; banger vm start {}",
+                vm.name
+            ),
+        })
+    })
+}
+
+fn stop_because<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    reason: impl Fn(&Vm) -> Option<Reason>,
+) -> Result<Accepted, RequestError> {
+    let to = |vm: &Vm, phase| {
+        Some(Change {
+            goal: Some(Goal::Stopped),
+            phase: Some((phase, reason(vm))),
+            ..Change::default()
+        })
+    };
     decide(env, id, |vm| match (vm.goal, vm.phase) {
         (Goal::Absent, _) => Err(conflict(vm, "is being deleted", "there is nothing to stop")),
         (Goal::Running, Phase::Creating) => Err(unborn(vm)),
         (Goal::Running, Phase::Starting) if vm.generation == Generation::FIRST => Err(unborn(vm)),
         (Goal::Stopped, Phase::Stopped | Phase::Stopping) => Ok(None),
         // Down already; only the goal is out of date, and that is what is asked for now.
-        (_, Phase::Stopped) => Ok(Some((Goal::Stopped, Phase::Stopped))),
-        (_, _) => Ok(Some((Goal::Stopped, Phase::Stopping))),
+        (_, Phase::Stopped) => Ok(to(vm, Phase::Stopped)),
+        (_, _) => Ok(to(vm, Phase::Stopping)),
     })
 }
 
@@ -261,9 +293,13 @@ pub fn stop_unless_used<H: Host, L: Ledger, R>(
     free: &dyn Fn() -> bool,
     reason: &Reason,
 ) -> Result<Accepted, RequestError> {
-    decide_because(env, id, Some(reason), |vm| {
+    decide(env, id, |vm| {
         let runs = (vm.goal, vm.phase) == (Goal::Running, Phase::Running);
-        Ok((runs && free()).then_some((Goal::Stopped, Phase::Stopping)))
+        Ok((runs && free()).then(|| Change {
+            goal: Some(Goal::Stopped),
+            phase: Some((Phase::Stopping, Some(reason.clone()))),
+            ..Change::default()
+        }))
     })
 }
 
@@ -277,7 +313,7 @@ pub fn delete<H: Host, L: Ledger, R>(
     }
     decide(env, id, |vm| match vm.goal {
         Goal::Absent => Ok(None),
-        Goal::Running | Goal::Stopped => Ok(Some((Goal::Absent, Phase::Deleting))),
+        Goal::Running | Goal::Stopped => Ok(Some(aim(Goal::Absent, Phase::Deleting))),
     })
 }
 
@@ -292,34 +328,28 @@ fn remove_a_disk_first<H: Host, L, R>(
     }
 }
 
-/// What is wanted of a VM in its present state; `None` if it wants that already.
-type Decision = Result<Option<(Goal, Phase)>, RequestError>;
+/// What changes in a VM's present state; `None` if it is so already.
+type Decision = Result<Option<Change>, RequestError>;
 
-/// Decides on the row as it is and writes the goal; decides again if another request came first.
-fn decide<H: Host, L: Ledger, R>(
-    env: &Env<'_, H, L, R>,
-    id: VmId,
-    decision: impl Fn(&Vm) -> Decision,
-) -> Result<Accepted, RequestError> {
-    decide_because(env, id, None, decision)
+/// A goal, the phase on the way to it, and that somebody asked for it.
+fn aim(goal: Goal, phase: Phase) -> Change {
+    Change {
+        goal: Some(goal),
+        phase: Some((phase, requested(goal))),
+        ..Change::default()
+    }
 }
 
-/// As [`decide`], for another reason than that somebody asked.
-fn decide_because<H: Host, L: Ledger, R>(
+/// Decides on the row as it is and writes what changes; decides again if another request came first.
+pub(crate) fn decide<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
     id: VmId,
-    reason: Option<&Reason>,
     decision: impl Fn(&Vm) -> Decision,
 ) -> Result<Accepted, RequestError> {
     loop {
         let vm = env.ledger.vm(id)?.ok_or(RequestError::NotFound(id))?;
-        let Some((goal, phase)) = decision(&vm)? else {
+        let Some(change) = decision(&vm)? else {
             return Ok(accepted(&vm, false));
-        };
-        let change = Change {
-            goal: Some(goal),
-            phase: Some((phase, reason.cloned().or_else(|| requested(goal)))),
-            ..Change::default()
         };
         match write_goal(env, &vm, &change) {
             Ok(generation) => {
@@ -336,7 +366,7 @@ fn decide_because<H: Host, L: Ledger, R>(
     }
 }
 
-/// Writes a goal: into `vm.json` first, then the row. A tombstone is the row alone: the file
+/// Writes a goal or a name: into `vm.json` first, then the row. A tombstone is the row alone: the file
 /// `deleted` follows it, and `vm.json` never says *absent* of a VM whose row does not.
 fn write_goal<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
@@ -344,7 +374,7 @@ fn write_goal<H: Host, L: Ledger, R>(
     change: &Change,
 ) -> Result<Generation, Error> {
     let next = change.apply(vm);
-    let written = describe_next(env, &next)
+    let written = describe_next(env, &next, change.name.is_some())
         .and_then(|()| Ok(env.ledger.update(vm.id, vm.generation, change)?));
     match written {
         Ok(()) => Ok(next.generation),
@@ -359,10 +389,15 @@ fn write_goal<H: Host, L: Ledger, R>(
     }
 }
 
-/// Writes the goal to come into `vm.json`.
-fn describe_next<H: Host, L, R>(env: &Env<'_, H, L, R>, next: &Vm) -> Result<(), Error> {
+/// Writes what is to come into `vm.json`.
+fn describe_next<H: Host, L, R>(
+    env: &Env<'_, H, L, R>,
+    next: &Vm,
+    renamed: bool,
+) -> Result<(), Error> {
     match next.goal {
         Goal::Running => self_description::rewrite(env, next),
+        Goal::Stopped if renamed => self_description::rewrite(env, next),
         Goal::Stopped => match self_description::rewrite(env, next) {
             // A full disk must not keep a VM from being stopped; an older `vm.json` is no harm.
             Err(Error::Host(error)) if error.kind == ErrorKind::NoSpace => Ok(()),
@@ -412,7 +447,7 @@ const fn accepted(vm: &Vm, new: bool) -> Accepted {
     }
 }
 
-fn conflict(vm: &Vm, state: &'static str, hint: &str) -> RequestError {
+pub(crate) fn conflict(vm: &Vm, state: &'static str, hint: &str) -> RequestError {
     RequestError::Conflict {
         name: vm.name.clone(),
         state,

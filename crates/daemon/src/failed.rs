@@ -14,10 +14,13 @@ const BYTES: u64 = 50 * 1000 * 1000;
 
 /// One kept directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Kept {
-    at: SystemTime,
-    dir: PathBuf,
-    bytes: u64,
+pub struct Kept {
+    /// When it was kept.
+    pub at: SystemTime,
+    /// Where.
+    pub dir: PathBuf,
+    /// How much is in it.
+    pub bytes: u64,
 }
 
 /// Removes the oldest until the caps hold. Blocks.
@@ -25,6 +28,17 @@ struct Kept {
 /// # Errors
 /// Listing or removing failed; what is left is tried again the next time.
 pub fn trim(core: &Core) -> Result<(), Error> {
+    for old in surplus(all(core)?) {
+        remove(core, &old.dir)?;
+    }
+    Ok(())
+}
+
+/// Every kept directory. Blocks.
+///
+/// # Errors
+/// Listing failed.
+pub fn all(core: &Core) -> Result<Vec<Kept>, Error> {
     let host = &*core.host;
     let failed = core.site.failed_dir();
     let mut all = Vec::new();
@@ -37,13 +51,19 @@ pub fn trim(core: &Core) -> Result<(), Error> {
         let at = modified(&dir);
         all.push(Kept { at, dir, bytes });
     }
-    for old in surplus(all) {
-        for file in host.list(&old.dir)? {
-            host.unlink(&old.dir.join(file))?;
-        }
-        host.rmdir(&old.dir)?;
+    Ok(all)
+}
+
+/// Removes one. Blocks.
+///
+/// # Errors
+/// Listing or removing failed.
+pub fn remove(core: &Core, dir: &Path) -> Result<(), Error> {
+    let host = &*core.host;
+    for file in host.list(dir)? {
+        host.unlink(&dir.join(file))?;
     }
-    Ok(())
+    host.rmdir(dir)
 }
 
 fn modified(dir: &Path) -> SystemTime {

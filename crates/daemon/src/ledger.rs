@@ -10,12 +10,15 @@ use banger_model::{Generation, Vm, VmId};
 use banger_plan::LeaseBook;
 use banger_store::{Error as StoreError, Recovered, Store, Unique};
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// The database, or why there is none.
 #[derive(Debug)]
 pub struct StoreLedger {
     held: RwLock<Result<Arc<Store>, String>>,
     points: CrashPoints,
+    /// Counts what was written.
+    changed: watch::Sender<u64>,
 }
 
 /// Why nothing can be read or written.
@@ -29,7 +32,13 @@ impl StoreLedger {
         StoreLedger {
             held: RwLock::new(store.map(Arc::new)),
             points,
+            changed: watch::channel(0).0,
         }
+    }
+
+    /// Tells of every transaction that changed something.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// A transaction that changes something: an effect like those of the machine.
@@ -38,7 +47,9 @@ impl StoreLedger {
         act: impl FnOnce(&Store) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let store = self.store()?;
-        self.points.around(Effect::Ledger, || act(&store))
+        let done = self.points.around(Effect::Ledger, || act(&store));
+        self.changed.send_modify(|count| *count += 1);
+        done
     }
 
     /// The database.
@@ -60,6 +71,7 @@ impl StoreLedger {
     /// Puts a database in the place of none.
     pub fn put(&self, store: Store) {
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Ok(Arc::new(store));
+        self.changed.send_modify(|count| *count += 1);
     }
 }
 

@@ -150,6 +150,7 @@ async fn run(
         signalled.finish();
     });
     server::serve(Arc::clone(&daemon), listening).await;
+    daemon.vms().write_uses().await;
     tracing::info!("ended");
     Ok(())
 }

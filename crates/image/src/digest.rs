@@ -74,12 +74,12 @@ mod tests {
 
     #[test]
     fn uuids_have_the_form_and_tell_volumes_apart() {
-        let uuid = uuid("a");
+        let first = uuid("a");
         assert_eq!(
-            uuid.split('-').map(str::len).collect::<Vec<_>>(),
+            first.split('-').map(str::len).collect::<Vec<_>>(),
             [8, 4, 4, 4, 12]
         );
-        assert_eq!(uuid.as_bytes()[14], b'8');
-        assert_ne!(uuid, uuid("b"));
+        assert_eq!(first.as_bytes()[14], b'8');
+        assert_ne!(first, uuid("b"));
     }
 }

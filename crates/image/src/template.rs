@@ -175,6 +175,13 @@ fn remove<H: Files + ?Sized>(host: &H, dir: &Path, gone: &dyn Fn(&str) -> bool) 
     Ok(())
 }
 
+/// Whether a file of this name is a template that another version made: none is made or read under this name again.
+pub fn is_stale(name: &str) -> bool {
+    let version = |rest: &str| rest.split_once('-')?.0.parse::<u32>().ok();
+    let made_by = name.strip_prefix("ext4-v").and_then(version);
+    made_by.is_some_and(|version| version != VERSION)
+}
+
 /// The image whose `/root` the template of this file name, of any version, has in it.
 fn image_of(name: &str) -> Option<&str> {
     let (_, rest) = name.strip_prefix("ext4-v")?.split_once("-banger-work-")?;
@@ -201,5 +208,20 @@ mod tests {
         assert_eq!(image_of(&work), Some("0123456789ab"));
         assert_eq!(image_of(&file(Volume::Overlay)), None);
         assert_eq!(image_of(".lock"), None);
+    }
+
+    #[test]
+    fn only_templates_of_other_versions_are_stale() {
+        let now = path(Path::new(""), Volume::Overlay, ByteSize::gib(8));
+        assert!(!is_stale(now.to_str().unwrap()));
+        assert!(is_stale("ext4-v1-banger-overlay-8589934592.img"));
+        for other in [
+            ".lock",
+            "ext4-vX-banger-overlay-1.img",
+            "ext4-v1",
+            "initramfs-v1-a-b.cpio",
+        ] {
+            assert!(!is_stale(other), "{other}");
+        }
     }
 }

@@ -13,6 +13,7 @@ pub const MOST_PORTS: usize = 64;
 
 /// A TCP port of the host that leads to one of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PublishedPort {
     /// Address of the host.
     pub address: IpAddr,
@@ -37,6 +38,7 @@ impl fmt::Display for PublishedPort {
 
 /// What `-p` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PortWish {
     /// Address of the host; [`PUBLISH_ADDRESS`] if absent.

@@ -66,7 +66,7 @@ pub enum ReasonKind {
     HostReboot,
     /// Start failed and was rolled back.
     StartFailed,
-    /// The daemon ended while it was starting.
+    /// The daemon ended while it was starting, or between the halves of a restart.
     Interrupted,
     /// A data disk is missing.
     DiskMissing,

@@ -223,6 +223,23 @@ impl Home {
         command
     }
 
+    /// A `PATH` that has our programs first.
+    pub fn path(&self) -> String {
+        let rest = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{rest}", self.programs.display())
+    }
+
+    /// A shell that runs these words in this home, where `banger` is in the `PATH`.
+    pub fn shell(&self, shell: &str, words: &str) -> Command {
+        let mut command = Command::new(shell);
+        command.args(["-c", words]).env_clear();
+        for (name, value) in self.command(&[]).get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.env("PATH", self.path());
+        command
+    }
+
     /// Starts `banger` without waiting for its end.
     pub fn start(&self, args: &[&str], input: &[u8]) -> Running {
         Running::start(self.command(args), input)

@@ -16,9 +16,7 @@ pub async fn health(args: ReferencesArgs) -> Result<ExitCode, Failure> {
     })
     .await;
     if args.json {
-        if status == ExitCode::SUCCESS || !asked.is_empty() {
-            print_json(&asked)?;
-        }
+        print_json(&asked)?;
     } else if !asked.is_empty() {
         let rows: Vec<_> = asked.iter().map(row).collect();
         print_text(&render::table(

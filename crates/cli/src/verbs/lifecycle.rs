@@ -1,4 +1,4 @@
-//! `vm start|stop|kill|delete`: several VMs at once, good ones proceed, output in the order given.
+//! `vm start|stop|restart|kill|delete`: several VMs at once, good ones proceed, output in the order given.
 
 use super::{print_json, print_text};
 use crate::{
@@ -8,7 +8,8 @@ use crate::{
     progress::Progress,
 };
 use banger_wire::api::{
-    Event, Method, VmDelete, VmKill, VmList, VmShow, VmStart, VmStop, VmView, resolve,
+    Event, EventStream, Method, VmDelete, VmKill, VmList, VmRestart, VmShow, VmStart, VmStop,
+    VmView, resolve,
 };
 use std::{future::Future, process::ExitCode};
 
@@ -26,10 +27,25 @@ where
     R: Send + 'static,
     F: Future<Output = Result<R, Failure>> + Send + 'static,
 {
-    let listed: Vec<VmView> = daemon
-        .call(&VmList { running: false })
-        .await
-        .unwrap_or_default();
+    each_then(daemon, references, call, |_| {}).await
+}
+
+/// Like [`each`], and does something with each answer when it and all before it are there.
+pub async fn each_then<R, F>(
+    daemon: &Daemon,
+    references: &[String],
+    call: impl Fn(Daemon, String) -> F,
+    then: impl Fn(&R),
+) -> (Vec<R>, ExitCode)
+where
+    R: Send + 'static,
+    F: Future<Output = Result<R, Failure>> + Send + 'static,
+{
+    let listed: Vec<VmView> = match daemon.call(&VmList { running: false }).await {
+        Ok(listed) => listed,
+        // It would say the same of each.
+        Err(failure) => return (Vec::new(), failure.report()),
+    };
     let mut wanted: Vec<String> = Vec::new();
     for reference in references {
         let exact = resolve(reference, &listed, |vm| (vm.id, &vm.name))
@@ -45,7 +61,10 @@ where
     let (mut answers, mut status) = (Vec::new(), ExitCode::SUCCESS);
     for call in calls {
         match call.await {
-            Ok(Ok(answer)) => answers.push(answer),
+            Ok(Ok(answer)) => {
+                then(&answer);
+                answers.push(answer);
+            }
             Ok(Err(error)) => {
                 error.report();
                 status = ExitCode::from(BANGER_FAILED);
@@ -81,7 +100,24 @@ pub async fn start(args: ReferencesArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn start_one(daemon: Daemon, vm: String) -> Result<VmView, Failure> {
-    let mut events = daemon.events(&VmStart { vm: vm.clone() }).await?;
+    let events = daemon.events(&VmStart { vm: vm.clone() }).await?;
+    until_up(&daemon, vm, events).await
+}
+
+/// Stops VMs in order and boots them.
+pub async fn restart(args: ReferencesArgs) -> Result<ExitCode, Failure> {
+    let daemon = Daemon::of_this_user()?;
+    let (restarted, status) = each(&daemon, &args.vms, restart_one).await;
+    print_views(&restarted, args.json)?;
+    Ok(status)
+}
+
+async fn restart_one(daemon: Daemon, vm: String) -> Result<VmView, Failure> {
+    let events = daemon.events(&VmRestart { vm: vm.clone() }).await?;
+    until_up(&daemon, vm, events).await
+}
+
+async fn until_up(daemon: &Daemon, vm: String, mut events: EventStream) -> Result<VmView, Failure> {
     let mut progress = Progress::default();
     while let Some(event) = events.next().await? {
         match event {
@@ -120,6 +156,10 @@ pub async fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let force = args.force;
     let call = |daemon: Daemon, vm| async move { daemon.call(&VmDelete { vm, force }).await };
     let (deleted, status) = each(&daemon, &args.vms, call).await;
+    if args.json {
+        print_json(&deleted)?;
+        return Ok(status);
+    }
     print_text(
         &deleted
             .iter()

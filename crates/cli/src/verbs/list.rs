@@ -1,7 +1,7 @@
 //! `vm list` and `ps`.
 
 use super::{ports::published, print_json, print_text};
-use crate::{args::ListArgs, connection::Daemon, failure::Failure, render};
+use crate::{args::ListArgs, connection::Daemon, failure::Failure, filter::is_meant, render};
 use banger_wire::api::{VmList, VmView};
 use std::{
     process::ExitCode,
@@ -10,7 +10,8 @@ use std::{
 
 /// Lists VMs: all, or those alive.
 pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
-    let vms = Daemon::of_this_user()?.call(&VmList { running }).await?;
+    let mut vms = Daemon::of_this_user()?.call(&VmList { running }).await?;
+    vms.retain(|vm| is_meant(&args.filters, vm));
     if args.json {
         print_json(&vms)?;
     } else if args.quiet {
@@ -26,7 +27,15 @@ pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
         let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
         print_text(&render::table(
             &[
-                "NAME", "ID", "STATE", "IMAGE", "VCPU", "MEMORY", "CREATED", "USED", "PORTS",
+                "NAME",
+                "ID",
+                "STATE",
+                "IMAGE",
+                "VCPU",
+                "MEMORY",
+                "CREATED",
+                "LAST USED",
+                "PORTS",
             ],
             &rows,
         ))?;

@@ -14,11 +14,15 @@ pub mod lifecycle;
 pub mod list;
 pub mod logs;
 pub mod ports;
+pub mod prune;
 pub mod recover;
+pub mod rename;
 pub mod run;
 pub mod show;
 pub mod stats;
+mod stats_live;
 pub mod version;
+pub mod wait;
 
 use crate::failure::Failure;
 use serde::Serialize;

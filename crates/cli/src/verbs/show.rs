@@ -13,9 +13,7 @@ pub async fn show(args: ReferencesArgs) -> Result<ExitCode, Failure> {
     })
     .await;
     if args.json {
-        if status == ExitCode::SUCCESS || !shown.is_empty() {
-            print_json(&shown)?;
-        }
+        print_json(&shown)?;
     } else {
         for vm in &shown {
             print_text(&text(vm))?;

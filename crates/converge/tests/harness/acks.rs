@@ -1,5 +1,6 @@
 //! What users were told, and may hold us to.
 
+use super::script::Verb;
 use banger_converge::Site;
 use banger_host::sim::World;
 use banger_model::{Goal, ProcessHandle, ReasonKind, VmId};
@@ -27,6 +28,8 @@ pub struct Acks {
     pub lost_disks: BTreeSet<String>,
     /// Logs of creates that failed, by VM and file name: they outlive the VM (R-HOST-7).
     pub failed_logs: BTreeSet<(VmId, String)>,
+    /// Names that VMs were given, and of which no other was asked since.
+    pub names: BTreeMap<VmId, &'static str>,
     /// The host lost power at least once.
     pub rebooted: bool,
 }
@@ -48,10 +51,19 @@ impl Acks {
     }
 
     /// Something is asked of a VM: until it is answered, less is promised.
-    pub fn asked(&mut self, vm: VmId, wants_it_gone: bool) {
+    pub fn asked(&mut self, vm: VmId, verb: Verb) {
+        if matches!(verb, Verb::Delete | Verb::Rename(_)) {
+            self.names.remove(&vm);
+        }
+        if matches!(verb, Verb::Rename(_)) {
+            // Of its life nothing else is promised than before.
+            return;
+        }
         self.running.remove(&vm);
         self.stopped.remove(&vm);
-        if wants_it_gone && let Some(disks) = self.kept.remove(&vm) {
+        if verb == Verb::Delete
+            && let Some(disks) = self.kept.remove(&vm)
+        {
             self.limbo.insert(vm, disks);
         }
     }

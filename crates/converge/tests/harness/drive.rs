@@ -8,6 +8,7 @@ use super::{
 use banger_converge::{
     Env, Shared, Site, Told, Wait, Waiter,
     request::{self, Accepted, NewVm, RequestError},
+    settled,
 };
 use banger_host::sim::{SimHost, Word, World};
 use banger_model::VmId;
@@ -55,6 +56,11 @@ pub fn ask(
         Verb::Start => request::start(env, id),
         Verb::Stop | Verb::Kill => request::stop(env, id),
         Verb::Delete => request::delete(env, id),
+        Verb::Rename(name) => settled::rename(
+            env,
+            id,
+            &name.parse().unwrap_or_else(|e| panic!("{name}: {e}")),
+        ),
     }
 }
 

@@ -115,6 +115,13 @@ impl Ledger for SimLedger<'_> {
     fn update(&self, id: VmId, expected: Generation, change: &Change) -> Result<(), LedgerError> {
         self.transaction("row", |rows| {
             let vm = change.apply(expect(rows, id, expected)?);
+            if rows
+                .vms
+                .values()
+                .any(|row| row.vm().id != id && row.vm().name == vm.name)
+            {
+                return Err(LedgerError::AlreadyExists(vm.name.to_string()));
+            }
             rows.vms.insert(id, Row::new(vm));
             Ok(())
         })

@@ -210,6 +210,16 @@ fn promises(world: &World, acks: &Acks, stuck: &BTreeSet<VmId>) -> Vec<String> {
             findings.push(format!("VM {vm} was asked to stop, and runs"));
         }
     }
+    let rows = || world.rows.values().flat_map(|rows| rows.vms.values());
+    for (vm, name) in &acks.names {
+        let row = rows().find(|row| row.vm().id == *vm);
+        if let Some(row) = row.filter(|row| row.vm().name.as_str() != *name) {
+            findings.push(format!(
+                "VM {vm} was renamed to {name}, and is called {}",
+                row.vm().name
+            ));
+        }
+    }
     findings
 }
 

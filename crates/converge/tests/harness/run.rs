@@ -270,7 +270,7 @@ impl Run {
                 && at >= from
                 && !self.raced.borrow().is_empty()
             {
-                Rc::make_mut(&mut acks).asked(site::vm_id(instance, n), verb == Verb::Delete);
+                Rc::make_mut(&mut acks).asked(site::vm_id(instance, n), verb);
             }
             self.marks.push(Mark { at, moment, acks });
         }
@@ -283,8 +283,7 @@ impl Run {
                 self.script.as_ref().and_then(|s| s.race)
             {
                 let before = self.acks.clone();
-                self.acks
-                    .asked(site::vm_id(instance, n), verb == Verb::Delete);
+                self.acks.asked(site::vm_id(instance, n), verb);
                 self.answered(instance, n, verb, answer, before);
             }
         }
@@ -334,8 +333,7 @@ impl Run {
         match deed {
             Deed::Ask(instance, n, verb) => {
                 let before = self.acks.clone();
-                self.acks
-                    .asked(site::vm_id(instance, n), verb == Verb::Delete);
+                self.acks.asked(site::vm_id(instance, n), verb);
                 self.promised = Rc::new(self.acks.clone());
                 let (host, site) = (&self.hosts[instance], &self.sites[instance]);
                 let answer = with_env(host, site, |env| ask(env, instance, n, verb));
@@ -435,6 +433,9 @@ impl Run {
                 {
                     self.acks.stopped.insert(vm);
                 }
+            }
+            Verb::Rename(name) => {
+                self.acks.names.insert(vm, name);
             }
             Verb::Create(..) | Verb::Start => {}
         }

@@ -12,6 +12,7 @@ pub enum Verb {
     Stop,
     Kill,
     Delete,
+    Rename(&'static str),
 }
 
 /// Something that happens.

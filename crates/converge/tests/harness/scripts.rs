@@ -8,7 +8,7 @@ use super::{
 use Deed::{
     Ask, CorruptHandles, GuestEnds, KillDaemons, LoseDisk, LoseHandles, LoseRow, PowerLoss,
 };
-use Verb::{Create, Delete, Kill, Start, Stop};
+use Verb::{Create, Delete, Kill, Rename, Start, Stop};
 use When::{After, Quiet};
 use banger_host::sim::Guest;
 
@@ -259,6 +259,23 @@ fn losses(small: Profile, big: Profile) -> Vec<Script> {
             ],
         ),
     ]
+}
+
+/// Other names for what runs and what is stopped, one of them taken.
+pub fn names(small: Profile) -> Script {
+    Script::new(
+        "renamed while it runs and while it is stopped",
+        &[
+            (Quiet, Ask(0, 1, Create("dev", small))),
+            (Quiet, Ask(0, 1, Rename("other"))),
+            (Quiet, Ask(0, 2, Create("dev", small))),
+            (Quiet, Ask(0, 1, Stop)),
+            (Quiet, Ask(0, 1, Rename("third"))),
+            (Quiet, Ask(0, 1, Rename("dev"))),
+            (Quiet, KillDaemons),
+            (Quiet, Ask(0, 1, Start)),
+        ],
+    )
 }
 
 /// Two instances on one host.

@@ -47,6 +47,11 @@ impl Cancel {
         });
     }
 
+    /// Whether both are one token.
+    pub fn is(&self, other: &Cancel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Why the end was wished for, if it was.
     pub fn why(&self) -> Option<Why> {
         *self.0.borrow()

@@ -47,6 +47,7 @@ pub async fn copy(
         .await
         .map_err(|error| guest_error(vm.name.as_str(), Asked::Copy, &error))?;
     let (running, _events) = daemon.registry.begin("vm.copy")?;
+    daemon.vms().used(vm.id);
     running.about(vm.id);
     running.stage("copy", "running");
     Ok(switch(daemon.attach(), upgrade, move |client| async move {
@@ -56,7 +57,7 @@ pub async fn copy(
         } = client;
         let _in_use = daemon.vms().in_use(vm.id);
         let end = relay(&mut reader, &mut writer, stream, &running.cancel).await;
-        daemon.vms().used(vm.id).await;
+        daemon.vms().used(vm.id);
         let untold = match end {
             End::Told(CopyOutcome::Done { .. }) => {
                 let _ = running.end(Ok(()));

@@ -110,6 +110,34 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             })
             .await
         }
+        "vm.wait" => {
+            plain::<api::VmWait, _>(
+                &body,
+                |r| async move { d.vms().wait_for(&r, d.ending()).await },
+            )
+            .await
+        }
+        "vm.rename" => {
+            forward::<api::VmRename, _>(&d, &body, |d, op, r| async move {
+                d.vms().rename(&op, &r).await
+            })
+            .await
+        }
+        "vm.prune" => {
+            forward::<api::VmPrune, _>(
+                &d,
+                &body,
+                |d, op, r| async move { d.vms().prune(&op, &r).await },
+            )
+            .await
+        }
+        "vm.restart" => {
+            let request: api::VmRestart = parse(&body)?;
+            // Half of it is worse than none: it goes on when its client leaves.
+            events::<api::VmRestart, _>(&d, true, |d, op| async move {
+                d.vms().restart(&op, &request.vm).await.map(Made::Vm)
+            })
+        }
         "vm.delete" => {
             forward::<api::VmDelete, _>(&d, &body, |d, op, r| async move {
                 d.vms().delete(&op, &r).await

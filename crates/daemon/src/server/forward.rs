@@ -29,11 +29,12 @@ pub async fn forward(
             mut reader,
             mut writer,
         } = client;
+        let _in_use = daemon.vms().in_use(vm.id);
         if let Err(error) = relay(&mut reader, &mut writer, stream).await {
             let error = guest_error(vm.name.as_str(), Asked::Forward, &error);
             writer.send(&Frame::Error(error)).await;
         }
-        daemon.vms().used(vm.id).await;
+        daemon.vms().used(vm.id);
         part(reader, writer).await;
     }))
 }

@@ -44,6 +44,7 @@ pub async fn exec(
         .exec(&command)
         .await
         .map_err(|error| guest_error(vm.name.as_str(), &error))?;
+    daemon.vms().used(vm.id);
     let command = Command {
         vm: Some(vm.id),
         named: command.id.is_some(),
@@ -55,7 +56,7 @@ pub async fn exec(
             mut writer,
         } = client;
         let end = relay(&daemon, &mut reader, &mut writer, command).await;
-        daemon.vms().used(vm.id).await;
+        daemon.vms().used(vm.id);
         if let End::Failed(error) = end {
             let error = guest_error(vm.name.as_str(), &error);
             writer.send(&Frame::Error(error)).await;
@@ -85,6 +86,7 @@ pub async fn attach(
         Err(error) if error.unknown() => return Err(forgotten(&vm, &error)),
         Err(error) => return Err(guest_error(vm.name.as_str(), &error)),
     };
+    daemon.vms().used(vm.id);
     let command = Command {
         vm: Some(vm.id),
         named: true,
@@ -111,7 +113,7 @@ pub async fn attach(
 /// What follows the command of a `vm.run` that was attached to again.
 async fn after_main(daemon: &Arc<Daemon>, vm: &Vm) -> Frame {
     if !vm.spec.remove_on_exit {
-        daemon.vms().used(vm.id).await;
+        daemon.vms().used(vm.id);
         return done(daemon, vm.id, false).await;
     }
     let removed = match daemon.registry.begin("vm.delete") {
@@ -224,7 +226,7 @@ async fn run_in(
     let removed = if request.rm {
         daemon.vms().remove(&running, vm.id).await
     } else {
-        daemon.vms().used(vm.id).await;
+        daemon.vms().used(vm.id);
         Ok(())
     };
     let ended = running.end(match (failed, removed) {

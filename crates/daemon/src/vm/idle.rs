@@ -56,7 +56,9 @@ impl VmService {
             }
         };
         let now = crate::ops::now();
-        for vm in rows {
+        for mut vm in rows {
+            // The row may be a minute behind.
+            vm.last_used_at = self.uses.last(vm.id, vm.last_used_at);
             let used = anybody(&self.set.entry(vm.id).users);
             if stale(&vm, used, now, after) {
                 self.stop_one(&vm, after).await;

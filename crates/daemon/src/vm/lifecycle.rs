@@ -2,8 +2,10 @@
 
 use super::drive::{Driven, How, unasked};
 use super::{VmService, request_error, unfinished};
+use crate::core::Core;
 use crate::ops::{Cancel, Operation, Why};
-use banger_converge::{Failure, Ledger, Outcome, request};
+use banger_converge::request::{self, Accepted, RequestError};
+use banger_converge::{Failure, Ledger, Outcome};
 use banger_model::{Goal, Phase, ReasonKind, Vm, VmId};
 use banger_wire::api::{self, ApiError, Code, Deleted, VmState, VmView};
 use std::{
@@ -49,11 +51,16 @@ impl VmService {
         self.core.writable()?;
         let vm = self.find_settled(reference).await?;
         op.about(vm.id);
-        let id = vm.id;
         if vm.phase == Phase::Stopped && vm.goal != Goal::Absent {
             // In any other phase the refusal is about the VM, not about the machine.
             self.check_start(&vm).await?;
         }
+        self.up(op, &vm).await
+    }
+
+    /// Boots a VM that is stopped.
+    pub(super) async fn up(self: &Arc<Self>, op: &Operation, vm: &Vm) -> Result<VmView> {
+        let id = vm.id;
         let accepted = {
             let _no_recovery = self.create_lock.lock().await;
             let started = self
@@ -69,18 +76,18 @@ impl VmService {
             .hint(format!("banger vm exec {} -- sh", vm.name)));
         }
         self.set.entry(id).take_over(&op.cancel);
-        for warning in self.bind_again(&vm) {
+        for warning in self.bind_again(vm) {
             op.tell(warning);
         }
         self.boot(op, id, None)
             .await
             .map_err(|failed| failed.of_start(&vm.name))?;
-        self.used(id).await;
+        self.used(id);
         self.view(id).await
     }
 
     /// The VM a reference means; one whose VMM ended a moment ago is first brought to *stopped*, as it is shown already.
-    async fn find_settled(self: &Arc<Self>, reference: &str) -> Result<Vm> {
+    pub(super) async fn find_settled(self: &Arc<Self>, reference: &str) -> Result<Vm> {
         let vm = self.find(reference).await?;
         if vm.phase != Phase::Running {
             return Ok(vm);
@@ -100,7 +107,7 @@ impl VmService {
     /// # Errors
     /// Refused, or not finished yet.
     pub async fn stop(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
-        self.down(op, reference, true).await
+        self.stop_or_kill(op, reference, true).await
     }
 
     /// `vm.kill`: waits for no other operation; its goal makes them end.
@@ -108,10 +115,10 @@ impl VmService {
     /// # Errors
     /// Refused, or not finished yet.
     pub async fn kill(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
-        self.down(op, reference, false).await
+        self.stop_or_kill(op, reference, false).await
     }
 
-    async fn down(
+    async fn stop_or_kill(
         self: &Arc<Self>,
         op: &Operation,
         reference: &str,
@@ -120,16 +127,29 @@ impl VmService {
         self.core.writable()?;
         let vm = self.find(reference).await?;
         op.about(vm.id);
+        let id = vm.id;
+        let ask = move |core: &Core| request::stop(&core.env(), id);
+        self.down(op, &vm, graceful, ask).await
+    }
+
+    /// Writes the goal that `ask` asks for, which leads down, and brings the VM there.
+    pub(super) async fn down(
+        self: &Arc<Self>,
+        op: &Operation,
+        vm: &Vm,
+        graceful: bool,
+        ask: impl FnOnce(&Core) -> std::result::Result<Accepted, RequestError> + Send + 'static,
+    ) -> Result<VmView> {
         op.stage("stop", format!("stopping '{}'", vm.name));
         let id = vm.id;
         self.core
-            .blocking(move |core| request::stop(&core.env(), id))
+            .blocking(ask)
             .await?
             .map_err(|e| request_error(&e))?;
         match self.settle(id, graceful, &op.cancel).await {
             Forward::At => self.view(id).await,
-            Forward::Gone => Err(conflict(&vm, "was deleted meanwhile")),
-            Forward::Superseded => Err(conflict(&vm, "was given another goal meanwhile")),
+            Forward::Gone => Err(conflict(vm, "was deleted meanwhile")),
+            Forward::Superseded => Err(conflict(vm, "was given another goal meanwhile")),
             Forward::Unfinished(failures) => Err(unfinished(
                 format!("VM '{}' is not down yet", vm.name),
                 &failures,
@@ -183,7 +203,7 @@ impl VmService {
             .await?;
         match written {
             Ok(_) => {}
-            Err(request::RequestError::NotFound(_)) => return Ok(()),
+            Err(RequestError::NotFound(_)) => return Ok(()),
             Err(error) => return Err(request_error(&error)),
         }
         match self.settle(id, false, &unasked()).await {
@@ -246,6 +266,7 @@ impl VmService {
             Driven::Settled(Outcome::Gone) => {
                 entry.unlink();
                 self.set.forget(id);
+                self.uses.forget(id);
                 Forward::Gone
             }
             Driven::Settled(Outcome::Unfinished { failures }) => {

@@ -10,17 +10,20 @@ mod drive;
 mod end;
 mod idle;
 mod inspect;
+mod life;
 mod lifecycle;
 mod logs;
 mod lost;
 mod name;
 pub(crate) mod preflight;
+mod prune;
 mod publish;
 mod ready;
 pub(crate) mod scope;
 mod set;
 pub(crate) mod shape;
 mod sweep;
+mod used;
 mod watch;
 
 pub use ready::first_command;
@@ -60,6 +63,7 @@ pub struct VmService {
     config: Config,
     host_size: shape::HostSize,
     set: set::VmSet,
+    uses: used::Uses,
     /// Whom a VMM's scope is asked of, once looked up.
     manager: OnceLock<Option<scope::Manager>>,
     /// Covers only reserving name, leases and row, and the goal of a start; recovery, so that neither falls into it.
@@ -80,6 +84,7 @@ impl VmService {
             config,
             host_size: shape::HostSize::of_this_machine(),
             set: set::VmSet::default(),
+            uses: used::Uses::default(),
             manager: OnceLock::new(),
             create_lock: tokio::sync::Mutex::default(),
             unfinished: Mutex::default(),
@@ -284,17 +289,6 @@ impl VmService {
         self.session(reference).await
     }
 
-    /// Notes that a VM was used (R-SVC-7).
-    pub async fn used(&self, id: VmId) {
-        let noted = self
-            .core
-            .blocking(move |core| core.ledger.store().map(|s| s.touch(id, crate::ops::now())))
-            .await;
-        if !matches!(noted, Ok(Ok(Ok(())))) {
-            tracing::debug!(vm = %id, "a use was not noted");
-        }
-    }
-
     /// The one predicate "alive" asked of the machine (R-STATE-5, R-HOST-8). Blocks for a look.
     fn alive(&self, vm: &Vm) -> bool {
         if !matches!(vm.phase, Phase::Running | Phase::Stopping) {
@@ -353,7 +347,7 @@ impl VmService {
             init: vm.spec.init.clone(),
             drivers: vm.spec.drivers,
             created_at: vm.created_at,
-            last_used_at: vm.last_used_at,
+            last_used_at: self.uses.last(vm.id, vm.last_used_at),
         }
     }
 }

@@ -17,7 +17,7 @@ use rustix::net::sockopt::set_socket_linger;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,8 +28,6 @@ use tokio::task::JoinSet;
 const AGAIN: Duration = Duration::from_secs(5);
 /// Wait after an accept that failed: descriptors may have run out.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often the use of a VM through its ports is noted (R-SVC-7).
-const NOTED: Duration = Duration::from_secs(60);
 /// What is read at once.
 const CHUNK: usize = 32 * 1024;
 /// How long who is answered already may go on sending.
@@ -46,7 +44,6 @@ type Bound = std::result::Result<std::net::TcpListener, String>;
 pub struct Ports {
     bound: Mutex<BTreeMap<PublishedPort, Bound>>,
     connections: Arc<Semaphore>,
-    noted: Mutex<Option<Instant>>,
 }
 
 impl Default for Ports {
@@ -54,7 +51,6 @@ impl Default for Ports {
         Ports {
             bound: Mutex::default(),
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-            noted: Mutex::new(None),
         }
     }
 }
@@ -242,7 +238,12 @@ impl VmService {
 
     /// Carries one connection. However it ends but in order, also with this process, the client sees it reset, and does
     /// not take a part for the whole.
-    async fn connection(&self, id: VmId, port: PublishedPort, mut socket: TcpStream) -> Result<()> {
+    async fn connection(
+        self: &Arc<Self>,
+        id: VmId,
+        port: PublishedPort,
+        mut socket: TcpStream,
+    ) -> Result<()> {
         let failed = |error: &io::Error| {
             ApiError::new(Code::OperationFailed, "the client's socket failed").caused_by(error)
         };
@@ -250,7 +251,8 @@ impl VmService {
         linger(&socket, Some(Duration::ZERO)).map_err(|e| failed(&e))?;
         socket.set_nodelay(true).map_err(|e| failed(&e))?;
         let (_, guest) = self.session_again(&id.to_string()).await?;
-        self.note_use(id).await;
+        let _in_use = self.in_use(id);
+        self.used(id);
         let target = ForwardTarget::Loopback(port.guest);
         let stream = guest.forward(&target).await;
         let stream = stream.map_err(|e| ApiError::of(Code::Unavailable, &e))?;
@@ -258,26 +260,6 @@ impl VmService {
             .await
             .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
         linger(&socket, None).map_err(|e| failed(&e))
-    }
-
-    async fn note_use(&self, id: VmId) {
-        let now = Instant::now();
-        let due = {
-            let entry = self.set.entry(id);
-            let mut noted = entry
-                .ports
-                .noted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let due = noted.is_none_or(|last| now.duration_since(last) >= NOTED);
-            if due {
-                *noted = Some(now);
-            }
-            due
-        };
-        if due {
-            self.used(id).await;
-        }
     }
 }
 

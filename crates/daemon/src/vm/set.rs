@@ -86,7 +86,9 @@ impl Entry {
             .operation
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = operation.replace(cancel.clone()) {
+        let before = operation.replace(cancel.clone());
+        // One operation may take several steps, each of which takes over.
+        if let Some(before) = before.filter(|before| !before.is(cancel)) {
             before.fire(Why::Superseded);
         }
     }

@@ -106,6 +106,18 @@ pub fn base<F: Files>(
     Ok(path)
 }
 
+/// Whether a file of this name is the base of another format or another agent: this agent's daemons never read it.
+pub fn is_stale(name: &str, agent: &Agent) -> bool {
+    let base = name
+        .strip_prefix("initramfs-v")
+        .and_then(|rest| rest.strip_suffix(".cpio"));
+    let Some(base) = base else {
+        return false;
+    };
+    let ours = format!("-{}", &agent.digest[..16]);
+    !(base.starts_with(&format!("{BASE_FORMAT}-")) && base.ends_with(&ours))
+}
+
 /// Writes one VM's initramfs: the base with the VM's facts behind it. Not synced: every start writes it anew.
 ///
 /// # Errors

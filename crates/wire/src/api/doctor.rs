@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How one thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// As it should be.
@@ -16,6 +17,7 @@ pub enum Standing {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorRow {
     /// What it belongs to: `machine`, `programs`, `state`, `vmm`, `drivers`, `images`, `defaults`.
     pub area: String,

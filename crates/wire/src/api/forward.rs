@@ -9,6 +9,7 @@ use std::net::IpAddr;
 /// the client, of type 1 to it, and of type 4 from either side when it has sent its last byte. A stream that ends before
 /// the daemon's frame 4 was cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmForward {
     /// Reference: name, id, or unique id prefix.
@@ -26,6 +27,7 @@ pub struct VmForward {
 
 /// A published port as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PublishedView {
     /// Where it leads.
     #[serde(flatten)]

@@ -4,6 +4,7 @@ use super::files::VmCopy;
 use super::forward::VmForward;
 use super::images::*;
 use super::inspect::*;
+use super::life::*;
 use super::request::*;
 use super::view::*;
 use super::{Event, Version};
@@ -75,6 +76,10 @@ methods! {
     "vm.show" Json VmShow => VmDetail;
     "vm.start" Events VmStart => Event;
     "vm.stop" Json VmStop => VmView;
+    "vm.restart" Events VmRestart => Event;
+    "vm.wait" Json VmWait => WaitView;
+    "vm.rename" Json VmRename => VmView;
+    "vm.prune" Json VmPrune => Pruned;
     "vm.kill" Json VmKill => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;

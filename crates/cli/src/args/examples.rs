@@ -1,0 +1,64 @@
+//! The examples that the help pages end with, for verbs that need no more words.
+
+pub const PS_EXAMPLES: &str = "Examples:\n  \
+  banger ps\n  \
+  banger ps -q --filter image=debian";
+
+pub const LIST_EXAMPLES: &str = "Examples:\n  \
+  banger vm list\n  \
+  banger vm list --filter state=stopped --filter state=error\n  \
+  banger vm delete $(banger vm list -q --filter name=test-)\n  \
+  banger vm list --json | jq -r '.[] | select(.memory > 1073741824).name'";
+
+pub const SHOW_EXAMPLES: &str = "Examples:\n  \
+  banger vm show dev\n  \
+  banger vm show dev web --json | jq '.[].reason'";
+
+pub const START_EXAMPLES: &str = "Examples:\n  \
+  banger vm start dev\n  \
+  banger vm start dev web";
+
+pub const STOP_EXAMPLES: &str = "Examples:\n  \
+  banger vm stop dev\n  \
+  banger vm stop $(banger ps -q)\n\n\
+The guest is asked to power off; one that does not is ended after 15 s. What it wrote stays.";
+
+pub const KILL_EXAMPLES: &str = "Examples:\n  \
+  banger vm kill dev\n\n\
+Waits for nothing, not even for an operation on the VM that is under way. What the guest did not\n\
+write to its disks yet is lost.";
+
+pub const DELETE_EXAMPLES: &str = "Examples:\n  \
+  banger vm delete dev\n  \
+  banger vm delete --force dev web        also when they run";
+
+pub const LOGS_EXAMPLES: &str = "Examples:\n  \
+  banger vm logs dev\n  \
+  banger vm logs dev --vmm                what QEMU said";
+
+pub const RECOVER_EXAMPLES: &str = "Example:\n  \
+  banger recover\n\n\
+Nothing is removed. A database that cannot be read is kept beside the new one.";
+
+pub const VERSION_EXAMPLES: &str = "Examples:\n  \
+  banger version\n  \
+  banger version --json | jq -r .daemon.version";
+
+pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
+  banger image list\n  \
+  banger image list --json | jq -r '.[].names[]'";
+
+pub const IMAGE_SHOW_EXAMPLES: &str = "Examples:\n  \
+  banger image show debian\n  \
+  banger image show debian --json | jq '.[].digest'";
+
+pub const DAEMON_STATUS_EXAMPLES: &str = "Example:\n  \
+  banger daemon status --json | jq .pid\n\n\
+Starts nothing. Exit status: 0 it runs; 3 it does not.";
+
+pub const DAEMON_STOP_EXAMPLES: &str = "Example:\n  \
+  banger daemon stop\n\n\
+What is under way gets 10 s to end, and is undone then. The next command starts another daemon.";
+
+pub const DAEMON_LOGS_EXAMPLES: &str = "Example:\n  \
+  banger daemon logs | tail";

@@ -1,0 +1,70 @@
+//! Requests about a VM that nothing is being done to: a new name, and the removal of one that is down.
+
+use crate::{
+    Change, Env, Error, Ledger, LedgerError,
+    request::{Accepted, RequestError, conflict, decide},
+};
+use banger_host::Host;
+use banger_model::{Goal, Phase, Reason, ReasonKind, Vm, VmId, VmName};
+
+/// Gives a VM another name; its goal stays. It has it from now on, its guest from the next start.
+///
+/// To be called under the create lock: names are reserved there. A VM on its way is refused, for a new generation
+/// would make its operation begin anew.
+pub fn rename<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    name: &VmName,
+) -> Result<Accepted, RequestError> {
+    let taken = |vm: &Vm| vm.id != id && vm.name == *name;
+    if env.ledger.vms()?.iter().any(taken) {
+        return Err(RequestError::AlreadyExists(name.clone()));
+    }
+    let renamed = decide(env, id, |vm| {
+        at_rest(vm)?;
+        Ok((vm.name != *name).then(|| Change {
+            name: Some(name.clone()),
+            ..Change::default()
+        }))
+    });
+    match renamed {
+        Err(RequestError::Failed(Error::Ledger(LedgerError::AlreadyExists(_)))) => {
+            Err(RequestError::AlreadyExists(name.clone()))
+        }
+        other => other,
+    }
+}
+
+/// Asks a VM that is stopped to be gone, disks and all. One that was started meanwhile, or is fenced, is refused: it is
+/// for who clears up, and nobody looked at it since.
+pub fn delete_stopped<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+) -> Result<Accepted, RequestError> {
+    decide(env, id, |vm| match (vm.goal, vm.phase) {
+        (Goal::Absent, _) => Ok(None),
+        (_, Phase::Stopped) => Ok(Some(Change {
+            goal: Some(Goal::Absent),
+            phase: Some((
+                Phase::Deleting,
+                Some(Reason {
+                    kind: ReasonKind::Requested,
+                    text: "cleared away while it was stopped".to_owned(),
+                }),
+            )),
+            ..Change::default()
+        })),
+        (_, _) => Err(conflict(vm, "is not stopped", "it stays")),
+    })
+}
+
+fn at_rest(vm: &Vm) -> Result<(), RequestError> {
+    let doing = match (vm.goal, vm.phase) {
+        (Goal::Absent, _) | (_, Phase::Deleting) => "is being deleted",
+        (_, Phase::Creating) => "is being created",
+        (_, Phase::Starting) => "is starting",
+        (_, Phase::Stopping) => "is stopping",
+        (_, Phase::Running | Phase::Stopped | Phase::Error) => return Ok(()),
+    };
+    Err(conflict(vm, doing, "try again when it has settled"))
+}
