@@ -15,15 +15,36 @@ struct Generator {
 }
 
 /// Everything that is generated. Whoever makes more adds a line.
-const GENERATORS: &[Generator] = &[Generator {
-    name: "OpenAPI document of the API",
-    make: openapi,
-}];
+const GENERATORS: &[Generator] = &[
+    Generator {
+        name: "OpenAPI document of the API",
+        make: openapi,
+    },
+    Generator {
+        name: "reference of the command line",
+        make: command_line,
+    },
+];
 
 fn openapi() -> Made {
     let document = banger_wire::api::schema::openapi()?;
     let text = serde_json::to_string_pretty(&document).map_err(|e| e.to_string())?;
     Ok(vec![("docs/openapi.json".to_owned(), format!("{text}\n"))])
+}
+
+/// What the command line says of itself: only it knows its arguments.
+fn command_line() -> Made {
+    let ask = [
+        "run",
+        "--quiet",
+        "--package",
+        "banger",
+        "--",
+        "internal",
+        "reference",
+    ];
+    let text = crate::run::output(&crate::root(), "cargo", &ask)?;
+    Ok(vec![("docs/cli.md".to_owned(), text)])
 }
 
 /// Writes what differs; with `--check` only says what would.

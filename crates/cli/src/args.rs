@@ -1,17 +1,21 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
 mod examples;
+mod internal;
 mod life;
 mod look;
 mod volume;
 
 use examples::*;
+pub use internal::*;
 pub use life::*;
 pub use look::*;
 pub use volume::NoVolumes;
 
+use crate::complete;
 use banger_model::{ByteSize, Init, VmName};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -20,7 +24,6 @@ use std::path::PathBuf;
 #[command(
     name = "banger",
     version,
-    about,
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -61,6 +64,15 @@ pub enum Command {
     /// Print the versions of banger's programs
     #[command(after_help = VERSION_EXAMPLES)]
     Version(JsonArgs),
+    /// Print what makes a shell complete banger's lines
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// For scripts of banger's own
+    #[command(subcommand, hide = true)]
+    Internal(InternalCommand),
 }
 
 /// `banger vm …`
@@ -138,7 +150,7 @@ pub struct ShapeArgs {
     #[arg(long)]
     pub name: Option<VmName>,
     /// Image: name, id or unique id prefix [default: config, then the Debian image]
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
     #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -227,6 +239,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vm: String,
     /// Start the command and return: it gets no input, and its output goes nowhere
     #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
@@ -268,7 +281,7 @@ pub struct CpArgs {
     #[arg(short = 'L', long)]
     pub follow_link: bool,
     /// Sources, then the destination: each a path here, VM:PATH or '-'
-    #[arg(required = true, num_args = 2.., value_name = "PATH")]
+    #[arg(required = true, num_args = 2.., value_name = "PATH", add = ArgValueCompleter::new(complete::copied))]
     pub paths: Vec<OsString>,
 }
 
@@ -276,7 +289,7 @@ pub struct CpArgs {
 #[derive(Debug, Args)]
 pub struct ReferencesArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -287,6 +300,7 @@ pub struct ReferencesArgs {
 #[derive(Debug, Args)]
 pub struct PortsArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vm: String,
     /// Print JSON
     #[arg(long)]
@@ -297,7 +311,7 @@ pub struct PortsArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Delete running VMs as well
     #[arg(short, long)]
@@ -311,6 +325,7 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::vms))]
     pub vm: String,
     /// The VMM's log instead of the console's
     #[arg(long)]
@@ -376,7 +391,7 @@ pub struct ImportArgs {
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
     /// Images: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub images: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -387,7 +402,7 @@ pub struct ImagesArgs {
 #[derive(Debug, Args)]
 pub struct ImageDeleteArgs {
     /// Images: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub images: Vec<String>,
     /// Delete images with all their names; one that a VM uses stays
     #[arg(short, long)]

@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod completion;
 pub mod cp;
 pub mod create;
 pub mod daemon;
@@ -13,6 +14,7 @@ pub mod logs;
 pub mod ports;
 pub mod prune;
 pub mod recover;
+pub mod reference;
 pub mod rename;
 pub mod run;
 pub mod show;

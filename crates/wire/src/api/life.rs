@@ -8,6 +8,7 @@ use std::path::PathBuf;
 /// `vm.restart`: stops a VM in order and starts it; starts one that is stopped. Goes on when the client leaves. Streams
 /// events. A daemon that ends in between leaves a stopped VM whose reason says so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmRestart {
     /// Reference: name, id, or unique id prefix.
@@ -16,6 +17,7 @@ pub struct VmRestart {
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WaitFor {
     /// It runs.
@@ -45,6 +47,7 @@ pub const MAX_WAIT_MS: u32 = 60_000;
 
 /// `vm.wait`: answers when a VM is as wanted, when it cannot become so any more, or when the time is over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmWait {
     /// Reference: name, id, or unique id prefix.
@@ -58,6 +61,7 @@ pub struct VmWait {
 
 /// Answer of `vm.wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WaitView {
     /// Identity; absent if there is no such VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +81,7 @@ pub struct WaitView {
 
 /// `vm.rename`: another name. The host's names follow at once, the guest's hostname at its next start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmRename {
     /// Reference: name, id, or unique id prefix.
@@ -88,6 +93,7 @@ pub struct VmRename {
 /// `vm.prune`: deletes stopped VMs, disks and all, the logs of failed creates, and cached files that nothing will use
 /// again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmPrune {
     /// Only what was not used for so many seconds.
@@ -103,6 +109,7 @@ pub struct VmPrune {
 
 /// Answer of `vm.prune`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pruned {
     /// Nothing was removed; this is what would be.
     pub dry_run: bool,
@@ -121,6 +128,7 @@ pub struct Pruned {
 
 /// A VM that was pruned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PrunedVm {
     /// Identity.
     pub id: VmId,
@@ -139,6 +147,7 @@ pub struct PrunedVm {
 
 /// A file or directory that was pruned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PrunedFile {
     /// Where it was.
     pub path: PathBuf,
