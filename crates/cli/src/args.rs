@@ -407,6 +407,9 @@ pub struct ImageDeleteArgs {
     /// Delete images with all their names; one that a VM uses stays
     #[arg(short, long)]
     pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `banger daemon …`
