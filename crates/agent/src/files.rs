@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use banger_tree::{
     Chunk, Destination, Owner, Pack, Reach, StreamReader, StreamWriter, Unpack, pack, unpack,
 };
-use banger_wire::guest::copy::{CopyFrames, HOME, TOO_MANY};
+use banger_wire::guest::copy::{CopyFrames, HOME};
 use banger_wire::guest::{CopyFrame, CopyIn, CopyOut, CopyOutcome, CopyRequest, PathBytes, Sum};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::guest::Guest;
 use crate::serve::{self, Answer, AnswerBody, REQUEST_LIMIT, Refusal};
+use crate::slot::Slot;
 
 /// Frames that wait for the host, at most 32 KiB each.
 const OUTPUT_QUEUE: usize = 4;
@@ -30,24 +31,6 @@ const MOST_COPIES: usize = 32;
 /// Copies that run.
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
-/// One of so many that may run at once; given back when it is dropped.
-struct Slot;
-
-impl Slot {
-    fn take() -> Option<Self> {
-        let one_more = |count| (count < MOST_COPIES).then(|| count + 1);
-        let taken = COPIES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        // Made only if it was taken: dropping one gives it back.
-        taken.is_ok().then(|| Self)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        COPIES.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Begins a copy; the answer's body is its frames.
 pub async fn copy(guest: &Arc<Guest>, body: Incoming) -> Answer {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
@@ -58,11 +41,7 @@ pub async fn copy(guest: &Arc<Guest>, body: Incoming) -> Answer {
     };
     request.check().map_err(|message| bad(message.to_owned()))?;
     serve::ready(guest).await?;
-    let Some(slot) = Slot::take() else {
-        let status = StatusCode::from_u16(TOO_MANY).unwrap_or_default();
-        let message = format!("{MOST_COPIES} copies run already; wait for one to end");
-        return Err(Refusal(status, message));
-    };
+    let slot = Slot::take(&COPIES, MOST_COPIES, "copies")?;
     let (sender, receiver) = mpsc::channel(OUTPUT_QUEUE);
     tokio::spawn(attend(slot, request, frames, sender));
     Ok(Response::new(AnswerBody::stream(receiver)))

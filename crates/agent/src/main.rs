@@ -10,6 +10,7 @@ mod clock;
 mod console;
 mod exec;
 mod files;
+mod forward;
 mod guest;
 mod init;
 mod inspect;
@@ -19,6 +20,7 @@ mod power;
 mod reaper;
 mod serve;
 mod session;
+mod slot;
 mod spawn;
 
 use std::os::fd::AsFd;

@@ -4,16 +4,18 @@ mod examples;
 mod internal;
 mod life;
 mod look;
+mod operation;
 mod volume;
 
 use examples::*;
 pub use internal::*;
 pub use life::*;
 pub use look::*;
+pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
 pub use volume::NoVolumes;
 
 use crate::complete;
-use banger_model::{ByteSize, Init, VmName};
+use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
@@ -58,6 +60,11 @@ pub enum Command {
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
+    /// Show and check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say how this machine stands, and the way out of what is wrong
+    Doctor(DoctorArgs),
     /// Rebuild the state database from the VM directories
     #[command(after_help = RECOVER_EXAMPLES)]
     Recover(JsonArgs),
@@ -70,7 +77,7 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
-    /// For scripts of banger's own
+    /// What other programs call
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),
 }
@@ -139,9 +146,18 @@ pub enum VmCommand {
 const RUN_EXAMPLES: &str = "Examples:\n  \
   banger vm run                                   a shell; the VM stays\n  \
   banger vm run --rm -- sh -c 'cat; exit 42' <file   stdin in, exit status out\n  \
-  banger vm run --name dev -d                     boot only, in the background\n\n\
+  banger vm run --name dev -d                     boot only, in the background\n  \
+  banger vm run -p 8080:80 -- ./server            http://127.0.0.1:8080 is port 80 of the guest\n\n\
 Exit status: that of the command (128+n when signal n ended it); 125 banger failed,\n\
 126 not executable, 127 not found.";
+
+/// The ports of one `-p`.
+#[derive(Debug, Clone)]
+pub struct Ports(pub Vec<PortWish>);
+
+fn ports(text: &str) -> Result<Ports, PortError> {
+    parse_publish(text).map(Ports)
+}
 
 /// The shape of a new VM.
 #[derive(Debug, Args)]
@@ -167,6 +183,10 @@ pub struct ShapeArgs {
     /// Let the guest reach beyond the host, and services on the host's loopback
     #[arg(long)]
     pub nat: bool,
+    /// Publish a TCP port on the host: HOST:GUEST, or GUEST for a free one; on 127.0.0.1 unless
+    /// ADDRESS:HOST:GUEST says otherwise; 8000-8010:8000-8010 for several
+    #[arg(short, long = "publish", value_name = "[[ADDRESS:]HOST:]GUEST", value_parser = ports)]
+    pub publish: Vec<Ports>,
     /// PID 1 of the guest: agent, image (its systemd, busybox, …) or a path [default: agent]
     #[arg(long, value_name = "agent|image|PATH")]
     pub init: Option<Init>,

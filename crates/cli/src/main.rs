@@ -18,7 +18,7 @@ mod stream;
 mod terminal;
 mod verbs;
 
-use args::{Cli, Command, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
+use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use failure::Failure;
@@ -76,7 +76,13 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
         Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
+        Command::Config(ConfigCommand::Show(args)) => verbs::config::show(args),
+        Command::Config(ConfigCommand::Path) => verbs::config::path(),
+        Command::Config(ConfigCommand::Check(args)) => verbs::config::check(args),
+        Command::Config(ConfigCommand::Schema) => verbs::config::print_schema(),
+        Command::Doctor(args) => verbs::doctor::doctor(args).await,
         Command::Recover(args) => verbs::recover::recover(args).await,
+        Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,
         Command::Completion { shell } => verbs::completion::completion(shell),
         Command::Internal(InternalCommand::Reference) => verbs::reference::reference(),

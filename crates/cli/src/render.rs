@@ -1,5 +1,6 @@
 //! How answers look: aligned columns on stdout, and ages and sizes for people.
 
+use banger_model::spec::Origin;
 use std::fmt::Write as _;
 
 /// Lays rows out in columns two blanks apart; no trailing blanks.
@@ -39,6 +40,16 @@ pub fn age(now: u64, then: u64) -> String {
 /// A length of time in its largest fitting unit, as [`age`] has it.
 pub fn duration(length: std::time::Duration) -> String {
     age(length.as_secs(), 0)
+}
+
+/// Where a value comes from, in a word.
+pub const fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Flag => "flag",
+        Origin::Config => "config",
+        Origin::Host => "host",
+        Origin::Builtin => "builtin",
+    }
 }
 
 /// Milliseconds with what matters of their fraction.

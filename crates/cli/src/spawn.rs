@@ -1,11 +1,11 @@
-//! Starting the daemon, and `tar` for what only it can read: the one place in the command line that spawns programs.
+//! Starting the daemon, its program as `doctor`, and `tar` for what only it can read: the one place in the command line that spawns programs.
 
 use banger_wire::environment::INHERITED;
 use std::{
     io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 /// File name of the daemon.
@@ -51,13 +51,34 @@ pub fn spawn_daemon(binary: &Path) -> io::Result<Child> {
         .spawn()
 }
 
+/// Has the daemon's program look at this machine and say how it stands, in the environment that a daemon would have.
+/// It starts no daemon.
+///
+/// # Errors
+/// The operating system's.
+pub fn look_at_machine(binary: &Path) -> io::Result<Output> {
+    #[allow(clippy::disallowed_methods, reason = "the command line's second spawn")]
+    let mut command = Command::new(binary);
+    command
+        .arg("--doctor")
+        .env_clear()
+        .envs(
+            INHERITED
+                .iter()
+                .filter_map(|n| Some((n, std::env::var_os(n)?))),
+        )
+        .stdin(Stdio::null())
+        .current_dir("/")
+        .output()
+}
+
 /// Starts `tar`, which writes an archive of a directory to its stdout: numeric owners, extended attributes, holes, and
 /// nothing of other file systems. It dies of its broken pipe when we do.
 ///
 /// # Errors
 /// The operating system's; there is no `tar`.
 pub fn spawn_tar(directory: &Path) -> io::Result<Child> {
-    #[allow(clippy::disallowed_methods, reason = "the command line's second spawn")]
+    #[allow(clippy::disallowed_methods, reason = "the command line's third spawn")]
     let mut command = Command::new("tar");
     command
         .args(["--create", "--file=-", "--format=posix", "--numeric-owner"])

@@ -286,6 +286,23 @@ fn stop_because<H: Host, L: Ledger, R>(
     })
 }
 
+/// Stops a VM that nobody uses, if it still runs and is `free` at the moment of writing.
+pub fn stop_unless_used<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    free: &dyn Fn() -> bool,
+    reason: &Reason,
+) -> Result<Accepted, RequestError> {
+    decide(env, id, |vm| {
+        let runs = (vm.goal, vm.phase) == (Goal::Running, Phase::Running);
+        Ok((runs && free()).then(|| Change {
+            goal: Some(Goal::Stopped),
+            phase: Some((Phase::Stopping, Some(reason.clone()))),
+            ..Change::default()
+        }))
+    })
+}
+
 /// Asks a VM to be gone, disks and all: writes the tombstone.
 pub fn delete<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,

@@ -9,6 +9,9 @@ const DISK: Duration = Duration::from_secs(5);
 /// How often directories that were given up are swept.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// The shortest time between two looks for VMs that nobody uses.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// Runs until the daemon ends.
 pub async fn run(daemon: Arc<Daemon>) {
     let vms = daemon.vms();
@@ -16,6 +19,11 @@ pub async fn run(daemon: Arc<Daemon>) {
     disk.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let stale_after = vms.stale_after();
+    let mut stale = tokio::time::interval(
+        stale_after.map_or(SWEEP, |after| (after / 4).clamp(SHORTEST, SWEEP)),
+    );
+    stale.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut next = None;
     loop {
         let due = async {
@@ -27,6 +35,11 @@ pub async fn run(daemon: Arc<Daemon>) {
         tokio::select! {
             () = daemon.ending() => return,
             _ = disk.tick() => vms.look_at_disk().await,
+            _ = stale.tick() => {
+                if let Some(after) = stale_after {
+                    vms.stop_stale(after).await;
+                }
+            }
             _ = sweep.tick() => vms.sweep().await,
             () = due => next = vms.retry_due().await,
             () = vms.work.notified() => next = vms.retry_due().await,

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     io::Read,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, ApiError>;
 #[derive(Debug)]
 pub struct Catalogue {
     core: Arc<Core>,
-    store: OnceLock<ImageStore<DaemonHost>>,
+    store: ImageStore<DaemonHost>,
     pins: Arc<Pins>,
 }
 
@@ -113,25 +113,17 @@ fn told(error: &banger_image::Error) -> ApiError {
 impl Catalogue {
     /// The catalogue; touches nothing yet.
     pub fn new(core: Arc<Core>) -> Self {
+        let dir = core.recipes.images_dir();
         Catalogue {
+            store: ImageStore::new(Arc::clone(&core.host), dir),
             core,
-            store: OnceLock::new(),
             pins: Arc::default(),
         }
     }
 
     /// The directory of images.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn store(&self) -> Result<&ImageStore<DaemonHost>> {
-        if let Some(store) = self.store.get() {
-            return Ok(store);
-        }
-        let core = &self.core;
-        let store = ImageStore::open(Arc::clone(&core.host), core.recipes.images_dir())
-            .map_err(|e| image_failed(Code::OperationFailed, &e))?;
-        Ok(self.store.get_or_init(|| store))
+    pub const fn store(&self) -> &ImageStore<DaemonHost> {
+        &self.store
     }
 
     /// The image a reference means, kept from being deleted as long as the second result lives.
@@ -154,7 +146,7 @@ impl Catalogue {
     /// # Errors
     /// No such image: what there is, is the hint.
     pub fn find(&self, reference: &str) -> Result<Manifest> {
-        self.store()?
+        self.store
             .show(reference)
             .map_err(|error| self.not_found(&error))
     }
@@ -175,8 +167,7 @@ impl Catalogue {
             stage: "image",
             total: request.size,
         };
-        let store = self.store()?;
-        let made = store.import(source, &import, &progress);
+        let made = self.store.import(source, &import, &progress);
         // What breaks because it was cancelled says nothing of the source.
         let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
         let made = made.map_err(cancelled)?;
@@ -193,7 +184,7 @@ impl Catalogue {
                 ApiError::new(Code::BadRequest, "an image needs a name").hint("--name NAME")
             );
         }
-        let checked = self.store()?.check_import(&wanted(request));
+        let checked = self.store.check_import(&wanted(request));
         checked.map_err(|error| told(&error))
     }
 
@@ -202,7 +193,7 @@ impl Catalogue {
     /// # Errors
     /// The images or the VMs cannot be read.
     pub fn list(&self) -> Result<Vec<ImageView>> {
-        let images = self.store()?.list().map_err(|error| told(&error))?;
+        let images = self.store.list().map_err(|error| told(&error))?;
         let users = self.users()?;
         Ok(images.into_iter().map(|i| self.view(i, &users)).collect())
     }
@@ -212,7 +203,7 @@ impl Catalogue {
     /// # Errors
     /// No such image.
     pub fn show(&self, reference: &str) -> Result<ImageView> {
-        let found = self.store()?.inspect(reference);
+        let found = self.store.inspect(reference);
         let image = found.map_err(|error| self.not_found(&error))?;
         Ok(self.view(image, &self.users()?))
     }
@@ -244,8 +235,9 @@ impl Catalogue {
             held.take();
             self.drop_templates(id);
         };
-        let store = self.store()?;
-        let deleted = store.delete(&request.image, request.force, &users, unlisted);
+        let deleted = self
+            .store
+            .delete(&request.image, request.force, &users, unlisted);
         held.take();
         if let Some(error) = unread.take() {
             return Err(error);
@@ -261,9 +253,8 @@ impl Catalogue {
     /// Sets aside what dead makers and deletes have left; called when nothing else happens yet. What is given back is
     /// for [`Catalogue::unlink`] when the daemon listens, because it may take minutes.
     pub fn sweep(&self) -> Vec<PathBuf> {
-        let swept = self.store().and_then(|store| {
-            let trash = store.sweep().map_err(|error| told(&error))?;
-            let ids = store.ids().map_err(|error| told(&error))?;
+        let swept = self.store.sweep().and_then(|trash| {
+            let ids = self.store.ids()?;
             let dir = self.core.recipes.templates_dir();
             let kept = template::keep_only(&*self.core.host, &dir, &ids);
             if let Err(error) = kept {
@@ -272,6 +263,7 @@ impl Catalogue {
             Ok(trash)
         });
         swept.unwrap_or_else(|error| {
+            let error = told(&error);
             tracing::warn!(%error, "what is left of images stays");
             Vec::new()
         })
@@ -280,11 +272,8 @@ impl Catalogue {
     /// Unlinks what [`Catalogue::sweep`] has set aside.
     pub fn unlink(&self, trash: &[PathBuf]) {
         for trash in trash {
-            let unlinked = self.store().and_then(|store| {
-                let unlinked = store.unlink(trash);
-                unlinked.map_err(|error| told(&error))
-            });
-            if let Err(error) = unlinked {
+            if let Err(error) = self.store.unlink(trash) {
+                let error = told(&error);
                 tracing::warn!(%error, path = %trash.display(), "what is left of an image stays");
             }
         }
@@ -318,9 +307,7 @@ impl Catalogue {
     }
 
     fn view(&self, image: Named, users: &BTreeMap<String, Vec<String>>) -> ImageView {
-        let disk_usage = self
-            .store()
-            .map_or(0, |store| store.disk_usage(&image.manifest.id));
+        let disk_usage = self.store.disk_usage(&image.manifest.id);
         let Named { manifest, names } = image;
         ImageView {
             disk_usage,
@@ -346,8 +333,7 @@ impl Catalogue {
     }
 
     fn what_there_is(&self) -> String {
-        let images = self.store().ok().and_then(|store| store.list().ok());
-        let images = images.unwrap_or_default();
+        let images = self.store.list().unwrap_or_default();
         let titles: Vec<_> = images.iter().map(Named::title).collect();
         match titles[..] {
             [] => format!(

@@ -1,11 +1,11 @@
 //! The daemon as a whole: a thin composition root.
 
 use crate::catalogue::Catalogue;
-use crate::config::Config;
 use crate::core::Core;
 use crate::ops::{self, Cancel, Registry, Why};
 use crate::services::{Peers, wire_services};
 use crate::vm::VmService;
+use banger_config::Config;
 use banger_model::OpId;
 use banger_wire::api::{
     ApiError, Code, DaemonView, OperationView, Paths, RecoverView, ShutdownView, Version,

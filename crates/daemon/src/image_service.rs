@@ -127,7 +127,7 @@ impl Images for ImageService {
                 total: None,
             };
             catalogue
-                .store()?
+                .store()
                 .build_debian(&DebianBuild::default(), &progress)
                 .map(drop)
                 .map_err(|e| image_failed(Code::OperationFailed, &e))
@@ -141,9 +141,9 @@ impl Images for ImageService {
         match self.catalogue.find(name) {
             Ok(_) => Vec::new(),
             Err(error) if missing_default(name, &error) => {
-                let obstacles = self.catalogue.store().map(|store| store.build_obstacles());
-                let obstacles = obstacles.unwrap_or_default().into_iter();
+                let obstacles = self.catalogue.store().build_obstacles();
                 obstacles
+                    .into_iter()
                     .map(|e| image_failed(Code::Precondition, &e))
                     .collect()
             }
@@ -154,8 +154,12 @@ impl Images for ImageService {
     fn kernel(&self, name: &str, op: &Operation) -> Result<Kernel, ApiError> {
         let (host, dir) = (&*self.core.host, self.core.recipes.kernels_dir());
         let look = || Kernel::load(host, &dir, name).map_err(|e| failed(&e));
-        if let Some(kernel) = look()? {
-            return Ok(kernel);
+        let there = look()?;
+        if let Some(kernel) = there
+            .as_ref()
+            .filter(|k| name != DEFAULT_KERNEL || k.is_current())
+        {
+            return Ok(kernel.clone());
         }
         if name != DEFAULT_KERNEL {
             return Err(no_kernel(name));
@@ -163,8 +167,14 @@ impl Images for ImageService {
         let core = Arc::clone(&self.core);
         let fetch = move |op: &Operation| fetch_kernel(&core, op);
         let what = ("the default kernel", "kernel.fetch");
-        self.shared.join(&self.registry, what, op, fetch)?;
-        look()?.ok_or_else(|| no_kernel(name))
+        match (self.shared.join(&self.registry, what, op, fetch), there) {
+            // One without a modules disk is better than none.
+            (Err(error), Some(older)) if op.cancel.why().is_none() => {
+                tracing::warn!(?error, "the default kernel stays as it is");
+                Ok(older)
+            }
+            (joined, _) => joined.and_then(|()| look()?.ok_or_else(|| no_kernel(name))),
+        }
     }
 
     fn kernel_obstacles(&self, name: &str) -> Vec<ApiError> {
@@ -193,7 +203,7 @@ impl Images for ImageService {
         size: ByteSize,
         op: &Operation,
     ) -> Result<(), ApiError> {
-        let home = self.catalogue.store()?.home(image);
+        let home = self.catalogue.store().home(image);
         self.template(Volume::Work { image: &image.id }, size, Some(&home), op)
     }
 
@@ -212,17 +222,25 @@ impl Images for ImageService {
 fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
     let (host, dir) = (&*core.host, core.recipes.kernels_dir());
     let there = Kernel::load(host, &dir, DEFAULT_KERNEL).map_err(|e| failed(&e))?;
-    if there.is_some() {
+    if there.is_some_and(|kernel| kernel.is_current()) {
         return Ok(()); // whoever fetched it was done just before we began
     }
     make_dir(host, &dir)?;
     op.stage("kernel", "fetching the default kernel, once");
+    let cancelled = || op.cancel.why().is_some();
+    let pack = |tree: &Path, disk: &Path| {
+        let label = "banger-modules";
+        Ok(banger_image::pack(
+            host, tree, disk, label, label, &cancelled,
+        )?)
+    };
     let fetched = kernel::fetch_debian(
         host,
         &dir,
         DEFAULT_KERNEL,
+        &pack,
         &mut |line| op.stage("kernel", line),
-        &|| op.cancel.why().is_some(),
+        &cancelled,
     );
     let hint = || put_kernel(&dir.join(DEFAULT_KERNEL));
     fetched

@@ -6,14 +6,15 @@
 mod background;
 mod birth;
 mod catalogue;
-mod config;
 mod core;
 mod daemon;
+mod doctor;
 mod failed;
 mod host_network;
 mod image_service;
 mod ledger;
 mod ops;
+mod place;
 mod recipes;
 mod recovery;
 mod runtime_dir;
@@ -21,19 +22,12 @@ mod server;
 mod services;
 mod vm;
 
-use crate::config::{Config, LogLevel};
 use crate::core::Core;
-use banger_converge::{Bridge, Limits, Shared, Site};
-use banger_host::crash::{CrashAt, CrashPoints};
-use banger_host::linux::{LinuxConfig, LinuxHost};
-use banger_plan::Pool;
+use banger_config::{Config, LogLevel};
+use banger_host::crash::CrashPoints;
 use banger_wire::api::{Paths, Version};
 use birth::Readiness;
-use recipes::{DriverPaths, DriverRecipes};
-use std::{
-    error::Error, io::Write, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 type Fatal = Box<dyn Error + Send + Sync>;
 
@@ -51,8 +45,9 @@ fn main() -> ExitCode {
                 println!("bangerd {version} (api {api}, build {build})");
                 return ExitCode::SUCCESS;
             }
+            Some("--doctor") => return doctor::print(),
             _ => {
-                eprintln!("error: bangerd takes --foreground or --version, nothing else");
+                eprintln!("error: bangerd takes --foreground, --doctor or --version, nothing else");
                 return ExitCode::from(2);
             }
         }
@@ -161,63 +156,9 @@ async fn run(
 }
 
 fn open(paths: &Paths, config: &Config) -> Result<Core, Fatal> {
-    let points = CrashPoints::from_env()?;
-    let linux = LinuxHost::new(LinuxConfig {
-        jail_root: paths.runtime_dir.join("jails"),
-        ..LinuxConfig::default()
-    });
-    let host = Arc::new(CrashAt::new(linux, points));
+    let host = Arc::new(place::host(paths, CrashPoints::from_env()?));
     let opened = recovery::open_state(&host, &paths.state_dir)?;
-    let site = site(paths, config, opened.instance);
-    let drivers = DriverPaths {
-        qemu: config.qemu_bin.clone(),
-        path_var: std::env::var_os("PATH"),
-        data_dir: data_dir(),
-        agent: beside_us("banger-agent")?,
-    };
-    Ok(Core {
-        recipes: DriverRecipes::new(Arc::clone(&host), site.clone(), drivers),
-        host,
-        ledger: opened.ledger,
-        site,
-        shared: Shared::default(),
-    })
-}
-
-fn site(paths: &Paths, config: &Config, instance: banger_model::Instance) -> Site {
-    let standard = Limits::default();
-    let seconds = |wanted: Option<u64>, or| wanted.map_or(or, Duration::from_secs);
-    Site {
-        instance,
-        state_dir: paths.state_dir.clone(),
-        runtime_dir: paths.runtime_dir.clone(),
-        bridge: Bridge {
-            name: "br-fc".to_owned(),
-            pool: Pool {
-                host: Ipv4Addr::new(172, 16, 0, 1),
-                prefix: 24,
-            },
-        },
-        limits: Limits {
-            hello: seconds(config.boot_timeout, standard.hello),
-            power_off: seconds(config.stop_timeout, standard.power_off),
-            terminate: seconds(config.terminate_timeout, standard.terminate),
-            ..standard
-        },
-    }
-}
-
-/// Where `scripts/install-qemu` puts a QEMU of banger's own.
-fn data_dir() -> PathBuf {
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/share");
-    base.filter(|p| p.is_absolute())
-        .unwrap_or_else(home)
-        .join("banger")
-}
-
-fn beside_us(name: &str) -> std::io::Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name(name))
+    Ok(place::core(host, paths, config, opened)?)
 }
 
 const fn level(config: &Config) -> tracing::Level {

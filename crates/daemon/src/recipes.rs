@@ -20,6 +20,7 @@ const BASE: &str = "base";
 const OVERLAY: &str = "overlay";
 const WORK: &str = "work";
 const ROOT: &str = "root";
+const MODULES: &str = "modules";
 
 /// Chunk of a dm snapshot: 8 sectors of 512 bytes, one page.
 const CHUNK: u32 = 8;
@@ -194,7 +195,7 @@ impl DriverRecipes {
             .join(banger_image::ROOTFS_FILE)
     }
 
-    fn qemu_plan(&self, vm: &Vm) -> Result<QemuPlan, RecipeError> {
+    fn qemu_plan(&self, vm: &Vm, kernel: &Kernel) -> Result<QemuPlan, RecipeError> {
         let machine = self.machine()?;
         let dir = self.site.vm_dir(vm.id);
         let sockets = Sockets {
@@ -209,9 +210,9 @@ impl DriverRecipes {
             accel: machine.accel,
             cpus: vm.spec.vcpus,
             memory: vm.spec.memory,
-            kernel: self.kernel(&vm.spec.kernel)?.vmlinux(),
+            kernel: kernel.vmlinux(),
             initramfs: dir.join("initramfs.cpio"),
-            disks: self.disks(vm),
+            disks: self.disks(vm, kernel),
             network: Some(UserNetwork {
                 mac: vm.lease.mac,
                 nat: vm.spec.nat,
@@ -223,7 +224,7 @@ impl DriverRecipes {
         })
     }
 
-    fn disks(&self, vm: &Vm) -> Vec<Disk> {
+    fn disks(&self, vm: &Vm, kernel: &Kernel) -> Vec<Disk> {
         let dir = self.site.vm_dir(vm.id);
         let disk = |serial: &str, source, read_only| Disk {
             serial: serial.to_owned(),
@@ -244,10 +245,12 @@ impl DriverRecipes {
             }
         };
         disks.push(disk(WORK, file(Role::WorkDisk), false));
+        let modules = kernel.modules_disk();
+        disks.extend(modules.map(|path| disk(MODULES, DiskSource::File(path), true)));
         disks
     }
 
-    fn boot_facts(&self, vm: &Vm) -> Result<BootFacts, RecipeError> {
+    fn boot_facts(&self, vm: &Vm, kernel: &Kernel) -> Result<BootFacts, RecipeError> {
         let token = token(&vm.spec.channel_token).ok_or_else(|| RecipeError {
             what: format!("the channel token of VM {} is damaged", vm.id),
             source: None,
@@ -266,6 +269,7 @@ impl DriverRecipes {
                 },
             },
             work: Some(WORK.to_owned()),
+            modules: kernel.modules_disk().map(|_| MODULES.to_owned()),
             network: Network::Static(StaticNetwork::qemu_user()),
             power_off: PowerOff::PowerOff,
             init: vm.spec.init.clone(),
@@ -338,15 +342,16 @@ impl Recipes for DriverRecipes {
                 source: None,
             });
         }
-        let plan = self.qemu_plan(vm)?;
+        let kernel = self.kernel(&vm.spec.kernel)?;
+        let plan = self.qemu_plan(vm, &kernel)?;
         let spec = spawn_spec(&plan).map_err(recipe("QEMU cannot be started like this"))?;
-        let base = self.initramfs_base(&self.kernel(&vm.spec.kernel)?)?;
+        let base = self.initramfs_base(&kernel)?;
         let mut bytes = std::fs::read(&base).map_err(recipe(format!(
             "the initramfs {} cannot be read",
             base.display()
         )))?;
         bytes.extend(
-            initramfs::vm_archive(&self.boot_facts(vm)?)
+            initramfs::vm_archive(&self.boot_facts(vm, &kernel)?)
                 .map_err(recipe("the boot facts cannot be written"))?,
         );
         let files = vec![BootFile {

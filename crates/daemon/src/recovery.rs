@@ -54,11 +54,32 @@ pub fn open_state(host: &DaemonHost, state_dir: &Path) -> Result<Opened, ApiErro
     })
 }
 
-fn has_vms(host: &DaemonHost, state_dir: &Path) -> Result<bool, ApiError> {
+/// Whether there are directories of VMs.
+///
+/// # Errors
+/// It cannot be seen.
+pub fn has_vms(host: &DaemonHost, state_dir: &Path) -> Result<bool, ApiError> {
     let names = host
         .list(&state_dir.join("vms"))
         .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
     Ok(names.iter().any(|name| !name.starts_with('.')))
+}
+
+fn instance_file(state_dir: &Path) -> PathBuf {
+    state_dir.join("instance")
+}
+
+/// The identity that is written beside the database, if it can be read.
+///
+/// # Errors
+/// The file is there and the system does not let us read it.
+pub fn written_instance(host: &DaemonHost, state_dir: &Path) -> Result<Option<Instance>, ApiError> {
+    let written = host.read(&instance_file(state_dir));
+    let written = written.map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
+    Ok(written
+        .as_deref()
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .and_then(|text| text.trim().parse().ok()))
 }
 
 /// The directory's identity: what the database says, else the file, else a new one, written down.
@@ -68,12 +89,8 @@ fn instance(
     database: Option<Instance>,
 ) -> Result<Instance, ApiError> {
     let failed = |e: banger_host::Error| ApiError::of(Code::OperationFailed, &e);
-    let path = state_dir.join("instance");
-    let written = host.read(&path).map_err(failed)?;
-    let said: Option<Instance> = written
-        .as_deref()
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .and_then(|text| text.trim().parse().ok());
+    let path = instance_file(state_dir);
+    let said = written_instance(host, state_dir)?;
     let instance = match database.or(said) {
         Some(instance) => instance,
         None => Instance::from_bytes(ops::random()?),
@@ -157,6 +174,8 @@ pub async fn at_start(core: &Arc<Core>, vms: &Arc<VmService>) -> Result<(), ApiE
         let runs = vm.phase == Phase::Running && adopted;
         let for_a_command = vm.spec.remove_on_exit && vm.goal != Goal::Absent;
         if runs {
+            // What cannot be bound is in the log, and in `vm show`.
+            vms.bind_again(&vm);
             vms.adopt(vm.id);
         }
         match (for_a_command, runs) {

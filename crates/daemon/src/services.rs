@@ -4,12 +4,12 @@
 //! [`wire_services`] fills only what is unset: what was put in first, a test's double for one, reaches every peer.
 
 use crate::catalogue::Catalogue;
-use crate::config::Config;
 use crate::core::Core;
 use crate::host_network::HostNetwork;
 use crate::image_service::{ImageService, Images};
 use crate::ops::Registry;
 use crate::vm::VmService;
+use banger_config::Config;
 use banger_wire::api::{ApiError, Code};
 use std::sync::{Arc, OnceLock};
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// What comes with the essential packages and apt.
-const PACKAGES: &str = "ca-certificates,git,iproute2,procps";
+const PACKAGES: &str = "ca-certificates,git,iproute2,kmod,procps";
 /// A mirror that is slower than this is down.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(900);
 /// Room for the tree, apt's archives and the file made of it.

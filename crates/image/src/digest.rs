@@ -37,6 +37,19 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// A version 8 (free-form, RFC 9562 section 5.8) UUID made of a text's digest.
+pub(crate) fn uuid(text: &str) -> String {
+    let hex = sha256(text.as_bytes());
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..15],
+        &hex[15..18],
+        &hex[18..30]
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +70,16 @@ mod tests {
             sha256_file(&path, &|| true),
             Err(Error::Cancelled)
         ));
+    }
+
+    #[test]
+    fn uuids_have_the_form_and_tell_volumes_apart() {
+        let first = uuid("a");
+        assert_eq!(
+            first.split('-').map(str::len).collect::<Vec<_>>(),
+            [8, 4, 4, 4, 12]
+        );
+        assert_eq!(first.as_bytes()[14], b'8');
+        assert_ne!(first, uuid("b"));
     }
 }

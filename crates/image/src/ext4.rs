@@ -102,6 +102,32 @@ pub(crate) fn make<H: Files + Tools + ?Sized>(
     .map(drop)
 }
 
+/// Packs a directory into a read-only file system of just its size, whole when this returns (not durable). `label` has
+/// at most 16 bytes; the same `seed` gives the same UUID.
+///
+/// # Errors
+/// The directory cannot be read, mke2fs is missing or fails, the disk is full, cancelled.
+pub fn pack<H: Files + Tools + ?Sized>(
+    host: &H,
+    dir: &Path,
+    file: &Path,
+    label: &str,
+    seed: &str,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
+    let content = Content::of(dir)?;
+    let mkfs = Mkfs {
+        label,
+        uuid: Some(&crate::digest::uuid(seed)),
+        // No journal: nothing is ever written to it.
+        features: "",
+        inodes: Some(content.inodes_wanted()),
+        grow_to: None,
+        content: Some(dir),
+    };
+    make(host, file, content.size(), &mkfs, cancelled)
+}
+
 /// `e2fsck -fn`: whole, without changing anything.
 pub(crate) fn check<H: Tools + ?Sized>(
     host: &H,

@@ -19,6 +19,7 @@ pub mod template;
 
 pub use debian::DebianBuild;
 pub use error::{Error, Result};
+pub use ext4::pack;
 pub use import::{Import, Limits};
 pub use manifest::check_name;
 pub use manifest::{Manifest, ROOTFS_FILE};

@@ -54,25 +54,12 @@ pub struct ImageStore<H> {
 }
 
 impl<H: Files + Tools + Clock> ImageStore<H> {
-    /// The store in `dir` (`<state dir>/images`), which is made if it is not there.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
-    pub fn open(host: Arc<H>, dir: impl Into<PathBuf>) -> Result<Self> {
-        let dir = dir.into();
-        match host.mkdir(&dir) {
-            Ok(()) => host
-                .sync_dir(dir.parent().unwrap_or(Path::new("/")))
-                .doing("make the images directory durable")?,
-            Err(error) if error.kind == ErrorKind::Exists => {}
-            Err(source) => {
-                return Err(Error::Host {
-                    doing: "make the images directory",
-                    source,
-                });
-            }
+    /// The store in `dir` (`<state dir>/images`), which the first thing that is written there makes.
+    pub fn new(host: Arc<H>, dir: impl Into<PathBuf>) -> Self {
+        ImageStore {
+            host,
+            dir: dir.into(),
         }
-        Ok(ImageStore { host, dir })
     }
 
     /// Directory of an image.
@@ -270,8 +257,24 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         &self.dir
     }
 
+    /// Makes the directory if it is not there.
+    fn make(&self) -> Result<()> {
+        match self.host.mkdir(&self.dir) {
+            Ok(()) => self
+                .host
+                .sync_dir(self.dir.parent().unwrap_or(Path::new("/")))
+                .doing("make the images directory durable"),
+            Err(error) if error.kind == ErrorKind::Exists => Ok(()),
+            Err(source) => Err(Error::Host {
+                doing: "make the images directory",
+                source,
+            }),
+        }
+    }
+
     /// The lock of whoever builds; held for as long as that takes.
     pub(crate) fn lock(&self, progress: &dyn Progress) -> Result<Lock> {
+        self.make()?;
         let mut waiting = || progress.stage("waiting for another image build");
         lock::acquire(
             &*self.host,
@@ -284,13 +287,19 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
 
     /// The lock of whoever changes which images and names there are; held for moments.
     pub(crate) fn publish_lock(&self) -> Result<Lock> {
+        self.make()?;
         let (path, never) = (self.dir.join(".publish.lock"), || false);
         lock::acquire(&*self.host, &path, PUBLISH_TIMEOUT, &never, &mut || {})
     }
 
     pub(crate) fn check_room(&self, needed_mib: u64) -> Result<()> {
-        let path = &self.dir;
-        let (free, _) = self.host.disk_space(path).doing("look for free space")?;
+        const DOING: &str = "look for free space";
+        let mut path = self.dir.as_path();
+        while self.host.stat(path).doing(DOING)?.is_none() {
+            // Where it will be made.
+            path = path.parent().unwrap_or(Path::new("/"));
+        }
+        let (free, _) = self.host.disk_space(path).doing(DOING)?;
         if free >> 20 < needed_mib {
             return Err(Error::NoSpace {
                 path: path.to_owned(),

@@ -15,11 +15,10 @@ use std::{
 };
 
 fn store(dir: &Path) -> ImageStore<LinuxHost> {
-    ImageStore::open(
+    ImageStore::new(
         Arc::new(LinuxHost::new(LinuxConfig::default())),
         dir.join("images"),
     )
-    .unwrap()
 }
 
 /// Remembers the stages; cancels at the one that contains a text.

@@ -1,6 +1,6 @@
 //! What the user asked a VM to be.
 
-use crate::{ByteSize, Drivers, Init};
+use crate::{ByteSize, Drivers, Init, PublishedPort};
 use serde::{Deserialize, Serialize};
 
 /// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
@@ -37,6 +37,9 @@ pub struct VmSpec {
     pub disk_size: ByteSize,
     /// Whether the guest reaches beyond the host.
     pub nat: bool,
+    /// Ports of the host that lead to the guest, decided for life: a free one that was asked for is one of these.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
     /// Deleted by the daemon when its command ends, client there or not (`--rm`, R-CLI-1).
     pub remove_on_exit: bool,
     /// Who is PID 1 in the guest (`--init`, R-GUEST-1).

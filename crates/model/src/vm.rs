@@ -74,6 +74,8 @@ pub enum ReasonKind {
     RollbackFailed,
     /// Paused because the disk is full.
     DiskFull,
+    /// Nobody used it for as long as the configuration says.
+    Idle,
 }
 
 /// Durable facts of a VM's life besides its spec (R-STATE-1). Paths are absolute and deterministic.

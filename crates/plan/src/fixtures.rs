@@ -49,6 +49,7 @@ pub(crate) fn vm(n: u8, drivers: Drivers) -> Vm {
             overlay_size: ByteSize::gib(1),
             disk_size: ByteSize::gib(1),
             nat: true,
+            ports: Vec::new(),
             remove_on_exit: false,
             init: banger_model::Init::Agent,
             drivers,

@@ -10,6 +10,7 @@ pub mod alive;
 pub mod check;
 pub mod explain;
 pub mod hints;
+pub mod idle;
 pub mod lease;
 pub mod observed;
 pub mod planted;
@@ -26,6 +27,7 @@ pub use action::Action;
 pub use alive::vm_alive;
 pub use check::{Acknowledged, Finding, Whole, check};
 pub use explain::explain;
+pub use idle::stale;
 pub use lease::{LeaseBook, LeaseError, Pool, lease};
 pub use observed::{
     AgentSeen, DirSeen, DiskSeen, DmStage, Grace, HandlesSeen, ObjectSeen, Observed, ProcessSeen,

@@ -51,7 +51,12 @@ pub fn seed() -> &'static Path {
         let lock = fs::File::create(dir.join("lock")).expect("the seed's lock");
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
             .expect("the seed's lock");
-        if !dir.join("ready").exists() {
+        // One of an older build may lack what today's kernel has.
+        let whole = dir.join("kernels/debian-cloud/modules.ext4").exists();
+        if !dir.join("ready").exists() || !whole {
+            for old in ["ready", "images", "kernels", "templates"] {
+                remove(&dir.join(old)).expect("removing an older seed");
+            }
             let home = Home::bare();
             let first = home.start(&["vm", "run", "--rm", "--", "true"], b"");
             first.finish_within(SEEDING).exits(0);
@@ -62,6 +67,17 @@ pub fn seed() -> &'static Path {
             fs::write(dir.join("ready"), "").expect("the seed's mark");
         }
         dir
+    })
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    removed.or_else(|e| match e.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(e),
     })
 }
 

@@ -1,4 +1,4 @@
-//! An image that has what the default one lacks: systemd as its init. Made once, like the seed.
+//! Images that have what the default one lacks: systemd as its init, a container engine. Made once, like the seed.
 
 #![allow(
     clippy::disallowed_methods,
@@ -14,10 +14,33 @@ use std::{
     process::Command,
 };
 
-/// Its name in a home.
-const NAME: &str = "systemd";
+/// An image to make of Debian's packages.
+struct Wanted {
+    /// Its name in a home.
+    name: &'static str,
+    /// Its packages, besides the essential ones.
+    packages: &'static str,
+    /// What is done to its tree at the end, by the host's shell.
+    change: &'static str,
+    /// Size of its file system.
+    size_mib: u64,
+}
+
 /// What a plain machine has that a container's image has not.
-const PACKAGES: &str = "systemd-sysv,dbus,udev,libpam-systemd,procps,iproute2";
+const SYSTEMD: Wanted = Wanted {
+    name: "systemd",
+    packages: "systemd-sysv,dbus,udev,libpam-systemd,procps,iproute2",
+    change: FOREIGN,
+    size_mib: 512,
+};
+
+/// Podman with what it wants of a machine, and a static busybox to make a container of.
+const PODMAN: Wanted = Wanted {
+    name: "podman",
+    packages: "podman,crun,netavark,aardvark-dns,iptables,kmod,ca-certificates,busybox-static,procps",
+    change: "",
+    size_mib: 768,
+};
 
 /// What is wrong with the image for a VM, so that it is seen that nothing waits for it: devices of another machine,
 /// an id of nobody, and a manager of networks that wants to be asked.
@@ -34,31 +57,35 @@ ln -sf $lib/network-online.target $units/multi-user.target.wants/
 printf '%s\\n' '[Match]' 'Name=e*' '[Network]' 'DHCP=yes' >etc/systemd/network/10-dhcp.network
 ";
 
-/// The directory of the image, shared by all test processes; why it cannot be made here, else.
-///
-/// # Errors
-/// A right or the program to make it with is missing.
-///
-/// # Panics
-/// If it cannot be made though nothing is missing.
-pub fn systemd_seed() -> Result<PathBuf, String> {
-    let made = binaries().join("testkit-seed-systemd");
+/// The directory of an image, shared by all test processes; why it cannot be made here, else.
+fn seed(wanted: &Wanted) -> Result<PathBuf, String> {
+    let name = wanted.name;
+    let made = binaries().join(format!("testkit-seed-{name}"));
     fs::create_dir_all(&made).expect("the directory of the image");
     let lock = fs::File::create(made.join("lock")).expect("the image's lock");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the image's lock");
     let images = made.join("images");
     if !images.exists() {
         if !rustix::process::geteuid().is_root() {
-            return Err("making an image with systemd needs root".to_owned());
+            return Err(format!("making an image with {name} needs root"));
         }
         run(Command::new("mmdebstrap").arg("--version"))?;
-        make(&made, &images).expect("an image with systemd");
+        make(wanted, &made, &images).expect("an image of Debian's packages");
     }
     Ok(images)
 }
 
+/// Makes all of them; a sentence for each that cannot be made here.
+///
+/// # Panics
+/// If one cannot be made though nothing is missing.
+pub fn image_seeds() -> Vec<String> {
+    let seeds = [&SYSTEMD, &PODMAN].into_iter().map(seed);
+    seeds.filter_map(Result::err).collect()
+}
+
 impl Home {
-    /// Puts the image into the state directory and gives its name; why it cannot be made here, else.
+    /// Puts an image with systemd into the state directory and gives its name; why it cannot be made here, else.
     ///
     /// # Errors
     /// A right or the program to make it with is missing.
@@ -66,13 +93,28 @@ impl Home {
     /// # Panics
     /// If it cannot be made though nothing is missing.
     pub fn share_systemd_image(&self) -> Result<&'static str, String> {
-        let images = systemd_seed()?;
+        self.share_image(&SYSTEMD)
+    }
+
+    /// Puts an image with Podman into the state directory and gives its name; why it cannot be made here, else.
+    ///
+    /// # Errors
+    /// A right or the program to make it with is missing.
+    ///
+    /// # Panics
+    /// If it cannot be made though nothing is missing.
+    pub fn share_podman_image(&self) -> Result<&'static str, String> {
+        self.share_image(&PODMAN)
+    }
+
+    fn share_image(&self, wanted: &Wanted) -> Result<&'static str, String> {
+        let images = seed(wanted)?;
         link_tree(&images, &self.state().join("images")).expect("linking images");
-        Ok(NAME)
+        Ok(wanted.name)
     }
 }
 
-fn make(work: &Path, images: &Path) -> Result<(), String> {
+fn make(wanted: &Wanted, work: &Path, images: &Path) -> Result<(), String> {
     let stage = work.join("stage");
     let _ = fs::remove_dir_all(&stage);
     let (tree, image) = (stage.join("tree"), stage.join("images/0"));
@@ -82,7 +124,7 @@ fn make(work: &Path, images: &Path) -> Result<(), String> {
     run(Command::new("mmdebstrap").args([
         "--quiet",
         "--variant=minbase",
-        &format!("--include={PACKAGES}"),
+        &format!("--include={}", wanted.packages),
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -91,7 +133,9 @@ fn make(work: &Path, images: &Path) -> Result<(), String> {
         "bookworm",
         &tree_text,
     ]))?;
-    run(Command::new("sh").args(["-ec", FOREIGN]).current_dir(&tree))?;
+    run(Command::new("sh")
+        .args(["-ec", wanted.change])
+        .current_dir(&tree))?;
     let home = image.join("home/root");
     fs::rename(tree.join("root"), home).map_err(|e| e.to_string())?;
     fs::create_dir(tree.join("root")).map_err(|e| e.to_string())?;
@@ -104,14 +148,14 @@ fn make(work: &Path, images: &Path) -> Result<(), String> {
         "-d",
         &tree_text,
         &rootfs_text,
-        "512M",
+        &format!("{}M", wanted.size_mib),
     ]))?;
     let digest = run(Command::new("sha256sum").arg(&rootfs))?;
     let digest = digest.split(' ').next().unwrap_or_default();
     let id = &digest[..12];
     let manifest = serde_json::json!({
-        "format": 1, "id": id, "name": NAME, "distro": "debian-bookworm", "arch": std::env::consts::ARCH,
-        "digest": format!("sha256:{digest}"), "size": 512 << 20, "created": 1, "kernel": null,
+        "format": 1, "id": id, "name": wanted.name, "distro": "debian-bookworm", "arch": std::env::consts::ARCH,
+        "digest": format!("sha256:{digest}"), "size": wanted.size_mib << 20, "created": 1, "kernel": null,
     });
     let text = manifest.to_string();
     fs::write(image.join("manifest.json"), text).map_err(|e| e.to_string())?;

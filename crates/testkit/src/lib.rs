@@ -11,7 +11,7 @@ mod skip;
 mod terminal;
 
 pub use home::{Home, binaries, seed};
-pub use image::systemd_seed;
+pub use image::image_seeds;
 pub use local_guest::LocalGuest;
 pub use machine::Machine;
 pub use run::{Run, Running};

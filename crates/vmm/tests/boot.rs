@@ -188,6 +188,7 @@ fn facts() -> BootFacts {
             overlay: "overlay".into(),
         },
         work: Some("work".into()),
+        modules: None,
         network: Default::default(),
         power_off: Default::default(),
         init: Default::default(),
@@ -225,7 +226,17 @@ fn boot_once(vm: &Vm, round: usize) -> Duration {
     );
     qmp.pause().unwrap();
     assert_eq!(qmp.status().unwrap(), RunState::Paused);
-    qmp.set_link(false).unwrap();
+    // It is plugged into another network and back, as often as it is asked for.
+    for nat in [true, true, false, true] {
+        qmp.set_nat(nat).unwrap();
+        assert_eq!(qmp.nat().unwrap(), Some(nat));
+    }
+    // A change that was cut off in the middle is made all the same.
+    qmp.command("netdev_del", serde_json::json!({ "id": "uplink" }))
+        .unwrap();
+    assert_eq!(qmp.nat().unwrap(), None);
+    qmp.set_nat(false).unwrap();
+    assert_eq!(qmp.nat().unwrap(), Some(false));
     qmp.resume().unwrap();
     port.write_all(b"x").unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -255,6 +266,12 @@ fn boot_once(vm: &Vm, round: usize) -> Duration {
     took
 }
 
+/// Stands for the image crate's `pack`, which this crate does not see: keeps what modprobe needs first.
+fn pack(tree: &Path, disk: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fs::copy(tree.join("modules.dep"), disk)?;
+    Ok(())
+}
+
 #[test]
 fn debians_kernel_is_fetched_and_boots_every_time() {
     let home = tempfile::tempdir().unwrap();
@@ -266,6 +283,7 @@ fn debians_kernel_is_fetched_and_boots_every_time() {
         &host(),
         &kernels,
         "debian",
+        &pack,
         &mut |s| stages.push(s.to_owned()),
         &|| false,
     )
@@ -287,6 +305,8 @@ fn debians_kernel_is_fetched_and_boots_every_time() {
         "nothing but the kernel is left"
     );
     assert!(kernel.manifest.second.contains(&"overlay.ko".to_owned()));
+    let dep = fs::read_to_string(kernel.modules_disk().unwrap()).unwrap();
+    assert!(dep.contains("/br_netfilter.ko: kernel/net/bridge/bridge.ko kernel/net/802/stp.ko"));
 
     let agent = Agent::at(&build_init(home.path())).unwrap();
     for cpus in [1, 2] {
@@ -341,7 +361,14 @@ fn panic_ends_the_vm_and_is_logged(kernel: &Kernel, home: &Path, cache: &Path) {
 #[test]
 fn a_cancelled_fetch_leaves_nothing() {
     let kernels = tempfile::tempdir().unwrap();
-    let cancelled = kernel::fetch_debian(&host(), kernels.path(), "debian", &mut |_| {}, &|| true);
+    let cancelled = kernel::fetch_debian(
+        &host(),
+        kernels.path(),
+        "debian",
+        &pack,
+        &mut |_| {},
+        &|| true,
+    );
     assert!(
         matches!(cancelled, Err(KernelError::Fetch { .. })),
         "{cancelled:?}"

@@ -7,6 +7,7 @@ use super::{File, Finding};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-model", &[]),
     ("banger-plan", &["banger-model"]),
+    ("banger-config", &["banger-model"]),
     ("banger-host", &["banger-model"]),
     ("banger-store", &["banger-model"]),
     ("banger-wire", &["banger-model"]),
@@ -15,7 +16,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-image", MIDDLE),
     ("banger-vmm", MIDDLE),
     ("banger-daemon", ALL),
-    ("banger", &["banger-model", "banger-wire", "banger-tree"]),
+    (
+        "banger",
+        &[
+            "banger-model",
+            "banger-config",
+            "banger-wire",
+            "banger-tree",
+        ],
+    ),
     ("banger-agent", &["banger-wire", "banger-tree"]),
     ("banger-testkit", &["banger-wire"]),
     ("banger-tests", TESTS),
@@ -32,6 +41,7 @@ const MIDDLE: &[&str] = &[
 
 const ALL: &[&str] = &[
     "banger-model",
+    "banger-config",
     "banger-plan",
     "banger-host",
     "banger-store",

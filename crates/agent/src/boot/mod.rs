@@ -7,7 +7,9 @@
 
 mod cpus;
 mod disks;
+mod engines;
 mod identity;
+mod library;
 mod modules;
 pub mod mounts;
 pub mod network;

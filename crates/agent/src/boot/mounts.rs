@@ -78,6 +78,13 @@ pub fn on_disk(at: &str) -> Result<(), Reason> {
     Ok(())
 }
 
+/// One of them, remembered under this path.
+pub fn remembered(at: &str) -> Option<OwnedFd> {
+    let list = ON_DISK.lock().ok()?;
+    let (_, fd) = list.iter().find(|(path, _)| path == at)?;
+    fd.try_clone().ok()
+}
+
 /// Lets go of the work disk, so that the image's init can unmount it.
 pub fn release_home() {
     if let Ok(mut list) = ON_DISK.lock() {

@@ -1,11 +1,12 @@
 //! Making the root file system and stepping into it.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use banger_wire::guest::{BootFacts, Root};
+use banger_wire::guest::{BootFacts, Init, Root};
 use rustix::mount::{MountFlags, mount, mount_move};
 
-use super::{Reason, disks, identity, mounts, work};
+use super::{Reason, disks, engines, identity, library, mounts, work};
 
 const BASE: &str = "/base";
 const OVERLAY: &str = "/overlay";
@@ -72,7 +73,22 @@ pub fn enter(
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     mounts::virtual_fs("tmpfs", "/run", quiet, c"mode=0755")?;
     mounts::make_dir(Path::new("/tmp"), 0o1777)?;
-    Ok(identity::write_files(facts))
+    let mut warnings = identity::write_files(facts);
+    warnings.extend(
+        facts
+            .modules
+            .as_deref()
+            .and_then(|s| library::mount(s).err()),
+    );
+    if let Some(disk) = mounts::remembered(OVERLAY) {
+        warnings.extend(engines::mount(disk.as_fd()));
+    }
+    if facts.init == Init::Agent {
+        // Containers want control groups; an init of the image mounts them as it likes.
+        let none = quiet | MountFlags::NOEXEC;
+        warnings.extend(mounts::virtual_fs("cgroup2", "/sys/fs/cgroup", none, c"nsdelegate").err());
+    }
+    Ok(warnings)
 }
 
 /// The base below, the disk with the changes above. `redirect_dir` lets a directory of the base be renamed;

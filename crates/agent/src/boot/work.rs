@@ -61,7 +61,7 @@ fn fill(from: &Path) -> io::Result<()> {
 
 /// Copies one entry with all below it: content, owner, mode, extended attributes, times. Hard links become files
 /// of their own.
-fn copy(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
+pub fn copy(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     if kind.is_dir() {
         fs::create_dir(to)?;

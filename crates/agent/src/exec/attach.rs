@@ -79,7 +79,8 @@ async fn tell(command: &Command, hold: Hold, from: From, sender: &Sender) {
     }
 }
 
-fn output_frame(output: Output, bytes: &[u8]) -> Bytes {
+/// A frame of output.
+pub fn output_frame(output: Output, bytes: &[u8]) -> Bytes {
     let header = output_header(output, bytes.len());
     let mut frame = BytesMut::with_capacity(header.len() + bytes.len());
     frame.put_slice(&header);

@@ -25,9 +25,11 @@ use hyper::{Response, StatusCode};
 use crate::guest::Guest;
 use crate::serve::{self, Answer, AnswerBody, Frames, Refusal};
 use attach::From;
+pub use attach::output_frame;
 use command::Command;
 use commands::Claim;
 pub use commands::Commands;
+pub use stdio::Stream;
 
 /// Starts a command, or attaches to the one that has its id; the answer's body is its frames.
 pub async fn exec(guest: &Arc<Guest>, body: Incoming) -> Answer {

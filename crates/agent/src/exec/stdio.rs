@@ -49,16 +49,25 @@ impl Stream {
 
     /// Reads what is there; 0 is the end. A terminal whose last user is gone gives an error; that is its end.
     pub async fn read(&self, buffer: &mut [u8]) -> usize {
+        self.try_read(buffer).await.unwrap_or(0)
+    }
+
+    /// Reads what is there; 0 is the end.
+    pub async fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let Ok(mut guard) = self.0.readable().await else {
-                return 0;
-            };
-            match guard.try_io(|fd| retry(|| rustix::io::read(fd, &mut *buffer))) {
-                Ok(Ok(count)) => return count,
-                Ok(Err(_)) => return 0,
-                Err(_would_block) => {}
+            let mut guard = self.0.readable().await?;
+            if let Ok(read) = guard.try_io(|fd| retry(|| rustix::io::read(fd, &mut *buffer))) {
+                return read;
             }
         }
+    }
+
+    /// Waits until there is room to write; for a socket that connects, until that is decided.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.0
+            .writable()
+            .await
+            .map(|mut guard| guard.retain_ready())
     }
 
     /// Writes everything; waits while the other side does not read.

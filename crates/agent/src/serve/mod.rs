@@ -13,6 +13,7 @@ use banger_wire::guest::exec::{
     ATTACH_PATH, COLLECTED_PATH, EXEC_PATH, GuestError, HEALTH_PATH, POWER_OFF_PATH, READY_PATH,
     SYNC_PATH,
 };
+use banger_wire::guest::forward::FORWARD_PATH;
 use banger_wire::guest::frame::{Frame, MAX_REQUEST};
 use banger_wire::guest::inspect::{PORTS_PATH, STATS_PATH};
 pub use body::{AnswerBody, Frames};
@@ -23,7 +24,7 @@ use serde::de::DeserializeOwned;
 pub use whole::read_json;
 
 use crate::guest::Guest;
-use crate::{clock, exec, files, inspect, power};
+use crate::{clock, exec, files, forward, inspect, power};
 
 /// How long the frames with the request may take.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -44,6 +45,10 @@ pub async fn route(
         (&Method::POST, ATTACH_PATH) => exec::attach(&guest, request.into_body()).await,
         (&Method::GET, path) if path.starts_with(COLLECTED_PATH) => {
             exec::collected(&guest, &path[COLLECTED_PATH.len()..]).await
+        }
+        (&Method::POST, path) if path.starts_with(FORWARD_PATH) => {
+            let target = path[FORWARD_PATH.len()..].to_owned();
+            forward::forward(&guest, &target, request.into_body()).await
         }
         (&Method::POST, COPY_PATH) => files::copy(&guest, request.into_body()).await,
         (&Method::GET, HEALTH_PATH) => json(&guest.health()),

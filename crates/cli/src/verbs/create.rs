@@ -21,6 +21,7 @@ impl From<ShapeArgs> for VmShape {
             overlay_size: args.system_overlay_size,
             disk_size: args.disk_size,
             nat: args.nat.then_some(true),
+            ports: args.publish.into_iter().flat_map(|p| p.0).collect(),
             init: args.init,
             force: args.force,
         }

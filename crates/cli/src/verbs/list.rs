@@ -1,6 +1,6 @@
 //! `vm list` and `ps`.
 
-use super::{print_json, print_text};
+use super::{ports::published, print_json, print_text};
 use crate::{args::ListArgs, connection::Daemon, failure::Failure, filter::is_meant, render};
 use banger_wire::api::{VmList, VmView};
 use std::{
@@ -35,6 +35,7 @@ pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
                 "MEMORY",
                 "CREATED",
                 "LAST USED",
+                "PORTS",
             ],
             &rows,
         ))?;
@@ -52,5 +53,10 @@ fn row(vm: &VmView, now: u64) -> Vec<String> {
         vm.memory.to_string(),
         render::age(now, vm.created_at),
         render::age(now, vm.last_used_at),
+        vm.ports
+            .iter()
+            .map(published)
+            .collect::<Vec<_>>()
+            .join(", "),
     ]
 }

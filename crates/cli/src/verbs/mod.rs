@@ -1,9 +1,12 @@
 //! The verbs, one file each.
 
 pub mod completion;
+pub mod config;
+pub mod connect;
 pub mod cp;
 pub mod create;
 pub mod daemon;
+pub mod doctor;
 pub mod exec;
 pub mod health;
 pub mod image;

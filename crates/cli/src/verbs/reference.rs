@@ -87,7 +87,7 @@ mod tests {
         for verb in verbs {
             let help = verb.get_after_help().map(ToString::to_string);
             let help = help.unwrap_or_default();
-            let example = format!("  {}", name(&verb));
+            let example = name(&verb);
             let short = example.replace("banger vm run", "banger run");
             assert!(
                 help.starts_with("Example")

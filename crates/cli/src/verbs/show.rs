@@ -1,6 +1,6 @@
 //! `vm show`.
 
-use super::{lifecycle::each, print_json, print_text};
+use super::{lifecycle::each, ports::published, print_json, print_text};
 use crate::{args::ReferencesArgs, connection::Daemon, failure::Failure};
 use banger_wire::api::{VmDetail, VmShow};
 use std::process::ExitCode;
@@ -30,6 +30,7 @@ fn text(detail: &VmDetail) -> String {
         ("state", vm.state.to_string()),
     ];
     lines.extend(vm.reason.as_ref().map(|r| ("reason", r.text.clone())));
+    lines.extend(vm.ports.iter().map(|port| ("published", published(port))));
     lines.extend([
         ("image", format!("{} ({})", vm.image, detail.image_id)),
         ("kernel", vm.kernel.clone()),

@@ -166,6 +166,7 @@ pub fn spec(profile: Profile) -> VmSpec {
         overlay_size: ByteSize::gib(1),
         disk_size: ByteSize::gib(1),
         nat: true,
+        ports: Vec::new(),
         remove_on_exit: false,
         init: banger_model::Init::Agent,
         drivers: profile.drivers(),

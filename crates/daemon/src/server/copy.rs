@@ -55,6 +55,7 @@ pub async fn copy(
             mut reader,
             mut writer,
         } = client;
+        let _in_use = daemon.vms().in_use(vm.id);
         let end = relay(&mut reader, &mut writer, stream, &running.cancel).await;
         daemon.vms().used(vm.id);
         let untold = match end {

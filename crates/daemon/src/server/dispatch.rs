@@ -1,7 +1,7 @@
 //! From a request's path to the method that answers it.
 
 use super::body::{self, Answer, answer};
-use super::{copy, frames, upload};
+use super::{copy, forward as forward_connection, frames, upload};
 use crate::daemon::Daemon;
 use crate::ops::{Running, Why};
 use banger_wire::api::{
@@ -163,6 +163,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         "vm.exec" => frames::exec(d, parse(&body)?, upgrade).await,
         "vm.attach" => frames::attach(d, parse(&body)?, upgrade).await,
         "vm.copy" => copy::copy(d, parse(&body)?, upgrade).await,
+        "vm.forward" => forward_connection::forward(d, parse(&body)?, upgrade).await,
         "vm.run" => frames::run(d, parse(&body)?, upgrade).await,
         _ => Err(unknown(&name)),
     }

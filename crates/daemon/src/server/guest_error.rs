@@ -10,6 +10,8 @@ pub enum Asked {
     Command,
     /// Files in or out.
     Copy,
+    /// A connection to one of its sockets.
+    Forward,
 }
 
 impl Asked {
@@ -18,6 +20,7 @@ impl Asked {
         match self {
             Asked::Command => "run commands",
             Asked::Copy => "copy files",
+            Asked::Forward => "make connections",
         }
     }
 
@@ -26,6 +29,7 @@ impl Asked {
         match self {
             Asked::Command => "while the command ran",
             Asked::Copy => "before the copy was complete",
+            Asked::Forward => "or the connection broke in it",
         }
     }
 }
@@ -36,12 +40,19 @@ pub fn guest_error(vm: &str, what: Asked, error: &ClientError) -> ApiError {
     match error {
         ClientError::ConnectionLost => ended(vm, what),
         _ if error.unknown() => older_agent(vm, what.verb()),
-        ClientError::Refused { status, .. } if what == Asked::Copy && *status == TOO_MANY => {
-            ApiError::new(
-                Code::Unavailable,
-                format!("the guest of VM '{vm}' takes no more copies now"),
-            )
-            .caused_by(error)
+        ClientError::Refused { status, .. } if what != Asked::Command && *status == TOO_MANY => {
+            let kind = if what == Asked::Copy {
+                "copies"
+            } else {
+                "connections"
+            };
+            let message = format!("the guest of VM '{vm}' takes no more {kind} now");
+            ApiError::new(Code::Unavailable, message).caused_by(error)
+        }
+        // Its words are the system's for a connect that failed.
+        ClientError::Refused { message, .. } if error.unreachable() => {
+            let message = format!("cannot connect in VM '{vm}': {message}");
+            ApiError::new(Code::Unavailable, message).hint(format!("banger vm ports {vm}"))
         }
         ClientError::Refused { .. } => {
             failed(format!("the guest of VM '{vm}' cannot {}", what.verb()))

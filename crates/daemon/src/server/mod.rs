@@ -3,6 +3,7 @@
 mod body;
 mod copy;
 mod dispatch;
+mod forward;
 pub mod frames;
 mod guest_error;
 mod peer;

@@ -2,6 +2,7 @@
 
 use super::drive::{Driven, How, unasked};
 use super::preflight::{self, Wanted};
+use super::publish::{exposed, reserve};
 use super::ready::FirstCommand;
 use super::shape::{self, Sized};
 use super::{VmService, name, request_error};
@@ -10,10 +11,10 @@ use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
 use banger_converge::{Failure, Outcome, request};
 use banger_image::{DebianBuild, Manifest};
-use banger_model::{Phase, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
+use banger_model::{Phase, PublishedPort, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
 use banger_wire::api::{ApiError, Code, Command, Event, SpecValue, VmShape, VmView};
 use banger_wire::guest::{Token, hex};
-use std::{path::Path, sync::Arc};
+use std::{net::TcpListener, path::Path, sync::Arc};
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -38,6 +39,7 @@ impl VmService {
             kernel: kernel_name(wanted),
             sized: self.sized(wanted),
             drivers: self.config.drivers.of_new_vm(),
+            ports: wanted.ports.clone(),
             force: wanted.force,
         });
         self.preflight(checks).await
@@ -68,8 +70,12 @@ impl VmService {
         first: Option<&FirstCommand>,
     ) -> Result<VmView> {
         self.check(wanted, None).await?;
+        // Kept until the VM has them: an image may take minutes to be made.
+        let ports = reserve(&wanted.ports)?;
         let sized = self.sized(wanted);
-        let vm = self.reserve(op, wanted, sized, remove_on_exit).await?;
+        let vm = self
+            .reserve(op, wanted, sized, remove_on_exit, ports)
+            .await?;
         tracing::info!(op = %op.id, vm = %vm.id, name = %vm.name, "created");
         self.boot(op, vm.id, first)
             .await
@@ -104,13 +110,17 @@ impl VmService {
         wanted: &VmShape,
         sized: Sized,
         remove_on_exit: bool,
+        ports: Vec<(PublishedPort, TcpListener)>,
     ) -> Result<Vm> {
         // The image stays pinned until the row is there.
-        let (spec, _pinned) = self.provide(op, wanted, &sized, remove_on_exit).await?;
+        let (mut spec, _pinned) = self.provide(op, wanted, &sized, remove_on_exit).await?;
+        spec.ports = ports.iter().map(|(port, _)| *port).collect();
         let id = VmId::from_bytes(ops::random()?);
         let owner_uid = rustix::process::geteuid().as_raw();
         // The token is in place before anyone can learn of the VM: a delete that comes early fires it.
-        self.set.entry(id).take_over(&op.cancel);
+        let entry = self.set.entry(id);
+        entry.take_over(&op.cancel);
+        entry.ports.put(ports);
         let _creating = self.create_lock.lock().await;
         let mut tries = 0;
         let accepted = loop {
@@ -179,7 +189,15 @@ impl VmService {
             origin: Origin::Flag,
         }));
         values.extend(sized.told);
+        values.extend(vm.spec.ports.iter().map(|port| SpecValue {
+            key: "port".to_owned(),
+            value: port.to_string(),
+            origin: Origin::Flag,
+        }));
         op.tell(Event::Spec { values });
+        if let Some(warning) = exposed(&vm.spec.ports) {
+            op.tell(warning);
+        }
         Ok(vm)
     }
 
@@ -231,6 +249,7 @@ impl VmService {
             overlay_size,
             disk_size,
             nat: sized.nat,
+            ports: Vec::new(),
             remove_on_exit,
             init: wanted.init.clone().unwrap_or_default(),
             drivers,

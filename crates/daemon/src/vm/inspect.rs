@@ -62,6 +62,7 @@ impl VmService {
         Ok(PortsView {
             id: vm.id,
             name: vm.name,
+            published: self.set.entry(vm.id).ports.view(&vm.spec.ports),
             ports: ports.sockets,
             truncated: ports.truncated,
         })

@@ -76,6 +76,9 @@ impl VmService {
             .hint(format!("banger vm exec {} -- sh", vm.name)));
         }
         self.set.entry(id).take_over(&op.cancel);
+        for warning in self.bind_again(vm) {
+            op.tell(warning);
+        }
         self.boot(op, id, None)
             .await
             .map_err(|failed| failed.of_start(&vm.name))?;

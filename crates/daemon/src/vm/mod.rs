@@ -8,6 +8,7 @@ mod create;
 mod disk;
 mod drive;
 mod end;
+mod idle;
 mod inspect;
 mod life;
 mod lifecycle;
@@ -16,20 +17,21 @@ mod lost;
 mod name;
 pub(crate) mod preflight;
 mod prune;
+mod publish;
 mod ready;
-mod scope;
+pub(crate) mod scope;
 mod set;
-mod shape;
+pub(crate) mod shape;
 mod sweep;
 mod used;
 mod watch;
 
 pub use ready::first_command;
 
-use crate::config::Config;
 use crate::core::Core;
 use crate::ops::Registry;
 use crate::services::Peers;
+use banger_config::Config;
 use banger_converge::{Failure, Ledger, LedgerError, Recipes, request::RequestError};
 use banger_model::{Phase, ReasonKind, Role, Vm, VmHandles, VmId};
 use banger_wire::api::{
@@ -340,6 +342,7 @@ impl VmService {
             overlay_size: vm.spec.overlay_size,
             disk_size: vm.spec.disk_size,
             nat: vm.spec.nat,
+            ports: self.set.entry(vm.id).ports.view(&vm.spec.ports),
             remove_on_exit: vm.spec.remove_on_exit,
             init: vm.spec.init.clone(),
             drivers: vm.spec.drivers,

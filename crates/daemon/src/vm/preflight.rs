@@ -5,13 +5,14 @@
 //! owns it (the image store, the kernels, the probe for QEMU, …), which the work itself asks again when it comes to
 //! it; whatever else wants to tell how this machine stands reads the same functions.
 
+use super::publish::reserve;
 use super::shape::{self, HostSize, Sized};
 use super::{VmService, ledger_error, name, request_error};
 use crate::core::Core;
 use crate::image_service::{DEFAULT_KERNEL, Images};
 use banger_converge::{Ledger, Recipes, Site, request};
 use banger_host::Files;
-use banger_model::{ByteSize, Drivers, Goal, Phase, RootDriver, Vm, VmName};
+use banger_model::{ByteSize, Drivers, Goal, Phase, PortWish, RootDriver, Vm, VmName};
 use banger_plan::explain::noun;
 use banger_wire::api::{ApiError, Code, Command};
 use banger_wire::guest::ExecRequest;
@@ -40,6 +41,8 @@ pub(super) enum Check {
     OverlayDisk(ByteSize),
     /// A work disk of this image to copy that is there or can be made.
     WorkDisk(String, ByteSize),
+    /// Ports of the host that are free.
+    Ports(Vec<PortWish>),
     /// Something to run VMs with.
     Vmm,
     /// The guest's half of banger.
@@ -66,6 +69,7 @@ pub(super) struct Wanted<'a> {
     pub kernel: String,
     pub sized: Sized,
     pub drivers: Drivers,
+    pub ports: Vec<PortWish>,
     pub force: bool,
 }
 
@@ -76,6 +80,9 @@ pub(super) fn of_create(wanted: Wanted<'_>) -> Vec<Check> {
     let mut checks: Vec<Check> = command.map(Check::Command).into_iter().collect();
     checks.extend(wanted.name.cloned().map(Check::Name));
     checks.push(Check::Shape(sized.clone()));
+    if !wanted.ports.is_empty() {
+        checks.push(Check::Ports(wanted.ports));
+    }
     if !wanted.force {
         checks.push(Check::Memory(sized.memory));
     }
@@ -133,6 +140,7 @@ fn look(check: &Check, core: &Core, images: &dyn Images, host: HostSize) -> Vec<
         Check::Command(wanted) => told(command(wanted)),
         Check::Name(name) => told(free_name(core, name)),
         Check::Shape(sized) => shape::obstacles(sized),
+        Check::Ports(wishes) => told(reserve(wishes).map(drop)),
         Check::Memory(wanted) => told(unpromised(core, *wanted, host)),
         Check::Image(name) => images.image_obstacles(name),
         Check::Kernel(name) => images.kernel_obstacles(name),
@@ -178,7 +186,7 @@ fn free_name(core: &Core, wanted: &VmName) -> Result<()> {
 }
 
 /// Whether this much memory can be promised besides what runs.
-pub(super) fn unpromised(core: &Core, wanted: ByteSize, host: HostSize) -> Result<()> {
+pub(crate) fn unpromised(core: &Core, wanted: ByteSize, host: HostSize) -> Result<()> {
     let rows = core.ledger.vms().map_err(|e| ledger_error(&e))?;
     shape::check_memory(wanted, promised(&rows), host)
 }
@@ -202,7 +210,7 @@ fn vmm(core: &Core) -> Result<()> {
     accel.map_err(|e| ApiError::of(Code::Precondition, &e).hint("banger daemon logs"))
 }
 
-fn agent(core: &Core) -> Result<()> {
+pub(crate) fn agent(core: &Core) -> Result<()> {
     core.recipes.agent().map(drop).map_err(|error| {
         ApiError::of(Code::Precondition, &error)
             .hint("./quickstart builds it; it belongs beside bangerd")
@@ -258,7 +266,7 @@ impl VmService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::VmDefaults;
+    use banger_config::VmDefaults;
     use banger_wire::api::VmShape;
 
     const HOST: HostSize = HostSize {
@@ -277,6 +285,7 @@ mod tests {
                 root,
                 ..Drivers::EVERYWHERE
             },
+            ports: shape.ports.clone(),
             force: shape.force,
         }
     }

@@ -39,23 +39,50 @@ pub enum Manager {
     User(PathBuf),
 }
 
+/// Whether VMMs get scopes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scopes {
+    /// From this manager.
+    By(Manager),
+    /// Nobody ends a session's processes here.
+    NoSystemd,
+    /// There is a manager and we cannot ask it.
+    OutOfReach,
+}
+
+/// What [`Scopes::OutOfReach`] means for a user.
+pub const OUT_OF_REACH: &str = "systemd runs, but its bus cannot be reached: VMMs have no scopes and end with the \
+                                session or service that started the daemon";
+/// What can be done about it.
+pub const REACH: &str = "apt-get install dbus-user-session, and log in again";
+
 impl Manager {
     /// The manager of this machine, looked up; says so where systemd runs and cannot be asked.
     pub fn find() -> Option<Self> {
+        match Self::look() {
+            Scopes::By(manager) => Some(manager),
+            Scopes::NoSystemd => {
+                tracing::info!("no systemd here: VMMs have no scopes");
+                None
+            }
+            Scopes::OutOfReach => {
+                tracing::warn!("{OUT_OF_REACH}; hint: {REACH}");
+                None
+            }
+        }
+    }
+
+    /// Who keeps what this user starts. Looks only.
+    pub fn look() -> Scopes {
         let uid = rustix::process::geteuid().as_raw();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         if !Path::new(BOOTED).is_dir() {
-            tracing::info!("no systemd here: VMMs have no scopes");
-            return None;
+            return Scopes::NoSystemd;
         }
-        let found = Self::choose(uid, runtime, |path| path.exists());
-        if found.is_none() {
-            tracing::warn!(
-                "systemd runs, but its bus cannot be reached: VMMs have no scopes and end with the session or service \
-                 that started this daemon; hint: apt-get install dbus-user-session, and log in again"
-            );
+        match Self::choose(uid, runtime, |path| path.exists()) {
+            Some(manager) => Scopes::By(manager),
+            None => Scopes::OutOfReach,
         }
-        found
     }
 
     /// Root's processes belong to the system, for root's own manager ends with root's last session.

@@ -1,11 +1,12 @@
 //! What the daemon holds in memory for each VM: its lock, the operation that works on it, its agent channel.
 
+use super::publish::Ports;
 use crate::ops::{Cancel, Why};
 use banger_model::VmId;
 use banger_wire::guest::GuestClient;
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -25,6 +26,10 @@ pub struct Entry {
     watched: AtomicBool,
     /// Held still because the disk is full, or told to go on and not yet up to date (R-GUEST-9).
     pub paused: watch::Sender<bool>,
+    /// How many are with it now: commands, copies.
+    pub users: AtomicU32,
+    /// Its published ports.
+    pub ports: Ports,
     /// Token of the operation that works on the VM.
     operation: Mutex<Option<Cancel>>,
 }
@@ -36,6 +41,8 @@ impl Default for Entry {
             link: watch::channel(None).0,
             watched: AtomicBool::new(false),
             paused: watch::channel(false).0,
+            users: AtomicU32::new(0),
+            ports: Ports::default(),
             operation: Mutex::new(None),
         }
     }
@@ -106,9 +113,10 @@ impl Entry {
         *self.paused.borrow()
     }
 
-    /// The VM's links are down.
+    /// The VM's links are down, its published ports too.
     pub fn unlink(&self) {
         self.link.send_replace(None);
         self.paused.send_replace(false);
+        self.ports.clear();
     }
 }

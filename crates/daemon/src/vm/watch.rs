@@ -39,18 +39,20 @@ impl VmService {
     }
 
     /// Waits for the end of the VMM, and hears what it says before.
-    async fn until_end(&self, id: VmId) -> Option<ReasonKind> {
+    async fn until_end(self: &Arc<Self>, id: VmId) -> Option<ReasonKind> {
         let socket = control_socket(&self.core.site, id);
         let mut listening = pin!(last_word(&socket));
         let mut ended = pin!(self.vmm_exited(id));
         let mut linked = pin!(self.keep_linked(id));
         let mut timed = pin!(self.keep_time(id));
+        let mut published = pin!(self.keep_published(id));
         let mut heard = None;
         loop {
             tokio::select! {
                 word = &mut listening, if heard.is_none() => heard = Some(word),
                 () = &mut linked => {}
                 () = &mut timed => {}
+                () = &mut published => {}
                 () = &mut ended => break,
             }
         }

@@ -41,6 +41,14 @@ fn control() -> Result<OwnedFd, Errno> {
     })
 }
 
+/// Whether device-mapper can be used here: the kernel has it and we may.
+///
+/// # Errors
+/// The kernel's: `ENODEV` without device-mapper, `EACCES` without the right.
+pub fn device_mapper() -> io::Result<()> {
+    control().map(drop).map_err(io::Error::from)
+}
+
 fn error(effect: Effect, what: &'static str, name: &str, source: Errno) -> Error {
     let kind = ErrorKind::of_io(&source.into());
     Error::new(effect, what, name, kind, io::Error::from(source))

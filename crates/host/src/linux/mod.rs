@@ -17,6 +17,7 @@ mod process;
 mod spawn;
 mod tools;
 
+pub use dm::device_mapper;
 pub use tools::ToolFailed;
 
 use crate::{Effect, Error};

@@ -126,7 +126,7 @@ impl Tar {
 
 pub fn store(dir: &Path) -> ImageStore<LinuxHost> {
     let host = LinuxHost::new(LinuxConfig::default());
-    ImageStore::open(Arc::new(host), dir.join("images")).unwrap()
+    ImageStore::new(Arc::new(host), dir.join("images"))
 }
 
 /// What is in a directory but locks.

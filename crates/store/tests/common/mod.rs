@@ -36,6 +36,7 @@ pub fn vm(n: u32) -> Vm {
             overlay_size: ByteSize::gib(8),
             disk_size: ByteSize::gib(8),
             nat: true,
+            ports: Vec::new(),
             remove_on_exit: false,
             init: banger_model::Init::Agent,
             drivers: Drivers::EVERYWHERE,

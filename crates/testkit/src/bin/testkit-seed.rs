@@ -3,7 +3,7 @@
 
 fn main() {
     println!("{}", banger_testkit::seed().display());
-    if let Err(why) = banger_testkit::systemd_seed() {
-        println!("no image with systemd: {why}");
+    for why in banger_testkit::image_seeds() {
+        println!("{why}");
     }
 }

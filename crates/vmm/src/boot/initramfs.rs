@@ -229,6 +229,7 @@ mod tests {
                 vmlinux_sha256: "00".repeat(32),
                 first: vec!["virtio_mmio.ko".into()],
                 second: vec!["overlay.ko".into()],
+                modules_disk: false,
             },
         }
     }

@@ -3,32 +3,36 @@
 //! ```text
 //! kernels/<name>/manifest.json   what it is, and which modules in which order
 //!                vmlinux         ELF with a PVH note
+//!                modules.ext4    all modules and what depmod writes: the guest's /lib/modules/<release>, read-only
 //!                modules/*.ko    plain (never compressed), flat
 //!                modules.dep     the same modules, for who wants to order others
 //!                modules.builtin
 //! ```
 
-use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use banger_host::tree::{Attributes, Tree};
 use banger_host::{ErrorKind, Files, Tools};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::apt::{self, AptError};
-use super::bzimage::{KernelImageError, vmlinux_of};
-use super::deb::{DebError, Walk, for_each_file};
-use super::modinfo::{ModuleError, depends, plain_module};
-use super::modules::{FIRST, ModuleIndex, ModulesError, SECOND, name_of};
+use super::bzimage::KernelImageError;
+use super::deb::DebError;
+use super::modinfo::ModuleError;
+use super::modules::ModulesError;
+use super::package::{KernelParts, TreeSink};
 use crate::tree;
 
 /// Debian's kernel for virtual machines; the name resolves to the newest one that the machine's sources have.
 pub const DEBIAN_CLOUD: &str = "linux-image-cloud-amd64";
 
 /// Bumped when the directory's layout or the lists of modules change; a kernel of another format is fetched anew.
-pub const KERNEL_FORMAT: u32 = 1;
+pub const KERNEL_FORMAT: u32 = 2;
+/// The oldest format that VMs can still be started with: it lacks the modules disk.
+const OLDEST_FORMAT: u32 = 1;
+/// File name of the modules disk.
+const MODULES_DISK: &str = "modules.ext4";
 
 /// What a kernel directory says about itself (`manifest.json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +53,14 @@ pub struct KernelManifest {
     pub first: Vec<String>,
     /// Module files to load after it, in order, relative to `modules/`.
     pub second: Vec<String>,
+    /// Whether there is a disk with all modules beside it.
+    #[serde(default)]
+    pub modules_disk: bool,
 }
+
+/// Packs a directory tree into a file system that guests can mount: the tree, then the file to make.
+pub type Pack<'a> =
+    dyn Fn(&Path, &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// A kernel on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +121,20 @@ pub enum KernelError {
         #[source]
         source: ModulesError,
     },
+    /// The modules cannot be laid out as a tree.
+    #[error("the kernel's modules cannot be written")]
+    Tree {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No file system could be made of the modules.
+    #[error("the disk with the kernel's modules cannot be made")]
+    Pack {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file could not be written or looked at.
     #[error("the kernel directory cannot be written")]
     Files {
@@ -139,7 +164,19 @@ impl Kernel {
         self.dir.join("modules").join(file)
     }
 
-    /// The kernel `name` under `kernels`; `None` if it is not there or of another format (then fetch it).
+    /// The disk with all modules; kernels that were put here by hand or long ago may have none.
+    pub fn modules_disk(&self) -> Option<PathBuf> {
+        let there = self.manifest.modules_disk;
+        there.then(|| self.dir.join(MODULES_DISK))
+    }
+
+    /// Whether it has all that a kernel fetched now has.
+    pub fn is_current(&self) -> bool {
+        self.manifest.format == KERNEL_FORMAT
+    }
+
+    /// The kernel `name` under `kernels`; `None` if it is not there or of a format that this program does not know
+    /// (then fetch it).
     ///
     /// # Errors
     /// The manifest cannot be read or is damaged.
@@ -158,7 +195,8 @@ impl Kernel {
         };
         let manifest: KernelManifest = serde_json::from_slice(&bytes)
             .map_err(|source| KernelError::Manifest { path, source })?;
-        Ok((manifest.format == KERNEL_FORMAT).then_some(Kernel { dir, manifest }))
+        let known = (OLDEST_FORMAT..=KERNEL_FORMAT).contains(&manifest.format);
+        Ok(known.then_some(Kernel { dir, manifest }))
     }
 }
 
@@ -181,6 +219,7 @@ pub fn fetch_debian<H: Files + Tools>(
     host: &H,
     kernels: &Path,
     name: &str,
+    pack: &Pack<'_>,
     progress: &mut dyn FnMut(&str),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Kernel, KernelError> {
@@ -188,199 +227,63 @@ pub fn fetch_debian<H: Files + Tools>(
     let package = apt::fetch_kernel_package(host, DEBIAN_CLOUD, &work, progress, cancelled)
         .map_err(|source| KernelError::Fetch { source })?;
     progress(&format!("unpacking {} {}", package.name, package.version));
-    let parts = KernelParts::of_deb(&package.deb, name, &package.name, &package.version)?;
-    publish(host, kernels, &parts)
-}
-
-/// A kernel in memory, ready to be written.
-pub struct KernelParts {
-    manifest: KernelManifest,
-    vmlinux: Vec<u8>,
-    modules: BTreeMap<String, Vec<u8>>,
-    modules_dep: String,
-    modules_builtin: String,
-}
-
-impl KernelParts {
-    /// Takes a kernel package apart.
-    ///
-    /// The package is read twice: once for the kernel and what each module needs, once for the few modules that are
-    /// kept. All modules together are 90 MB, more than a daemon should hold.
-    ///
-    /// # Errors
-    /// Damage, or something missing.
-    pub fn of_deb(
-        deb: &[u8],
-        name: &str,
-        package: &str,
-        version: &str,
-    ) -> Result<KernelParts, KernelError> {
-        let survey = Survey::of(deb)?;
-        let incomplete = |what| KernelError::Incomplete {
-            package: package.to_owned(),
-            what,
-        };
-        let (image_path, image) = survey.image.ok_or(incomplete("boot/vmlinuz-*"))?;
-        let release = survey
-            .release
-            .ok_or(incomplete("lib/modules/*/modules.builtin"))?;
-        let vmlinux = vmlinux_of(&image).map_err(|source| KernelError::Image {
-            path: image_path,
-            source,
-        })?;
-        drop(image);
-
-        let mut index = ModuleIndex::with_builtin(&survey.builtin);
-        for (path, needs) in survey.needs {
-            index.insert(&path, needs);
-        }
-        let order = |names, already: &[String]| {
-            index
-                .closure_without(names, already)
-                .map_err(|source| KernelError::Modules { source })
-        };
-        let first = order(FIRST, &[])?;
-        let second = order(SECOND, &first)?;
-        let wanted: Vec<&String> = first.iter().chain(&second).collect();
-        let modules = pick_modules(deb, &wanted)?;
-
-        let mut kept = ModuleIndex::with_builtin(&survey.builtin);
-        for (file, bytes) in &modules {
-            let needs = depends(bytes).map_err(|source| KernelError::Module {
-                path: file.clone(),
-                source,
-            })?;
-            kept.insert(&format!("modules/{file}"), needs);
-        }
-        let files = |paths: &[String]| paths.iter().map(|p| file_of(p)).collect();
-        Ok(KernelParts {
-            manifest: KernelManifest {
-                format: KERNEL_FORMAT,
-                name: name.to_owned(),
-                release,
-                package: package.to_owned(),
-                version: version.to_owned(),
-                vmlinux_sha256: hex(&Sha256::digest(&vmlinux)),
-                first: files(&first),
-                second: files(&second),
-            },
-            vmlinux,
-            modules,
-            modules_dep: kept.to_modules_dep(),
-            modules_builtin: survey.builtin,
-        })
+    let stage = kernels.join(format!(".stage-{name}"));
+    let made = fill_stage(host, &stage, pack, &mut |tree| {
+        KernelParts::of_deb(&package.deb, name, &package.name, &package.version, tree)
+    });
+    let made = made.and_then(|manifest| publish(host, kernels, &stage, manifest));
+    if made.is_err() {
+        // Nothing of it is anyone's; if this fails too, the next fetch clears it.
+        let _ = tree::remove(host, &stage);
     }
-
-    /// What the kernel will say about itself.
-    pub fn manifest(&self) -> &KernelManifest {
-        &self.manifest
-    }
+    made
 }
 
-/// The file name under `modules/`: the module's own name, plain.
-fn file_of(path: &str) -> String {
-    format!("{}.ko", name_of(path))
-}
-
-/// What one pass over a package finds.
-#[derive(Default)]
-struct Survey {
-    image: Option<(String, Vec<u8>)>,
-    release: Option<String>,
-    builtin: String,
-    needs: Vec<(String, Vec<String>)>,
-}
-
-impl Survey {
-    fn of(deb: &[u8]) -> Result<Survey, KernelError> {
-        let mut survey = Survey::default();
-        let mut bad_module = None;
-        for_each_file(deb, |path, body| {
-            if path.starts_with("boot/vmlinuz-") {
-                survey.image = Some((path.to_owned(), bytes_of(body)?));
-            } else if is_module(path) {
-                match plain_module(&bytes_of(body)?).and_then(|plain| depends(&plain)) {
-                    Ok(needs) => survey.needs.push((path.to_owned(), needs)),
-                    Err(source) => {
-                        bad_module = Some(KernelError::Module {
-                            path: path.to_owned(),
-                            source,
-                        });
-                        return Ok(Walk::Done);
-                    }
-                }
-            } else if let Some(dir) = path.strip_suffix("/modules.builtin") {
-                survey.release = dir.rsplit('/').next().map(str::to_owned);
-                survey.builtin = String::from_utf8_lossy(&bytes_of(body)?).into_owned();
-            }
-            Ok(Walk::On)
-        })
-        .map_err(|source| KernelError::Package { source })?;
-        bad_module.map_or(Ok(survey), Err)
-    }
-}
-
-fn pick_modules(deb: &[u8], wanted: &[&String]) -> Result<BTreeMap<String, Vec<u8>>, KernelError> {
-    let mut modules = BTreeMap::new();
-    let mut bad_module = None;
-    for_each_file(deb, |path, body| {
-        if wanted.iter().any(|w| *w == path) {
-            match plain_module(&bytes_of(body)?) {
-                Ok(plain) => drop(modules.insert(file_of(path), plain)),
-                Err(source) => {
-                    bad_module = Some(KernelError::Module {
-                        path: path.to_owned(),
-                        source,
-                    })
-                }
-            }
-        }
-        Ok(if modules.len() == wanted.len() || bad_module.is_some() {
-            Walk::Done
-        } else {
-            Walk::On
-        })
-    })
-    .map_err(|source| KernelError::Package { source })?;
-    bad_module.map_or(Ok(modules), Err)
-}
-
-fn is_module(path: &str) -> bool {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    path.contains("lib/modules/") && (file.ends_with(".ko") || file.contains(".ko."))
-}
-
-fn bytes_of(body: &mut dyn Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    body.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Writes the parts to a stage directory, makes them durable and renames it to its name.
-///
-/// A kernel that is there under the name is moved aside and removed: the caller wants another one, or could not use it.
-/// Killed between the two renames, the name is free and the next fetch fills it.
-fn publish<F: Files>(
+/// Makes the stage directory with all that belongs into it, durable but for its name.
+fn fill_stage<F: Files>(
     files: &F,
-    kernels: &Path,
-    parts: &KernelParts,
-) -> Result<Kernel, KernelError> {
-    write_stage(files, kernels, parts).map_err(|source| KernelError::Files { source })?;
-    Ok(Kernel {
-        dir: kernels.join(&parts.manifest.name),
-        manifest: parts.manifest.clone(),
+    stage: &Path,
+    pack: &Pack<'_>,
+    parts: &mut dyn FnMut(&mut TreeSink<'_>) -> Result<KernelParts, KernelError>,
+) -> Result<KernelManifest, KernelError> {
+    let failed = |source| KernelError::Files { source };
+    tree::remove(files, stage).map_err(failed)?;
+    files.mkdir(stage).map_err(failed)?;
+    let unpacked = stage.join("tree");
+    files.mkdir(&unpacked).map_err(failed)?;
+    let mut sink = tree_sink(&unpacked).map_err(|source| KernelError::Tree { source })?;
+    let parts = parts(&mut sink)?;
+    let disk = stage.join(MODULES_DISK);
+    pack(&unpacked, &disk).map_err(|source| KernelError::Pack { source })?;
+    files.sync_file(&disk).map_err(failed)?;
+    tree::remove(files, &unpacked).map_err(failed)?;
+    write_parts(files, stage, &parts).map_err(failed)?;
+    Ok(parts.manifest)
+}
+
+/// Files for everyone to read. Their owner is who runs this: the disk they go to is never written again.
+fn tree_sink(
+    dir: &Path,
+) -> std::io::Result<impl FnMut(&str, &[u8]) -> std::io::Result<()> + use<>> {
+    let mut tree = Tree::open(dir)?;
+    let attributes = Attributes {
+        mode: 0o644,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        ..Attributes::default()
+    };
+    Ok(move |path: &str, bytes: &[u8]| {
+        let file = tree.file(path.as_bytes())?;
+        file.write_at(bytes, 0)?;
+        file.finish(bytes.len() as u64, &attributes)
     })
 }
 
-fn write_stage<F: Files>(
+fn write_parts<F: Files>(
     files: &F,
-    kernels: &Path,
+    stage: &Path,
     parts: &KernelParts,
 ) -> Result<(), banger_host::Error> {
-    let name = &parts.manifest.name;
-    let stage = kernels.join(format!(".stage-{name}"));
-    tree::remove(files, &stage)?;
-    files.mkdir(&stage)?;
     let modules = stage.join("modules");
     files.mkdir(&modules)?;
     let put = |path: PathBuf, bytes: &[u8]| {
@@ -399,20 +302,40 @@ fn write_stage<F: Files>(
     let manifest = serde_json::to_vec_pretty(&parts.manifest).unwrap_or_default();
     put(stage.join("manifest.json"), &manifest)?;
     files.sync_dir(&modules)?;
-    files.sync_dir(&stage)?;
+    files.sync_dir(stage)
+}
 
-    let target = kernels.join(name);
-    match files.rename(&stage, &target) {
-        Err(e) if e.kind == ErrorKind::Exists => {
-            let aside = kernels.join(format!(".trash-{name}"));
-            tree::remove(files, &aside)?;
-            files.rename(&target, &aside)?;
-            files.rename(&stage, &target)?;
-            files.sync_dir(kernels)?;
-            tree::remove(files, &aside)
-        }
+/// Gives a stage directory its name.
+///
+/// A kernel that is there under the name is moved aside and removed: the caller wants another one, or could not use it.
+/// Killed between the two renames, the name is free and the next fetch fills it.
+fn publish<F: Files>(
+    files: &F,
+    kernels: &Path,
+    stage: &Path,
+    manifest: KernelManifest,
+) -> Result<Kernel, KernelError> {
+    let dir = kernels.join(&manifest.name);
+    let renamed = match files.rename(stage, &dir) {
+        Err(e) if e.kind == ErrorKind::Exists => replace(files, kernels, stage, &manifest.name),
         other => other.and_then(|()| files.sync_dir(kernels)),
-    }
+    };
+    renamed.map_err(|source| KernelError::Files { source })?;
+    Ok(Kernel { dir, manifest })
+}
+
+fn replace<F: Files>(
+    files: &F,
+    kernels: &Path,
+    stage: &Path,
+    name: &str,
+) -> Result<(), banger_host::Error> {
+    let (target, aside) = (kernels.join(name), kernels.join(format!(".trash-{name}")));
+    tree::remove(files, &aside)?;
+    files.rename(&target, &aside)?;
+    files.rename(stage, &target)?;
+    files.sync_dir(kernels)?;
+    tree::remove(files, &aside)
 }
 
 /// Lower-case hex.
@@ -484,7 +407,41 @@ mod tests {
     }
 
     fn parts(leave_out: &str) -> Result<KernelParts, KernelError> {
-        KernelParts::of_deb(&package(leave_out), "k", "linux-image-x", "1")
+        parts_into(leave_out, &mut |_, _| Ok(()))
+    }
+
+    fn parts_into(leave_out: &str, tree: &mut TreeSink<'_>) -> Result<KernelParts, KernelError> {
+        KernelParts::of_deb(&package(leave_out), "k", "linux-image-x", "1", tree)
+    }
+
+    /// Packs nothing but the list of the files.
+    fn list(tree: &Path, disk: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut names = Vec::new();
+        let mut dirs = vec![tree.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir)? {
+                let path = entry?.path();
+                match path.is_dir() {
+                    true => dirs.push(path),
+                    false => names.push(path.strip_prefix(tree)?.display().to_string()),
+                }
+            }
+        }
+        names.sort();
+        Ok(std::fs::write(disk, names.join("\n"))?)
+    }
+
+    fn made(kernels: &Path, change: impl Fn(&mut KernelParts)) -> Result<Kernel, KernelError> {
+        let (host, stage) = (
+            LinuxHost::new(LinuxConfig::default()),
+            kernels.join(".stage-k"),
+        );
+        let manifest = fill_stage(&host, &stage, &list, &mut |tree| {
+            let mut parts = parts_into("", tree)?;
+            change(&mut parts);
+            Ok(parts)
+        })?;
+        publish(&host, kernels, &stage, manifest)
     }
 
     #[test]
@@ -552,7 +509,7 @@ mod tests {
         // The rests of a publication that was killed.
         std::fs::create_dir_all(kernels.path().join(".stage-k/modules")).unwrap();
         std::fs::write(kernels.path().join(".stage-k/modules/x.ko"), "half").unwrap();
-        let one = publish(&host, kernels.path(), &parts("").unwrap()).unwrap();
+        let one = made(kernels.path(), |_| {}).unwrap();
         assert_eq!(
             Kernel::load(&host, kernels.path(), "k").unwrap(),
             Some(one.clone())
@@ -561,22 +518,35 @@ mod tests {
         assert!(one.module("virtio_mmio.ko").is_file() && !one.module("x.ko").exists());
         assert_eq!(names(), ["k"]);
 
-        let mut newer = parts("").unwrap();
-        newer.manifest.version = "2".into();
-        publish(&host, kernels.path(), &newer).unwrap();
+        let disk = std::fs::read_to_string(one.modules_disk().unwrap()).unwrap();
+        for file in [
+            "modules.builtin",
+            "modules.dep",
+            "modules.dep.bin",
+            "kernel/fs/overlayfs/overlay.ko.zst",
+        ] {
+            assert!(disk.lines().any(|l| l == file), "{file}: {disk}");
+        }
+        assert!(!one.dir.join("tree").exists());
+
+        made(kernels.path(), |parts| parts.manifest.version = "2".into()).unwrap();
         let loaded = Kernel::load(&host, kernels.path(), "k").unwrap().unwrap();
         assert_eq!(loaded.manifest.version, "2");
         assert_eq!(names(), ["k"]);
     }
 
     #[test]
-    fn a_kernel_of_another_format_is_not_there_and_a_damaged_one_is_told() {
+    fn a_kernel_of_a_newer_format_is_not_there_and_a_damaged_one_is_told() {
         let host = LinuxHost::new(LinuxConfig::default());
         let kernels = tempfile::tempdir().unwrap();
-        let mut parts = parts("").unwrap();
-        parts.manifest.format = KERNEL_FORMAT + 1;
-        let kernel = publish(&host, kernels.path(), &parts).unwrap();
-        assert_eq!(Kernel::load(&host, kernels.path(), "k").unwrap(), None);
+        let of_format = |format| {
+            let kernel = made(kernels.path(), |parts| parts.manifest.format = format).unwrap();
+            (kernel, Kernel::load(&host, kernels.path(), "k").unwrap())
+        };
+        let (_, loaded) = of_format(OLDEST_FORMAT);
+        assert!(loaded.is_some_and(|kernel| !kernel.is_current()));
+        let (kernel, loaded) = of_format(KERNEL_FORMAT + 1);
+        assert_eq!(loaded, None);
         std::fs::write(kernel.dir.join("manifest.json"), "{").unwrap();
         let damaged = Kernel::load(&host, kernels.path(), "k")
             .unwrap_err()

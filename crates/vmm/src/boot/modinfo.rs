@@ -44,12 +44,16 @@ pub fn plain_module(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
     }
 }
 
+/// The `.modinfo` section of a plain module: `key=value`, each with NULs behind it.
+pub(crate) fn info(module: &[u8]) -> Result<&[u8], ModuleError> {
+    elf::section(module, ".modinfo")
+        .map_err(|source| ModuleError::Elf { source })?
+        .ok_or(ModuleError::NoModinfo)
+}
+
 /// The modules that a plain module needs to be loaded first, as it names them.
 pub fn depends(module: &[u8]) -> Result<Vec<String>, ModuleError> {
-    let info = elf::section(module, ".modinfo")
-        .map_err(|source| ModuleError::Elf { source })?
-        .ok_or(ModuleError::NoModinfo)?;
-    let fields = info
+    let fields = info(module)?
         .split(|b| *b == 0)
         .filter_map(|f| std::str::from_utf8(f).ok());
     Ok(fields

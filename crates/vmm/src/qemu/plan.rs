@@ -337,12 +337,23 @@ fn attach_disk(args: &mut Args, disk: &Disk) {
 }
 
 fn attach_network(args: &mut Args, network: &UserNetwork) {
-    // restrict=on: the guest reaches neither the host nor anything beyond it.
-    let restrict = if network.nat { "off" } else { "on" };
+    // restrict=on: the guest reaches neither the host nor anything beyond it. The user network is on a hub, because what
+    // a network card is plugged into is for life, and what a hub is plugged into is not (`Qmp::set_nat`).
+    let (id, restrict) = if network.nat {
+        (super::qmp::OPEN, "off")
+    } else {
+        (super::qmp::CLOSED, "on")
+    };
+    let uplink = super::qmp::UPLINK;
     args.pair(
         "-netdev",
-        format!("user,id=net,ipv6=off,restrict={restrict}"),
+        format!("user,id={id},ipv6=off,restrict={restrict}"),
     );
+    args.pair(
+        "-netdev",
+        format!("hubport,id={uplink},hubid=0,netdev={id}"),
+    );
+    args.pair("-netdev", "hubport,id=net,hubid=0");
     args.pair(
         "-device",
         format!("virtio-net-device,netdev=net,mac={}", network.mac),
@@ -498,7 +509,11 @@ mod tests {
             "-device",
             "virtio-blk-device,drive=root,serial=root",
             "-netdev",
-            "user,id=net,ipv6=off,restrict=on",
+            "user,id=closed,ipv6=off,restrict=on",
+            "-netdev",
+            "hubport,id=uplink,hubid=0,netdev=closed",
+            "-netdev",
+            "hubport,id=net,hubid=0",
             "-device",
             "virtio-net-device,netdev=net,mac=aa:ab:ab:ab:ab:ab",
             "-device",

@@ -102,6 +102,13 @@ pub struct Qmp {
     next_id: u64,
 }
 
+/// The hub's port that leads to the user network.
+pub(super) const UPLINK: &str = "uplink";
+/// The user network that leads beyond the guest.
+pub(super) const OPEN: &str = "open";
+/// The one that does not.
+pub(super) const CLOSED: &str = "closed";
+
 /// A message longer than this is not QEMU's.
 const LINE_MAX: usize = 1 << 20;
 
@@ -217,13 +224,48 @@ impl Qmp {
         self.command("cont", Value::Null).map(drop)
     }
 
-    /// Plugs the guest's network cable in or out.
+    /// Whether the guest's network leads beyond it, as [`Qmp::set_nat`] or the arguments made it; `None` if a change was
+    /// cut off in the middle.
     ///
     /// # Errors
     /// See [`QmpError`].
-    pub fn set_link(&mut self, up: bool) -> Result<(), QmpError> {
-        self.command("set_link", json!({ "name": "net", "up": up }))
-            .map(drop)
+    pub fn nat(&mut self) -> Result<Option<bool>, QmpError> {
+        let asked = json!({ "command-line": "info network" });
+        let answer = self.command("human-monitor-command", asked)?;
+        let text = answer.as_str().unwrap_or_default();
+        // A line of it: ` \ uplink: index=0,type=hubport,…`.
+        let there = |id: &str| {
+            let mut words = text.split_whitespace();
+            words.any(|word| word.strip_suffix(':') == Some(id))
+        };
+        Ok(match (there(UPLINK), there(OPEN), there(CLOSED)) {
+            (true, true, false) => Some(true),
+            (true, false, true) => Some(false),
+            _ => None,
+        })
+    }
+
+    /// Plugs the guest into a user network that leads beyond it, or into one that does not. Its address stays; its
+    /// connections to what was there before break.
+    ///
+    /// # Errors
+    /// See [`QmpError`]; it may be tried again.
+    pub fn set_nat(&mut self, nat: bool) -> Result<(), QmpError> {
+        if self.nat()? == Some(nat) {
+            return Ok(());
+        }
+        // What is not there need not go: an earlier change may have been cut off anywhere.
+        for id in [UPLINK, OPEN, CLOSED] {
+            match self.command("netdev_del", json!({ "id": id })) {
+                Err(QmpError::Refused { class, .. }) if class == "DeviceNotFound" => {}
+                other => drop(other?),
+            }
+        }
+        let id = if nat { OPEN } else { CLOSED };
+        let user = json!({ "type": "user", "id": id, "ipv6": false, "restrict": !nat });
+        self.command("netdev_add", user)?;
+        let port = json!({ "type": "hubport", "id": UPLINK, "hubid": 0, "netdev": id });
+        self.command("netdev_add", port).map(drop)
     }
 
     /// The next event, waiting at most `timeout`; `None` if there was none.

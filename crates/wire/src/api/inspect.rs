@@ -1,6 +1,6 @@
 //! Looking at VMs: health, ports, stats. None of these counts as a use of the VM (R-SVC-7).
 
-use super::VmState;
+use super::{PublishedView, VmState};
 use crate::guest::{GuestStats, ListeningSocket};
 use banger_model::{VmId, VmName};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,9 @@ pub struct PortsView {
     pub name: VmName,
     /// The sockets, by port, then protocol.
     pub ports: Vec<ListeningSocket>,
+    /// Ports of the host that lead to the guest.
+    #[serde(default)]
+    pub published: Vec<PublishedView>,
     /// There are more than are looked at.
     #[serde(default)]
     pub truncated: bool,

@@ -1,6 +1,7 @@
 //! Which methods there are, and how each answers.
 
 use super::files::VmCopy;
+use super::forward::VmForward;
 use super::images::*;
 use super::inspect::*;
 use super::life::*;
@@ -70,6 +71,7 @@ methods! {
     "vm.exec" Frames VmExec => Event;
     "vm.attach" Frames VmAttach => Event;
     "vm.copy" Frames VmCopy => Event;
+    "vm.forward" Frames VmForward => Event;
     "vm.list" Json VmList => Vec<VmView>;
     "vm.show" Json VmShow => VmDetail;
     "vm.start" Events VmStart => Event;

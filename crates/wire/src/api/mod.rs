@@ -11,9 +11,11 @@
 //! ```
 
 pub mod client;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod files;
+pub mod forward;
 pub mod frame;
 pub mod images;
 pub mod inspect;
@@ -28,9 +30,11 @@ pub mod version;
 pub mod view;
 
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
+pub use doctor::{DoctorRow, Standing};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
 pub use files::VmCopy;
+pub use forward::{PublishedView, VmForward};
 pub use frame::{Decoder, Frame, FrameError};
 pub use images::*;
 pub use inspect::*;

@@ -1,7 +1,7 @@
 //! The bodies of requests. Unknown fields are refused everywhere.
 
 use crate::guest::{ExecId, ExecRequest, TtySize};
-use banger_model::{ByteSize, Init, OpId, VmName};
+use banger_model::{ByteSize, Init, OpId, PortWish, VmName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -59,6 +59,9 @@ pub struct VmShape {
     /// Whether the guest reaches beyond the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<bool>,
+    /// TCP ports to publish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortWish>,
     /// Who is PID 1 in the guest; the agent if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,

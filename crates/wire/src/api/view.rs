@@ -1,6 +1,6 @@
 //! The bodies of answers. Names are stable: they are what `--json` prints.
 
-use super::Version;
+use super::{PublishedView, Version};
 use banger_model::{
     ByteSize, Drivers, Goal, Init, Lease, OpId, Reason, VmHandles, VmId, VmName, VmRuntime,
 };
@@ -79,6 +79,9 @@ pub struct VmView {
     pub disk_size: ByteSize,
     /// Whether the guest reaches beyond the host.
     pub nat: bool,
+    /// Published ports.
+    #[serde(default)]
+    pub ports: Vec<PublishedView>,
     /// Deleted by the daemon when its command ends.
     pub remove_on_exit: bool,
     /// Who is PID 1 in the guest.

@@ -28,6 +28,10 @@ pub struct BootFacts {
     /// Serial of the work disk (ext4, mounted at `/root`), if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<String>,
+    /// Serial of the disk with the kernel's modules (ext4, read-only, mounted at `/lib/modules/<release>`), if there is
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<String>,
     /// The first network interface.
     #[serde(default)]
     pub network: Network,
@@ -189,11 +193,12 @@ mod tests {
                 overlay: "overlay".into(),
             },
             work: Some("work".into()),
+            modules: Some("modules".into()),
             network: Network::Static(StaticNetwork::qemu_user()),
             power_off: PowerOff::PowerOff,
             init: Init::Image,
         };
-        let json = r#"{"hostname":"dev","token":"abababababababababababababababab","port":"banger.agent","root":{"kind":"overlay","base":"base","overlay":"overlay"},"work":"work","network":{"kind":"static","address":"10.0.2.15","prefix":24,"gateway":"10.0.2.2","dns":["10.0.2.3"]},"power_off":"power_off","init":"image"}"#;
+        let json = r#"{"hostname":"dev","token":"abababababababababababababababab","port":"banger.agent","root":{"kind":"overlay","base":"base","overlay":"overlay"},"work":"work","modules":"modules","network":{"kind":"static","address":"10.0.2.15","prefix":24,"gateway":"10.0.2.2","dns":["10.0.2.3"]},"power_off":"power_off","init":"image"}"#;
         assert_eq!(serde_json::to_string(&facts).unwrap(), json);
         assert_eq!(serde_json::from_str::<BootFacts>(json).unwrap(), facts);
     }

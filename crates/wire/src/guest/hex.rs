@@ -1,4 +1,4 @@
-//! Lower-case hexadecimal for the 16-byte values of the channel.
+//! Lower-case hexadecimal.
 
 /// Writes bytes as lower-case hexadecimal.
 pub fn encode(bytes: &[u8]) -> String {
@@ -11,19 +11,19 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
+/// Reads pairs of hexadecimal digits; anything else is `None`.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => u8::try_from(digit(*high)? << 4 | digit(*low)?).ok(),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(byte).collect()
+}
+
 /// Reads exactly 32 hexadecimal digits; anything else is `None`.
 pub fn decode16(text: &str) -> Option<[u8; 16]> {
-    let digits = text.as_bytes();
-    if digits.len() != 32 {
-        return None;
-    }
-    let mut bytes = [0_u8; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(bytes)
+    decode(text)?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! From the bottom up: [`boot`] (what the agent is told before there is a channel), [`handshake`] (which
 //! finds the start of a session in a stream that has no message boundary at a cut), [`h2`] (the windows both
-//! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream), [`copy`] (files), [`clock`] and [`inspect`]
-//! (calls of one message each way) and [`client`] (the host's end).
+//! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream), [`copy`] (files), [`forward`] (connections),
+//! [`clock`] and [`inspect`] (calls of one message each way) and [`client`] (the host's end).
 //! `docs/design/channel.md` has the protocol and the measurements it comes from.
 
 mod body;
@@ -13,6 +13,7 @@ pub mod clock;
 pub mod connect;
 pub mod copy;
 pub mod exec;
+pub mod forward;
 pub mod frame;
 pub mod h2;
 pub mod handshake;
@@ -30,6 +31,7 @@ pub use exec::{
     AttachRequest, ExecFailure, ExecId, ExecRequest, ExitStatus, FailureKind, GuestState, Health,
     TtySize,
 };
+pub use forward::{ForwardEvent, ForwardInput, ForwardOutput, ForwardStream, ForwardTarget};
 pub use handshake::{Ack, Hello, Nonce, Token};
 pub use inspect::{DiskUse, GuestStats, ListeningSocket, NetworkUse, Ports, Protocol};
 

@@ -1,0 +1,83 @@
+//! The JSON Schema of the file, for editors (draft 2020-12).
+
+use super::{KEYS, Key, Kind};
+use serde_json::{Map, Value, json};
+
+/// The schema, from the table of keys.
+pub fn schema() -> Value {
+    let mut top = Map::new();
+    for key in KEYS {
+        match key.name.split_once('.') {
+            None => {
+                top.insert(key.name.to_owned(), of(key));
+            }
+            Some((table, name)) => {
+                let table = top.entry(table).or_insert_with(
+                    || json!({ "type": "object", "additionalProperties": false, "properties": {} }),
+                );
+                table["properties"][name] = of(key);
+            }
+        }
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "banger's config.toml",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": top,
+    })
+}
+
+fn of(key: &Key) -> Value {
+    let mut schema = match key.kind {
+        Kind::Choice(words) => json!({ "type": "string", "enum": words }),
+        Kind::Path => json!({ "type": "string", "pattern": "^/" }),
+        Kind::Text => json!({ "type": "string", "minLength": 1 }),
+        Kind::Span { zero } => json!({
+            "type": ["integer", "string"],
+            "minimum": u8::from(!zero),
+            "pattern": "^\\s*[0-9]+\\s*[smhd]?\\s*$",
+        }),
+        Kind::Size => json!({
+            "type": ["integer", "string"],
+            "minimum": 1,
+            "pattern": "^\\s*[0-9]+\\s*([kKmMgGtT]([iI]?[bB])?)?\\s*$",
+        }),
+        Kind::Count => json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
+        Kind::Flag => json!({ "type": "boolean" }),
+    };
+    schema["description"] = json!(key.about);
+    if !key.default.is_empty() {
+        schema["default"] = match key.kind {
+            Kind::Flag => json!(key.default == "true"),
+            _ => json!(key.default),
+        };
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_in_it_and_nothing_else() {
+        let schema = schema();
+        let mut names = Vec::new();
+        for (name, inner) in schema["properties"].as_object().unwrap() {
+            match inner["properties"].as_object() {
+                Some(inner) => names.extend(inner.keys().map(|key| format!("{name}.{key}"))),
+                None => names.push(name.clone()),
+            }
+        }
+        let mut keys: Vec<_> = KEYS.iter().map(|k| k.name.to_owned()).collect();
+        names.sort();
+        keys.sort();
+        assert_eq!(names, keys);
+        assert_eq!(schema["properties"]["log_level"]["default"], "info");
+        assert_eq!(
+            schema["properties"]["vm_defaults"]["properties"]["nat"]["default"],
+            false
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! VMs that nobody uses are stopped (R-SVC-7), where the configuration says after how long.
+
+use super::VmService;
+use banger_converge::request;
+use banger_model::{Reason, ReasonKind, Vm, VmId};
+use banger_plan::stale;
+use std::{
+    sync::{Arc, atomic::AtomicU32, atomic::Ordering},
+    time::Duration,
+};
+
+/// Somebody is with a VM, for as long as this lives.
+#[derive(Debug)]
+pub struct InUse(Arc<super::set::Entry>);
+
+impl InUse {
+    fn of(entry: Arc<super::set::Entry>) -> Self {
+        entry.users.fetch_add(1, Ordering::Relaxed);
+        InUse(entry)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.users.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether somebody is there.
+fn anybody(users: &AtomicU32) -> bool {
+    users.load(Ordering::Relaxed) > 0
+}
+
+impl VmService {
+    /// Says that somebody is with a VM: a command, a copy, a forwarded connection.
+    pub fn in_use(&self, id: VmId) -> InUse {
+        InUse::of(self.set.entry(id))
+    }
+
+    /// After how long a VM that nobody uses is stopped; never if `None`.
+    pub fn stale_after(&self) -> Option<Duration> {
+        let after = self.config.auto_stop_stale_after?;
+        (!after.is_zero()).then(|| after.duration())
+    }
+
+    /// Stops what nobody has used for `after`.
+    pub async fn stop_stale(self: &Arc<Self>, after: Duration) {
+        if self.core.writable().is_err() {
+            return;
+        }
+        let rows = match self.rows().await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(%error, "whether VMs are idle cannot be seen");
+                return;
+            }
+        };
+        let now = crate::ops::now();
+        for mut vm in rows {
+            // The row may be a minute behind.
+            vm.last_used_at = self.uses.last(vm.id, vm.last_used_at);
+            let used = anybody(&self.set.entry(vm.id).users);
+            if stale(&vm, used, now, after) {
+                self.stop_one(&vm, after).await;
+            }
+        }
+    }
+
+    /// Writes the goal; the background loop does the rest, tries again what fails, and holds up no other VM.
+    async fn stop_one(self: &Arc<Self>, vm: &Vm, after: Duration) {
+        let unused = banger_config::Span::seconds(after.as_secs());
+        let reason = Reason {
+            kind: ReasonKind::Idle,
+            text: format!("nobody used it for {unused} (auto_stop_stale_after)"),
+        };
+        let (id, entry) = (vm.id, self.set.entry(vm.id));
+        let stopped = self.core.blocking(move |core| {
+            // Somebody may have come since the look.
+            let free = || !anybody(&entry.users);
+            request::stop_unless_used(&core.env(), id, &free, &reason)
+        });
+        match stopped.await {
+            Ok(Ok(accepted)) if accepted.new => {
+                tracing::info!(vm = %id, name = %vm.name, %unused, "stopped: nobody used it");
+                self.settle_later(id);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(vm = %id, %error, "idle, and cannot be stopped"),
+            Err(error) => tracing::error!(vm = %id, %error, "idle, and cannot be stopped"),
+        }
+    }
+}
