@@ -33,7 +33,17 @@ fn answers_about_a_vm_fit_the_published_schemas() {
     call("vm.show", vm.clone());
     let started = call("vm.start", vm.clone()).lines();
     assert_eq!(started.last().expect("an event")["vm"]["state"], "running");
+    let waits = json!({ "vm": "dev", "for": "healthy", "timeout_ms": 30_000 });
+    call("vm.wait", waits);
+    let restarted = call("vm.restart", vm.clone()).lines();
+    assert_eq!(
+        restarted.last().expect("an event")["vm"]["state"],
+        "running"
+    );
+    call("vm.rename", json!({ "vm": "dev", "name": "other" }));
+    call("vm.rename", json!({ "vm": "other", "name": "dev" }));
     call("vm.kill", vm);
+    call("vm.prune", json!({ "dry_run": true }));
     call("vm.list", json!({}));
     call("vm.delete", json!({ "vm": "dev" }));
     for method in WITH_A_VM {
@@ -52,7 +62,10 @@ fn json_about_a_vm_fits_the_published_schemas() {
         let words: Vec<&str> = command
             .split_whitespace()
             .skip(1)
-            .map(|w| if w == "VM" || w == "[NAME]" { "dev" } else { w })
+            .map(|w| match w {
+                "VM" | "[NAME]" | "NAME" => "dev",
+                other => other,
+            })
             .collect();
         if !command.contains("VM") && !command.contains("vm create") {
             continue;
@@ -61,6 +74,6 @@ fn json_about_a_vm_fits_the_published_schemas() {
         document.fits(&schema, &said);
         tried += 1;
     }
-    assert!(tried >= 7, "{tried}");
+    assert!(tried >= 10, "{tried}");
     home.finish();
 }

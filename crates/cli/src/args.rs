@@ -1,19 +1,23 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
 mod examples;
+mod internal;
 mod life;
 mod look;
 mod operation;
 mod volume;
 
 use examples::*;
+pub use internal::*;
 pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
 pub use volume::NoVolumes;
 
+use crate::complete;
 use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -22,7 +26,6 @@ use std::path::PathBuf;
 #[command(
     name = "banger",
     version,
-    about,
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -68,39 +71,15 @@ pub enum Command {
     /// Print the versions of banger's programs
     #[command(after_help = VERSION_EXAMPLES)]
     Version(JsonArgs),
+    /// Print what makes a shell complete banger's lines
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
     /// What other programs call
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),
-}
-
-/// `banger internal …`: for `ProxyCommand` and the like.
-#[derive(Debug, Subcommand)]
-pub enum InternalCommand {
-    /// Connect stdin and stdout to a socket in a running VM
-    #[command(after_help = CONNECT_EXAMPLES)]
-    Connect(ConnectArgs),
-}
-
-const CONNECT_EXAMPLES: &str = "Examples:\n  \
-  banger internal connect dev 5432          a port of the guest's loopback\n  \
-  banger internal connect dev.vm 80 --host 10.0.2.2\n  \
-  banger internal connect dev --socket /run/docker.sock\n\n\
-Exit status: 0 both directions have ended; 125 nobody listens there, or the connection broke.";
-
-/// `internal connect`
-#[derive(Debug, Args)]
-pub struct ConnectArgs {
-    /// VM: name, with or without .vm, id or unique id prefix
-    pub vm: String,
-    /// TCP port in the guest
-    #[arg(required_unless_present = "socket", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Option<u16>,
-    /// Whose port, as the guest sees it [default: its loopback]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "socket")]
-    pub host: Option<std::net::IpAddr>,
-    /// A Unix socket in the guest
-    #[arg(long, value_name = "PATH", conflicts_with = "port")]
-    pub socket: Option<PathBuf>,
 }
 
 /// `banger vm …`
@@ -187,7 +166,7 @@ pub struct ShapeArgs {
     #[arg(long)]
     pub name: Option<VmName>,
     /// Image: name, id or unique id prefix [default: config, then the Debian image]
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
     #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -280,6 +259,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vm: String,
     /// Start the command and return: it gets no input, and its output goes nowhere
     #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
@@ -321,7 +301,7 @@ pub struct CpArgs {
     #[arg(short = 'L', long)]
     pub follow_link: bool,
     /// Sources, then the destination: each a path here, VM:PATH or '-'
-    #[arg(required = true, num_args = 2.., value_name = "PATH")]
+    #[arg(required = true, num_args = 2.., value_name = "PATH", add = ArgValueCompleter::new(complete::copied))]
     pub paths: Vec<OsString>,
 }
 
@@ -329,7 +309,7 @@ pub struct CpArgs {
 #[derive(Debug, Args)]
 pub struct ReferencesArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -340,6 +320,7 @@ pub struct ReferencesArgs {
 #[derive(Debug, Args)]
 pub struct PortsArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vm: String,
     /// Print JSON
     #[arg(long)]
@@ -350,7 +331,7 @@ pub struct PortsArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Delete running VMs as well
     #[arg(short, long)]
@@ -364,6 +345,7 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::vms))]
     pub vm: String,
     /// The VMM's log instead of the console's
     #[arg(long)]
@@ -429,7 +411,7 @@ pub struct ImportArgs {
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
     /// Images: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub images: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -440,11 +422,14 @@ pub struct ImagesArgs {
 #[derive(Debug, Args)]
 pub struct ImageDeleteArgs {
     /// Images: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub images: Vec<String>,
     /// Delete images with all their names; one that a VM uses stays
     #[arg(short, long)]
     pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `banger daemon …`

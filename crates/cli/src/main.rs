@@ -2,6 +2,7 @@
 //! failures into text and exit status.
 
 mod args;
+mod complete;
 mod connection;
 mod copy;
 mod failure;
@@ -18,11 +19,16 @@ mod terminal;
 mod verbs;
 
 use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Ends the process if a shell asks for candidates.
+    CompleteEnv::with_factory(Cli::command)
+        .var(complete::VARIABLE)
+        .complete();
     // clap ends the process itself for --help, --version and bad usage (status 2).
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -78,5 +84,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,
+        Command::Completion { shell } => verbs::completion::completion(shell),
+        Command::Internal(InternalCommand::Reference) => verbs::reference::reference(),
+        Command::Internal(InternalCommand::Man { dir }) => verbs::reference::man(&dir),
     }
 }

@@ -205,6 +205,10 @@ pub const WITH_A_VM: &[&str] = &[
     "vm.health",
     "vm.ports",
     "vm.stats",
+    "vm.restart",
+    "vm.wait",
+    "vm.rename",
+    "vm.prune",
 ];
 
 /// Commands and schemas of the table whose head is `| command | schema |`.

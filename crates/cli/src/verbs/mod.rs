@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod completion;
 pub mod config;
 pub mod connect;
 pub mod cp;
@@ -16,6 +17,7 @@ pub mod logs;
 pub mod ports;
 pub mod prune;
 pub mod recover;
+pub mod reference;
 pub mod rename;
 pub mod run;
 pub mod show;
