@@ -1,5 +1,9 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
+mod operations;
+
+pub use operations::*;
+
 use banger_model::{ByteSize, Init, VmName};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -40,6 +44,12 @@ pub enum Command {
     /// Import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What runs in the background, and what became of it
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Print what happens, as it happens
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -391,5 +401,8 @@ pub enum DaemonCommand {
     /// End it; VMs keep running
     Stop,
     /// Print its log
-    Logs,
+    #[command(after_help = LOGS_EXAMPLES)]
+    Logs(DaemonLogsArgs),
+    /// Print its metrics, as Prometheus reads them
+    Metrics,
 }

@@ -5,6 +5,7 @@ mod args;
 mod connection;
 mod copy;
 mod failure;
+mod log;
 mod meter;
 mod output;
 mod progress;
@@ -13,9 +14,10 @@ mod signals;
 mod spawn;
 mod stream;
 mod terminal;
+mod time;
 mod verbs;
 
-use args::{Cli, Command, DaemonCommand, ImageCommand, VmCommand};
+use args::{Cli, Command, DaemonCommand, ImageCommand, OperationCommand, VmCommand};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -61,9 +63,15 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
         Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
         Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
+        Command::Operation(OperationCommand::List(args)) => verbs::operation::list(args).await,
+        Command::Operation(OperationCommand::Show(args)) => verbs::operation::show(args).await,
+        Command::Operation(OperationCommand::Watch(args)) => verbs::operation::watch(args).await,
+        Command::Operation(OperationCommand::Cancel(args)) => verbs::operation::cancel(args).await,
+        Command::Events(args) => verbs::events::events(args).await,
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
-        Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
+        Command::Daemon(DaemonCommand::Logs(args)) => verbs::daemon_logs::logs(args).await,
+        Command::Daemon(DaemonCommand::Metrics) => verbs::daemon::metrics().await,
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Version(args) => verbs::version::version(args).await,
     }

@@ -70,7 +70,7 @@ impl VmService {
         self.check(wanted, None).await?;
         let sized = self.sized(wanted);
         let vm = self.reserve(op, wanted, sized, remove_on_exit).await?;
-        tracing::info!(op = %op.id, vm = %vm.id, name = %vm.name, "created");
+        tracing::info!(vm = %vm.id, name = %vm.name, "created");
         self.boot(op, vm.id, first)
             .await
             .map_err(|failed| failed.of_create(&vm.name))?;
@@ -152,7 +152,7 @@ impl VmService {
             }
         };
         let vm = self.row(accepted.id).await?.ok_or_else(gone)?;
-        op.about(vm.id);
+        op.about(&vm);
         op.tell(Event::Accepted {
             op_id: op.id,
             id: vm.id,

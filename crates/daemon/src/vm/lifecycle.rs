@@ -48,7 +48,7 @@ impl VmService {
     pub async fn start(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find_settled(reference).await?;
-        op.about(vm.id);
+        op.about(&vm);
         let id = vm.id;
         if vm.phase == Phase::Stopped && vm.goal != Goal::Absent {
             // In any other phase the refusal is about the VM, not about the machine.
@@ -115,7 +115,7 @@ impl VmService {
     ) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find(reference).await?;
-        op.about(vm.id);
+        op.about(&vm);
         op.stage("stop", format!("stopping '{}'", vm.name));
         let id = vm.id;
         self.core
@@ -162,7 +162,7 @@ impl VmService {
         {
             return Err(refusal);
         }
-        op.about(vm.id);
+        op.about(&vm);
         self.remove(op, vm.id).await?;
         Ok(deleted)
     }
