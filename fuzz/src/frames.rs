@@ -27,7 +27,10 @@ pub fn frames(data: &[u8]) {
         let mut decoder = api::Decoder::default();
         decoder.push(&frame.encode());
         let again = decoder.next_frame();
-        assert!(matches!(&again, Ok(Some(again)) if *again == frame), "{frame:?} became {again:?}");
+        assert!(
+            matches!(&again, Ok(Some(again)) if *again == frame),
+            "{frame:?} became {again:?}"
+        );
         assert!(decoder.is_empty(), "{frame:?} has a tail");
     }
 }
@@ -56,6 +59,9 @@ pub fn guest_frames(data: &[u8]) {
         let mut decoder = guest::frame::Decoder::default();
         decoder.push(&frame.encode());
         let again = decoder.next_frame();
-        assert!(matches!(&again, Ok(Some(again)) if *again == frame), "{frame:?} became {again:?}");
+        assert!(
+            matches!(&again, Ok(Some(again)) if *again == frame),
+            "{frame:?} became {again:?}"
+        );
     }
 }

@@ -10,7 +10,10 @@ const TOKEN: Token = Token(*b"0123456789abcdef");
 fn delivered<'a>(input: impl Iterator<Item = &'a [u8]>, look_first: bool) -> (Vec<u8>, bool) {
     let mut scanner = HelloScanner::idle(TOKEN);
     let hello = Hello::new(Nonce([7; 16]));
-    assert!(scanner.find(&hello.encode(&TOKEN)).is_some(), "a hello alone is found");
+    assert!(
+        scanner.find(&hello.encode(&TOKEN)).is_some(),
+        "a hello alone is found"
+    );
     let mut out = Vec::new();
     for piece in input {
         if look_first && scanner.passes(piece) {
@@ -28,7 +31,10 @@ fn same(cut: &(Vec<u8>, bool), at_once: &(Vec<u8>, bool)) {
     assert_eq!(cut.1, at_once.1, "cuts change whether a hello is found");
     let more = cut.0.strip_prefix(at_once.0.as_slice());
     let begins = more.is_some_and(|more| more.len() < TOKEN.0.len() && TOKEN.0.starts_with(more));
-    assert!(begins, "cuts change what is delivered: {cut:?} and {at_once:?}");
+    assert!(
+        begins,
+        "cuts change what is delivered: {cut:?} and {at_once:?}"
+    );
 }
 
 /// Cuts change nothing; a hello that would begin a session is never part of what is delivered. Bytes `0xfe` in the

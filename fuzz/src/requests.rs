@@ -9,7 +9,10 @@ fn round<T: Serialize + DeserializeOwned>(body: &[u8]) {
     };
     let written = serde_json::to_vec(&read).expect("what was read can be written");
     let again: T = serde_json::from_slice(&written).unwrap_or_else(|error| {
-        panic!("{} is written as {written:?}, which is refused: {error}", std::any::type_name::<T>())
+        panic!(
+            "{} is written as {written:?}, which is refused: {error}",
+            std::any::type_name::<T>()
+        )
     });
     // Compared as text: not every type is comparable.
     assert_eq!(serde_json::to_vec(&again).expect("again"), written);

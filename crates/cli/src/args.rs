@@ -5,6 +5,7 @@ mod internal;
 mod life;
 mod look;
 mod operation;
+mod operations;
 mod volume;
 
 use examples::*;
@@ -12,6 +13,7 @@ pub use internal::*;
 pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
+pub use operations::*;
 pub use volume::NoVolumes;
 
 use crate::complete;
@@ -57,6 +59,12 @@ pub enum Command {
     /// Import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What runs in the background, and what became of it
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Print what happens, as it happens
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -443,5 +451,7 @@ pub enum DaemonCommand {
     Stop,
     /// Print its log
     #[command(after_help = DAEMON_LOGS_EXAMPLES)]
-    Logs,
+    Logs(DaemonLogsArgs),
+    /// Print its metrics, as Prometheus reads them
+    Metrics,
 }
