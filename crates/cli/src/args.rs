@@ -77,6 +77,9 @@ pub enum VmCommand {
     Stop(ReferencesArgs),
     /// End VMs at once; their disks stay
     Kill(ReferencesArgs),
+    /// Give stopped VMs other CPUs, memory, or larger disks
+    #[command(after_help = SET_EXAMPLES)]
+    Set(SetArgs),
     /// Delete VMs, disks and all
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
@@ -92,6 +95,11 @@ pub enum VmCommand {
     #[command(after_help = STATS_EXAMPLES)]
     Stats(ReferencesArgs),
 }
+
+const SET_EXAMPLES: &str = "Examples:\n  \
+  banger vm stop dev; banger vm set dev --memory 4G --disk-size 64G; banger vm start dev\n\n\
+A VM has what it was given from its next start on; its file systems grow with their disks. A disk\n\
+never shrinks, and takes up only what is written to it.";
 
 const HEALTH_EXAMPLES: &str = "Examples:\n  \
   banger vm health dev && echo well\n  \
@@ -158,6 +166,33 @@ pub struct CreateArgs {
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Print the VM as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vm set`
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+pub struct SetArgs {
+    /// VMs: names, ids or unique id prefixes of at least 3 digits
+    #[arg(required = true)]
+    pub vms: Vec<String>,
+    /// Virtual CPUs
+    #[arg(long, alias = "cpus", group = "change", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpu: Option<u32>,
+    /// Memory: 512M, 4G or MiB
+    #[arg(long, short = 'm', group = "change")]
+    pub memory: Option<ByteSize>,
+    /// Size of the disk at /root; no smaller than it is
+    #[arg(long, group = "change")]
+    pub disk_size: Option<ByteSize>,
+    /// Size of the disk that takes the system's changes; no smaller than it is
+    #[arg(long, group = "change")]
+    pub system_overlay_size: Option<ByteSize>,
+    /// Promise more memory than the host has
+    #[arg(long)]
+    pub force: bool,
+    /// Print the VMs as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -52,6 +52,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Start(args)) => verbs::lifecycle::start(args).await,
         Command::Vm(VmCommand::Stop(args)) => verbs::lifecycle::stop(args).await,
         Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,
+        Command::Vm(VmCommand::Set(args)) => verbs::set::set(args).await,
         Command::Vm(VmCommand::Delete(args)) => verbs::lifecycle::delete(args).await,
         Command::Vm(VmCommand::Logs(args)) => verbs::logs::logs(args).await,
         Command::Vm(VmCommand::Health(args)) => verbs::health::health(args).await,

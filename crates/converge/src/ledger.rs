@@ -1,6 +1,6 @@
 //! The state database as the executor needs it: one method, one transaction.
 
-use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId};
+use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId, VmSpec};
 use banger_plan::LeaseBook;
 
 /// Rows of VMs. Every method is one transaction, durable when it returns.
@@ -56,6 +56,8 @@ pub enum LedgerError {
 pub struct Change {
     /// A new goal, and with it the next generation.
     pub goal: Option<Goal>,
+    /// A new shape.
+    pub spec: Option<VmSpec>,
     /// Phase and why.
     pub phase: Option<(Phase, Option<Reason>)>,
     /// Recovery mirror; `Some(None)` clears it.
@@ -71,6 +73,9 @@ impl Change {
         if let Some(goal) = self.goal {
             vm.goal = goal;
             vm.generation = vm.generation.next();
+        }
+        if let Some(spec) = &self.spec {
+            vm.spec.clone_from(spec);
         }
         if let Some((phase, reason)) = &self.phase {
             vm.phase = *phase;

@@ -26,6 +26,7 @@ mod recipes;
 mod recover;
 pub mod request;
 mod self_description;
+pub mod set;
 mod site;
 mod sweep;
 mod tree;

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod ports;
 pub mod recover;
 pub mod run;
+pub mod set;
 pub mod show;
 pub mod stats;
 pub mod version;

@@ -51,7 +51,7 @@ fn enter(phase: Phase, reason: Option<&Reason>) -> Change {
         // Nothing is on the host that it could lead to (R-STATE-4).
         mirror: matches!(phase, Phase::Stopped | Phase::Error).then_some(None),
         last_error: (phase == Phase::Running).then_some(None),
-        goal: None,
+        ..Change::default()
     }
 }
 

@@ -8,9 +8,10 @@ use super::{
 use banger_converge::{
     Env, Shared, Site, Told, Wait, Waiter,
     request::{self, Accepted, NewVm, RequestError},
+    set::{self, NewShape},
 };
 use banger_host::sim::{SimHost, Word, World};
-use banger_model::VmId;
+use banger_model::{ByteSize, VmId};
 use banger_plan::Action;
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -55,6 +56,15 @@ pub fn ask(
         Verb::Start => request::start(env, id),
         Verb::Stop | Verb::Kill => request::stop(env, id),
         Verb::Delete => request::delete(env, id),
+        Verb::Set(gib) => {
+            let size = Some(ByteSize::gib(u64::from(gib)));
+            let shape = NewShape {
+                overlay_size: size,
+                disk_size: size,
+                ..NewShape::default()
+            };
+            set::set(env, id, &shape)
+        }
     }
 }
 
@@ -63,6 +73,7 @@ pub fn builds(action: &Action) -> bool {
     matches!(
         action,
         Action::MakeDisk(_)
+            | Action::GrowDisk(_)
             | Action::AttachLoop(_)
             | Action::CreateDm
             | Action::LoadDm

@@ -12,6 +12,8 @@ pub enum Verb {
     Stop,
     Kill,
     Delete,
+    /// Work disk and overlay of so many GiB.
+    Set(u8),
 }
 
 /// Something that happens.

@@ -76,7 +76,7 @@ impl VmService {
     }
 
     /// The VM a reference means; one whose VMM ended a moment ago is first brought to *stopped*, as it is shown already.
-    async fn find_settled(self: &Arc<Self>, reference: &str) -> Result<Vm> {
+    pub(super) async fn find_settled(self: &Arc<Self>, reference: &str) -> Result<Vm> {
         let vm = self.find(reference).await?;
         if vm.phase != Phase::Running {
             return Ok(vm);

@@ -15,6 +15,7 @@ mod lost;
 mod name;
 pub(crate) mod preflight;
 mod ready;
+mod reshape;
 mod scope;
 mod set;
 mod shape;
@@ -376,6 +377,7 @@ fn request_error(error: &RequestError) -> ApiError {
         RequestError::NotFound(_) => Code::NotFound,
         RequestError::AlreadyExists(_) => Code::AlreadyExists,
         RequestError::Conflict { .. } => Code::Conflict,
+        RequestError::Shrinks { .. } => Code::BadRequest,
         RequestError::DiskFull { .. } => Code::Unavailable,
         RequestError::NoLease(_) => Code::Precondition,
         RequestError::Failed(_) | RequestError::LeftOver { .. } => Code::OperationFailed,

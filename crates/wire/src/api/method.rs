@@ -4,6 +4,7 @@ use super::files::VmCopy;
 use super::images::*;
 use super::inspect::*;
 use super::request::*;
+use super::set::VmSet;
 use super::view::*;
 use super::{Event, Version};
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,6 +61,7 @@ methods! {
     "vm.start" Events VmStart => Event;
     "vm.stop" Json VmStop => VmView;
     "vm.kill" Json VmKill => VmView;
+    "vm.set" Json VmSet => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;
     "vm.health" Json VmHealth => HealthView;

@@ -21,6 +21,7 @@ pub mod method;
 pub mod paths;
 pub mod reference;
 pub mod request;
+pub mod set;
 pub mod version;
 pub mod view;
 
@@ -35,6 +36,7 @@ pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
 pub use reference::{ReferenceError, resolve};
 pub use request::*;
+pub use set::VmSet;
 pub use version::Version;
 pub use view::*;
 
