@@ -53,6 +53,7 @@ methods!(
     api::VmRename,
     api::VmPrune,
     api::VmKill,
+    api::VmSet,
     api::VmDelete,
     api::VmLogs,
     api::VmHealth,
@@ -64,7 +65,10 @@ methods!(
     api::ImageDelete,
     api::Recover,
     api::OperationList,
+    api::OperationShow,
+    api::OperationWatch,
     api::OperationCancel,
+    api::Events,
 );
 
 /// What an agent answers and the daemon reads; the first byte chooses.
