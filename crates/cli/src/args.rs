@@ -62,6 +62,9 @@ pub enum Command {
     Config(ConfigCommand),
     /// Say how this machine stands, and the way out of what is wrong
     Doctor(DoctorArgs),
+    /// Make `ssh NAME.vm` work, in your own ssh and what uses it
+    #[command(after_help = SSH_CONFIG_EXAMPLES)]
+    SshConfig(SshConfigArgs),
     /// Rebuild the state database from the VM directories
     #[command(after_help = RECOVER_EXAMPLES)]
     Recover(JsonArgs),
@@ -82,21 +85,62 @@ pub enum InternalCommand {
 }
 
 const CONNECT_EXAMPLES: &str = "Examples:\n  \
+  banger internal connect dev               SSH, for a ProxyCommand\n  \
   banger internal connect dev 5432          a port of the guest's loopback\n  \
   banger internal connect dev.vm 80 --host 10.0.2.2\n  \
   banger internal connect dev --socket /run/docker.sock\n\n\
 Exit status: 0 both directions have ended; 125 nobody listens there, or the connection broke.";
+
+const SSH_EXAMPLES: &str = "Examples:\n  \
+  banger vm ssh dev                         a shell\n  \
+  banger vm ssh dev -- uname -a             a command, by the shell of the VM\n  \
+  banger vm ssh user@dev\n\n\
+The image needs no sshd: banger is the server. Other options of ssh: banger ssh-config --install,\n\
+then ssh [OPTIONS] dev.vm.\n\n\
+Exit status: that of ssh, which is the command's, or 255; 125 banger failed.";
+
+const SSH_CONFIG_EXAMPLES: &str = "Examples:\n  \
+  banger ssh-config --install               one marked block in ~/.ssh/config\n  \
+  ssh dev.vm                                then, and scp, rsync, git, editors\n  \
+  ssh -L 8080:localhost:80 dev.vm\n  \
+  banger ssh-config >my_config              for ssh -F my_config dev.vm\n\n\
+Without a flag what ssh needs to know is printed.";
+
+/// `vm ssh`
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// VM: [USER@]name, id or unique id prefix [default user: root]
+    #[arg(value_name = "[USER@]VM")]
+    pub vm: String,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Command for the shell of the VM [default: a login shell]
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// `ssh-config`
+#[derive(Debug, Args)]
+pub struct SshConfigArgs {
+    /// Include banger's configuration at the top of ~/.ssh/config
+    #[arg(long)]
+    pub install: bool,
+    /// Remove just that
+    #[arg(long, conflicts_with = "install")]
+    pub uninstall: bool,
+}
 
 /// `internal connect`
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
     /// VM: name, with or without .vm, id or unique id prefix
     pub vm: String,
-    /// TCP port in the guest
-    #[arg(required_unless_present = "socket", value_parser = clap::value_parser!(u16).range(1..))]
+    /// TCP port in the guest [default: the SSH server that banger is for the VM]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Whose port, as the guest sees it [default: its loopback]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "socket")]
+    #[arg(long, value_name = "ADDRESS", requires = "port")]
     pub host: Option<std::net::IpAddr>,
     /// A Unix socket in the guest
     #[arg(long, value_name = "PATH", conflicts_with = "port")]
@@ -123,6 +167,9 @@ pub enum VmCommand {
         after_help = "Examples:\n  banger vm exec dev -- ls -l /root\n  tar c src | banger vm exec dev -- tar x -C /root\n  banger vm exec -d dev -- make -C /root/repo      goes on without us\n\nA command is taken up again by itself when the daemon ends; not one byte is lost."
     )]
     Exec(ExecArgs),
+    /// Enter a running VM with your own ssh
+    #[command(after_help = SSH_EXAMPLES)]
+    Ssh(SshArgs),
     /// Copy files into a running VM, or out of it
     #[command(override_usage = CP_USAGE, after_help = CP_EXAMPLES)]
     Cp(CpArgs),

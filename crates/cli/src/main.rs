@@ -13,6 +13,7 @@ mod render;
 mod signals;
 mod span;
 mod spawn;
+mod ssh;
 mod stream;
 mod terminal;
 mod verbs;
@@ -50,6 +51,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Ps(args) => verbs::list::list(args, true).await,
         Command::Vm(VmCommand::Show(args)) => verbs::show::show(args).await,
         Command::Vm(VmCommand::Exec(args)) => verbs::exec::exec(args).await,
+        Command::Vm(VmCommand::Ssh(args)) => verbs::ssh::ssh(args).await,
         Command::Vm(VmCommand::Cp(args)) => verbs::cp::cp(args).await,
         Command::Vm(VmCommand::Start(args)) => verbs::lifecycle::start(args).await,
         Command::Vm(VmCommand::Stop(args)) => verbs::lifecycle::stop(args).await,
@@ -75,6 +77,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(ConfigCommand::Check(args)) => verbs::config::check(args),
         Command::Config(ConfigCommand::Schema) => verbs::config::print_schema(),
         Command::Doctor(args) => verbs::doctor::doctor(args).await,
+        Command::SshConfig(args) => verbs::ssh::ssh_config(&args),
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,

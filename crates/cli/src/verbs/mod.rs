@@ -19,6 +19,7 @@ pub mod recover;
 pub mod rename;
 pub mod run;
 pub mod show;
+pub mod ssh;
 pub mod stats;
 mod stats_live;
 pub mod version;

@@ -26,6 +26,7 @@ pub mod reference;
 pub mod request;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod ssh;
 pub mod version;
 pub mod view;
 
@@ -43,6 +44,7 @@ pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
 pub use reference::{ReferenceError, resolve};
 pub use request::*;
+pub use ssh::{SshView, VmSsh};
 pub use version::{NotRunning, Version, Versions};
 pub use view::*;
 
