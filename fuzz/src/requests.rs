@@ -44,6 +44,7 @@ methods!(
     api::VmAttach,
     api::VmCopy,
     api::VmForward,
+    api::VmSsh,
     api::VmList,
     api::VmShow,
     api::VmStart,

@@ -6,6 +6,7 @@ mod life;
 mod look;
 mod operation;
 mod operations;
+mod ssh;
 mod volume;
 
 use examples::*;
@@ -14,6 +15,7 @@ pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
 pub use operations::*;
+pub use ssh::*;
 pub use volume::NoVolumes;
 
 use crate::complete;
@@ -73,6 +75,9 @@ pub enum Command {
     Config(ConfigCommand),
     /// Say how this machine stands, and the way out of what is wrong
     Doctor(DoctorArgs),
+    /// Make `ssh NAME.vm` work, in your own ssh and what uses it
+    #[command(after_help = SSH_CONFIG_EXAMPLES)]
+    SshConfig(SshConfigArgs),
     /// Rebuild the state database from the VM directories
     #[command(after_help = RECOVER_EXAMPLES)]
     Recover(JsonArgs),
@@ -110,6 +115,9 @@ pub enum VmCommand {
         after_help = "Examples:\n  banger vm exec dev -- ls -l /root\n  tar c src | banger vm exec dev -- tar x -C /root\n  banger vm exec -d dev -- make -C /root/repo      goes on without us\n\nA command is taken up again by itself when the daemon ends; not one byte is lost."
     )]
     Exec(ExecArgs),
+    /// Enter a running VM with your own ssh
+    #[command(after_help = SSH_EXAMPLES)]
+    Ssh(SshArgs),
     /// Copy files into a running VM, or out of it
     #[command(override_usage = CP_USAGE, after_help = CP_EXAMPLES)]
     Cp(CpArgs),

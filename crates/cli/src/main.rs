@@ -15,6 +15,7 @@ mod render;
 mod signals;
 mod span;
 mod spawn;
+mod ssh;
 mod stream;
 mod terminal;
 mod time;
@@ -61,6 +62,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Ps(args) => verbs::list::list(args, true).await,
         Command::Vm(VmCommand::Show(args)) => verbs::show::show(args).await,
         Command::Vm(VmCommand::Exec(args)) => verbs::exec::exec(args).await,
+        Command::Vm(VmCommand::Ssh(args)) => verbs::ssh::ssh(args).await,
         Command::Vm(VmCommand::Cp(args)) => verbs::cp::cp(args).await,
         Command::Vm(VmCommand::Start(args)) => verbs::lifecycle::start(args).await,
         Command::Vm(VmCommand::Stop(args)) => verbs::lifecycle::stop(args).await,
@@ -93,6 +95,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => verbs::doctor::doctor(args).await,
         Command::Daemon(DaemonCommand::Logs(args)) => verbs::daemon_logs::logs(args).await,
         Command::Daemon(DaemonCommand::Metrics) => verbs::daemon::metrics().await,
+        Command::SshConfig(args) => verbs::ssh::ssh_config(&args),
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,

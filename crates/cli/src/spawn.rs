@@ -1,4 +1,4 @@
-//! Starting the daemon, its program as `doctor`, and `tar` for what only it can read: the one place in the command line that spawns programs.
+//! Starting the daemon, its program as `doctor`, `ssh`, and `tar` for what only it can read: the one place in the command line that spawns programs.
 
 use banger_wire::environment::INHERITED;
 use std::{
@@ -70,6 +70,13 @@ pub fn look_at_machine(binary: &Path) -> io::Result<Output> {
         .stdin(Stdio::null())
         .current_dir("/")
         .output()
+}
+
+/// Becomes the user's own `ssh`, with all that is ours: terminal, environment, signals. Comes back only with the reason why
+/// not.
+pub fn become_ssh(args: &[String]) -> io::Error {
+    #[allow(clippy::disallowed_methods, reason = "the command line becomes ssh")]
+    Command::new("ssh").args(args).exec()
 }
 
 /// Starts `tar`, which writes an archive of a directory to its stdout: numeric owners, extended attributes, holes, and

@@ -1,13 +1,14 @@
-//! `internal connect`: our stdin and stdout as a connection to a socket in a VM.
+//! `internal connect`: our stdin and stdout as a connection to a socket in a VM, or to its SSH server.
 
 use crate::{
     args::ConnectArgs,
     connection::Daemon,
     failure::Failure,
     output::{self, Chunk},
+    ssh,
 };
 use banger_wire::{
-    api::{ClientError, Frame, FrameReceiver, FrameSender, VmForward},
+    api::{ClientError, Frame, FrameReceiver, FrameSender, VmForward, VmSsh},
     guest::{PathBytes, frame::BEST_PAYLOAD, frame::Frame as GuestFrame},
 };
 use bytes::Bytes;
@@ -24,6 +25,9 @@ const CHUNKS: usize = 4;
 
 /// Connects.
 pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
+    if args.port.is_none() && args.socket.is_none() {
+        return serve_ssh(without_suffix(&args.vm)).await;
+    }
     let request = VmForward {
         vm: without_suffix(&args.vm).to_owned(),
         port: args.port,
@@ -43,6 +47,13 @@ pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
     };
     received.map_err(|e| Failure::new("reading frames failed").caused_by(&e))??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Speaks SSH with who has our stdin and stdout.
+async fn serve_ssh(vm: &str) -> Result<ExitCode, Failure> {
+    let daemon = Daemon::of_this_user()?;
+    let vm = daemon.call(&VmSsh { vm: vm.to_owned() }).await?;
+    ssh::serve(daemon, vm).await
 }
 
 /// The VM's name without the domain that an `ssh` configuration puts behind it.

@@ -25,6 +25,7 @@ pub mod rename;
 pub mod run;
 pub mod set;
 pub mod show;
+pub mod ssh;
 pub mod stats;
 mod stats_live;
 pub mod version;

@@ -118,6 +118,9 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         "vm.show" => {
             plain::<api::VmShow, _>(&body, |r| async move { d.vms().show(&r.vm).await }).await
         }
+        "vm.ssh" => {
+            plain::<api::VmSsh, _>(&body, |r| async move { d.vms().ssh(&r.vm).await }).await
+        }
         "vm.logs" => {
             plain::<api::VmLogs, _>(&body, |r| async move { d.vms().logs(&r).await }).await
         }

@@ -267,6 +267,7 @@ impl VmService {
                 entry.unlink();
                 self.set.forget(id);
                 self.uses.forget(id);
+                self.unpin().await;
                 Forward::Gone
             }
             Driven::Settled(Outcome::Unfinished { failures }) => {

@@ -23,6 +23,7 @@ mod reshape;
 pub(crate) mod scope;
 mod set;
 pub(crate) mod shape;
+mod ssh;
 mod sweep;
 mod used;
 mod watch;
@@ -69,6 +70,8 @@ pub struct VmService {
     manager: OnceLock<Option<scope::Manager>>,
     /// Covers only reserving name, leases and row, and the goal of a start; recovery, so that neither falls into it.
     create_lock: tokio::sync::Mutex<()>,
+    /// Covers the host keys of VMs and `known_hosts`.
+    pins: tokio::sync::Mutex<()>,
     /// VMs whose convergence did not finish, for the background loop.
     unfinished: Mutex<std::collections::BTreeMap<VmId, lifecycle::Retry>>,
     /// Told when the set above grows.
@@ -88,6 +91,7 @@ impl VmService {
             uses: used::Uses::default(),
             manager: OnceLock::new(),
             create_lock: tokio::sync::Mutex::default(),
+            pins: tokio::sync::Mutex::default(),
             unfinished: Mutex::default(),
             work: tokio::sync::Notify::new(),
         }

@@ -10,7 +10,7 @@ use super::operations::*;
 use super::request::*;
 use super::set::VmSet;
 use super::view::*;
-use super::{Event, Version};
+use super::{Event, SshView, Version, VmSsh};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// How a method answers.
@@ -77,6 +77,7 @@ methods! {
     "vm.attach" Frames VmAttach => Event;
     "vm.copy" Frames VmCopy => Event;
     "vm.forward" Frames VmForward => Event;
+    "vm.ssh" Json VmSsh => SshView;
     "vm.list" Json VmList => Vec<VmView>;
     "vm.show" Json VmShow => VmDetail;
     "vm.start" Events VmStart => Event;

@@ -29,6 +29,7 @@ pub mod request;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod set;
+pub mod ssh;
 pub mod version;
 pub mod view;
 
@@ -49,6 +50,7 @@ pub use paths::{Paths, PathsError};
 pub use reference::{MIN_PREFIX, ReferenceError, resolve};
 pub use request::*;
 pub use set::VmSet;
+pub use ssh::{SshView, VmSsh};
 pub use version::{NotRunning, Version, Versions};
 pub use view::*;
 

@@ -1,0 +1,41 @@
+//! What the user's own `ssh` needs to reach a VM.
+
+use banger_model::{VmId, VmName};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `vm.ssh`: who a running VM is for an SSH client. Its host key is made when it is first asked for, and is in banger's
+/// own `known_hosts` before this is answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VmSsh {
+    /// Reference: name, id, or unique id prefix.
+    pub vm: String,
+}
+
+/// Answer of `vm.ssh`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SshView {
+    /// Identity.
+    pub id: VmId,
+    /// Name.
+    pub name: VmName,
+    /// The VM's private host key in OpenSSH's form.
+    pub host_key: String,
+    /// The public one, as in a `known_hosts` file.
+    pub public_key: String,
+    /// banger's own `known_hosts`.
+    pub known_hosts: PathBuf,
+}
+
+/// Without the key.
+impl std::fmt::Debug for SshView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SshView")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
