@@ -24,6 +24,10 @@ const GENERATORS: &[Generator] = &[
         name: "reference of the command line",
         make: command_line,
     },
+    Generator {
+        name: "JSON Schema of the configuration",
+        make: config_schema,
+    },
 ];
 
 fn openapi() -> Made {
@@ -33,18 +37,20 @@ fn openapi() -> Made {
 }
 
 /// What the command line says of itself: only it knows its arguments.
+fn said(words: &[&str]) -> Result<String, String> {
+    let mut ask = vec!["run", "--quiet", "--package", "banger", "--"];
+    ask.extend(words);
+    crate::run::output(&crate::root(), "cargo", &ask)
+}
+
 fn command_line() -> Made {
-    let ask = [
-        "run",
-        "--quiet",
-        "--package",
-        "banger",
-        "--",
-        "internal",
-        "reference",
-    ];
-    let text = crate::run::output(&crate::root(), "cargo", &ask)?;
+    let text = said(&["internal", "reference"])?;
     Ok(vec![("docs/cli.md".to_owned(), text)])
+}
+
+fn config_schema() -> Made {
+    let text = said(&["config", "schema"])?;
+    Ok(vec![("docs/config.schema.json".to_owned(), text)])
 }
 
 /// Writes what differs; with `--check` only says what would.

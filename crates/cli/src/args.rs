@@ -5,6 +5,7 @@ mod internal;
 mod life;
 mod look;
 mod operation;
+mod operations;
 mod volume;
 
 use examples::*;
@@ -12,6 +13,7 @@ pub use internal::*;
 pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
+pub use operations::*;
 pub use volume::NoVolumes;
 
 use crate::complete;
@@ -57,6 +59,12 @@ pub enum Command {
     /// Import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What runs in the background, and what became of it
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Print what happens, as it happens
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -117,6 +125,9 @@ pub enum VmCommand {
     /// End VMs at once; their disks stay
     #[command(after_help = KILL_EXAMPLES)]
     Kill(ReferencesArgs),
+    /// Give stopped VMs other CPUs, memory, or larger disks
+    #[command(after_help = SET_EXAMPLES)]
+    Set(SetArgs),
     /// Delete VMs, disks and all
     #[command(visible_alias = "rm", after_help = DELETE_EXAMPLES)]
     Delete(DeleteArgs),
@@ -205,6 +216,33 @@ pub struct CreateArgs {
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Print the VM as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vm set`
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+pub struct SetArgs {
+    /// VMs: names, ids or unique id prefixes of at least 3 digits
+    #[arg(required = true)]
+    pub vms: Vec<String>,
+    /// Virtual CPUs
+    #[arg(long, alias = "cpus", group = "change", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpu: Option<u32>,
+    /// Memory: 512M, 4G or MiB
+    #[arg(long, short = 'm', group = "change")]
+    pub memory: Option<ByteSize>,
+    /// Size of the disk at /root; no smaller than it is
+    #[arg(long, group = "change")]
+    pub disk_size: Option<ByteSize>,
+    /// Size of the disk that takes the system's changes; no smaller than it is
+    #[arg(long, group = "change")]
+    pub system_overlay_size: Option<ByteSize>,
+    /// Promise more memory than the host has
+    #[arg(long)]
+    pub force: bool,
+    /// Print the VMs as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -443,5 +481,8 @@ pub enum DaemonCommand {
     Stop,
     /// Print its log
     #[command(after_help = DAEMON_LOGS_EXAMPLES)]
-    Logs,
+    Logs(DaemonLogsArgs),
+    /// Print its metrics, as Prometheus reads them
+    #[command(after_help = "Example:\n  banger daemon metrics | grep banger_")]
+    Metrics,
 }

@@ -7,6 +7,7 @@ mod connection;
 mod copy;
 mod failure;
 mod filter;
+mod log;
 mod meter;
 mod output;
 mod progress;
@@ -16,9 +17,13 @@ mod span;
 mod spawn;
 mod stream;
 mod terminal;
+mod time;
 mod verbs;
 
-use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
+use args::{
+    Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, OperationCommand,
+    VmCommand,
+};
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use failure::Failure;
@@ -64,6 +69,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Rename(args)) => verbs::rename::rename(args).await,
         Command::Vm(VmCommand::Prune(args)) => verbs::prune::prune(args).await,
         Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,
+        Command::Vm(VmCommand::Set(args)) => verbs::set::set(args).await,
         Command::Vm(VmCommand::Delete(args)) => verbs::lifecycle::delete(args).await,
         Command::Vm(VmCommand::Logs(args)) => verbs::logs::logs(args).await,
         Command::Vm(VmCommand::Health(args)) => verbs::health::health(args).await,
@@ -73,14 +79,20 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
         Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
         Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
+        Command::Operation(OperationCommand::List(args)) => verbs::operation::list(args).await,
+        Command::Operation(OperationCommand::Show(args)) => verbs::operation::show(args).await,
+        Command::Operation(OperationCommand::Watch(args)) => verbs::operation::watch(args).await,
+        Command::Operation(OperationCommand::Cancel(args)) => verbs::operation::cancel(args).await,
+        Command::Events(args) => verbs::events::events(args).await,
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
-        Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
         Command::Config(ConfigCommand::Show(args)) => verbs::config::show(args),
         Command::Config(ConfigCommand::Path) => verbs::config::path(),
         Command::Config(ConfigCommand::Check(args)) => verbs::config::check(args),
         Command::Config(ConfigCommand::Schema) => verbs::config::print_schema(),
         Command::Doctor(args) => verbs::doctor::doctor(args).await,
+        Command::Daemon(DaemonCommand::Logs(args)) => verbs::daemon_logs::logs(args).await,
+        Command::Daemon(DaemonCommand::Metrics) => verbs::daemon::metrics().await,
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,

@@ -144,6 +144,7 @@ mod tests {
             );
         }
         assert!(!text.contains("internal") && !text.contains("--volume"));
-        assert!(text.lines().all(|line| line.chars().count() <= 120));
+        let wide = |line: &&str| line.chars().count() > 120 && !line.starts_with("Usage:");
+        assert_eq!(text.lines().find(wide), None);
     }
 }

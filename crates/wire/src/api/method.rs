@@ -5,7 +5,10 @@ use super::forward::VmForward;
 use super::images::*;
 use super::inspect::*;
 use super::life::*;
+use super::notice::*;
+use super::operations::*;
 use super::request::*;
+use super::set::VmSet;
 use super::view::*;
 use super::{Event, Version};
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,6 +23,8 @@ pub enum Shape {
     /// As [`Shape::Events`], while the body of the request, which is data, still comes. The request itself is in the
     /// header [`super::REQUEST_HEADER`].
     Upload,
+    /// A stream of [`Notice`]s without an end, one JSON object per line.
+    Notices,
     /// `101`, then frames ([`super::Frame`]).
     Frames,
 }
@@ -81,6 +86,7 @@ methods! {
     "vm.rename" Json VmRename => VmView;
     "vm.prune" Json VmPrune => Pruned;
     "vm.kill" Json VmKill => VmView;
+    "vm.set" Json VmSet => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;
     "vm.health" Json VmHealth => HealthView;
@@ -92,5 +98,8 @@ methods! {
     "image.delete" Json ImageDelete => ImageDeleted;
     "recover" Json Recover => RecoverView;
     "operation.list" Json OperationList => Vec<OperationView>;
+    "operation.show" Json OperationShow => OperationView;
+    "operation.watch" Events OperationWatch => Event;
     "operation.cancel" Json OperationCancel => OperationView;
+    "events" Notices Events => Notice;
 }
