@@ -131,6 +131,11 @@ fn man_pages_are_made_of_the_help() {
         page.contains("\\-\\-timeout") && page.contains("until it is stopped"),
         "{page}"
     );
+    let example = "  banger vm wait dev                                 until it is stopped";
+    assert!(
+        page.contains(".nf") && page.lines().any(|l| l == example),
+        "{page}"
+    );
     let pages = fs::read_dir(&dir).expect("pages").count();
     assert!(pages > 30, "{pages}");
     assert!(!dir.join("banger-internal.1").exists());

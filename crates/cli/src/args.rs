@@ -491,5 +491,6 @@ pub enum DaemonCommand {
     #[command(after_help = DAEMON_LOGS_EXAMPLES)]
     Logs(DaemonLogsArgs),
     /// Print its metrics, as Prometheus reads them
+    #[command(after_help = "Example:\n  banger daemon metrics | grep banger_")]
     Metrics,
 }

