@@ -6,6 +6,7 @@ mod life;
 mod look;
 mod operation;
 mod operations;
+mod set;
 mod volume;
 
 use examples::*;
@@ -14,6 +15,7 @@ pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
 pub use operations::*;
+pub use set::*;
 pub use volume::NoVolumes;
 
 use crate::complete;
@@ -125,6 +127,9 @@ pub enum VmCommand {
     /// End VMs at once; their disks stay
     #[command(after_help = KILL_EXAMPLES)]
     Kill(ReferencesArgs),
+    /// Give stopped VMs other CPUs, memory, or larger disks
+    #[command(after_help = SET_EXAMPLES)]
+    Set(SetArgs),
     /// Delete VMs, disks and all
     #[command(visible_alias = "rm", after_help = DELETE_EXAMPLES)]
     Delete(DeleteArgs),

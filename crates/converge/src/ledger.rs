@@ -1,6 +1,6 @@
 //! The state database as the executor needs it: one method, one transaction.
 
-use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId, VmName};
+use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId, VmName, VmSpec};
 use banger_plan::LeaseBook;
 
 /// Rows of VMs. Every method is one transaction, durable when it returns.
@@ -56,6 +56,8 @@ pub enum LedgerError {
 pub struct Change {
     /// A new goal, and with it the next generation.
     pub goal: Option<Goal>,
+    /// A new shape.
+    pub spec: Option<VmSpec>,
     /// Phase and why.
     pub phase: Option<(Phase, Option<Reason>)>,
     /// Recovery mirror; `Some(None)` clears it.
@@ -79,6 +81,9 @@ impl Change {
         if let Some(name) = &self.name {
             vm.runtime.dns_name = name.dns();
             vm.name = name.clone();
+        }
+        if let Some(spec) = &self.spec {
+            vm.spec.clone_from(spec);
         }
         if let Some((phase, reason)) = &self.phase {
             vm.phase = *phase;

@@ -23,6 +23,7 @@ pub mod recover;
 pub mod reference;
 pub mod rename;
 pub mod run;
+pub mod set;
 pub mod show;
 pub mod stats;
 mod stats_live;

@@ -8,6 +8,7 @@ use super::life::*;
 use super::notice::*;
 use super::operations::*;
 use super::request::*;
+use super::set::VmSet;
 use super::view::*;
 use super::{Event, Version};
 use serde::{Serialize, de::DeserializeOwned};
@@ -85,6 +86,7 @@ methods! {
     "vm.rename" Json VmRename => VmView;
     "vm.prune" Json VmPrune => Pruned;
     "vm.kill" Json VmKill => VmView;
+    "vm.set" Json VmSet => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;
     "vm.health" Json VmHealth => HealthView;

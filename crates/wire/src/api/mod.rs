@@ -28,6 +28,7 @@ pub mod reference;
 pub mod request;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod set;
 pub mod version;
 pub mod view;
 
@@ -47,6 +48,7 @@ pub use operations::*;
 pub use paths::{Paths, PathsError};
 pub use reference::{MIN_PREFIX, ReferenceError, resolve};
 pub use request::*;
+pub use set::VmSet;
 pub use version::{NotRunning, Version, Versions};
 pub use view::*;
 
