@@ -1,7 +1,9 @@
 //! `vm set`.
 
+use crate::complete;
 use banger_model::ByteSize;
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 
 /// Examples of `vm set`.
 pub const SET_EXAMPLES: &str = "Examples:\n  \
@@ -14,7 +16,7 @@ never shrinks, and takes up only what is written to it.";
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
 pub struct SetArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Virtual CPUs
     #[arg(long, alias = "cpus", group = "change", value_parser = clap::value_parser!(u32).range(1..=64))]

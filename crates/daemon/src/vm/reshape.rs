@@ -23,7 +23,7 @@ impl VmService {
     ) -> Result<VmView, ApiError> {
         self.core.writable()?;
         let vm = self.find_settled(&wanted.vm).await?;
-        op.about(vm.id);
+        op.about(&vm);
         set::allowed(&vm).map_err(|e| request_error(&e))?;
         let sized = Sized {
             vcpus: wanted.vcpus.unwrap_or(vm.spec.vcpus),
