@@ -191,6 +191,58 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
     end_on_a_small_disk(home, disk);
 }
 
+/// R-HOST-10: a guest that fills the disk faster than anyone looks, to the last byte, is held still in the middle of a
+/// write and goes on with it: nothing is lost, and it sees no error.
+#[test]
+fn a_guest_that_fills_the_disk_is_held_and_goes_on() {
+    let Some((home, disk)) = home_on_a_small_disk() else {
+        return;
+    };
+    const WRITE: &str = "yes 0123456789abcdef | head -c 250M";
+    let words = format!(
+        "{WRITE} | dd of=/root/big bs=1M iflag=fullblock oflag=direct status=none && sync && cksum </root/big; echo $?"
+    );
+    let writing = home.start(&["vm", "exec", "dev", "--", "sh", "-c", &words], b"");
+    let free = || {
+        let seen = rustix::fs::statvfs(home.state()).expect("the small disk");
+        seen.f_bavail * seen.f_frsize
+    };
+    let before = free();
+    wait_until("the guest to write", Duration::from_secs(60), || {
+        let written = before.saturating_sub(free()) >> 20;
+        if written >= 20 {
+            Ok(())
+        } else {
+            Err(format!("{written} MiB"))
+        }
+    });
+    // Nobody looks: the daemon stands still.
+    let daemon = home.daemon_pid().expect("a daemon");
+    signal(daemon, rustix::process::Signal::STOP);
+    let ballast = home.state().join("ballast");
+    let size = free().saturating_sub(20 << 20).to_string();
+    run("fallocate", &["-l", &size, &ballast.display().to_string()]).expect("ballast");
+    wait_until(
+        "the disk to be full",
+        Duration::from_secs(90),
+        || match free() {
+            0..0x10_0000 => Ok(()),
+            free => Err(format!("{free} bytes free")),
+        },
+    );
+    // Room comes before anyone has seen that there was none.
+    std::thread::sleep(Duration::from_secs(1));
+    fs::remove_file(&ballast).expect("ballast");
+    signal(daemon, rustix::process::Signal::CONT);
+    let expected = Command::new("sh")
+        .args(["-c", &format!("{WRITE} | cksum")])
+        .output();
+    let expected = String::from_utf8(expected.expect("cksum").stdout).expect("text");
+    let said = writing.finish_within(Duration::from_secs(180)).exits(0);
+    assert_eq!(said.out(), format!("{expected}0"));
+    end_on_a_small_disk(home, disk);
+}
+
 /// R-HOST-10: a command that runs does not see that its VM was held still for longer than its session lived.
 #[test]
 fn a_command_outlives_a_long_hold() {

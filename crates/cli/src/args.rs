@@ -6,6 +6,7 @@ mod life;
 mod look;
 mod operation;
 mod operations;
+mod set;
 mod ssh;
 mod volume;
 
@@ -15,6 +16,7 @@ pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
 pub use operations::*;
+pub use set::*;
 pub use ssh::*;
 pub use volume::NoVolumes;
 

@@ -100,7 +100,12 @@ impl HostNetwork {
     /// The VMM does not answer.
     pub fn held(&self, socket: &Path) -> Result<bool, ControlError> {
         let state = control(socket)?.status().map_err(ControlError::Qmp)?;
-        Ok(state == RunState::Paused)
+        // By us, or by itself for want of room on the disk.
+        Ok(match state {
+            RunState::Paused => true,
+            RunState::Other(state) => state == "io-error",
+            RunState::Running | RunState::Shutdown => false,
+        })
     }
 }
 

@@ -42,7 +42,12 @@ impl VmService {
     /// Waits for the end of the VMM, and hears what it says before.
     async fn until_end(self: &Arc<Self>, id: VmId) -> Option<ReasonKind> {
         let socket = control_socket(&self.core.site, id);
-        let mut listening = pin!(last_word(&socket));
+        // It holds its guest still by itself when a write finds no room; the disk-full watch lets it go on.
+        let entry = self.set.entry(id);
+        let held = || {
+            entry.paused.send_replace(true);
+        };
+        let mut listening = pin!(last_word(&socket, held));
         let mut ended = pin!(self.vmm_exited(id));
         let mut linked = pin!(self.keep_linked(id));
         let mut timed = pin!(self.keep_time(id));

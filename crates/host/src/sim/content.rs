@@ -26,6 +26,17 @@ pub struct Disk {
     pub writes: u32,
 }
 
+impl Disk {
+    /// Whether the other is this one, but longer.
+    pub(super) fn grew_to(&self, other: &Disk) -> bool {
+        let same_length = Disk {
+            len: other.len,
+            ..self.clone()
+        };
+        self.len < other.len && same_length == *other
+    }
+}
+
 impl Content {
     /// No bytes.
     pub fn empty() -> Self {

@@ -128,6 +128,16 @@ fn split(path: &Path) -> Answer<(&str, &str)> {
     }
 }
 
+/// What a power loss leaves of content that was on its way to the disk. A length is changed at once or not at all.
+fn half_written(live: &Content, durable: Option<&Content>) -> Content {
+    match (live.as_disk(), durable) {
+        (Some(disk), Some(durable)) if durable.as_disk().is_some_and(|d| d.grew_to(disk)) => {
+            durable.clone()
+        }
+        _ => live.half(),
+    }
+}
+
 impl Fs {
     fn inode(&self, ino: Ino) -> Option<&Inode> {
         self.inodes.get(&ino).map(|i| &**i)
@@ -560,7 +570,7 @@ impl Fs {
                 Ok(Inode::File { live, durable }) => {
                     let settled = match survival.files.get(&ino) {
                         None => live.clone(),
-                        Some(Left::Half) => live.half(),
+                        Some(Left::Half) => half_written(live, durable.as_ref()),
                         Some(Left::Durable) => durable.clone().unwrap_or_else(Content::empty),
                     };
                     *live = settled.clone();
