@@ -16,6 +16,9 @@ pub const OPERATIONS: &[&str] = &[
     "vm.stop",
     "vm.kill",
     "vm.delete",
+    "vm.restart",
+    "vm.rename",
+    "vm.prune",
     "image.import",
     "image.delete",
 ];
