@@ -213,3 +213,17 @@ fn newest_operation(home: &Home) -> String {
     let newest = listed.as_array().and_then(|all| all.last()?["id"].as_str());
     newest.expect("an operation").to_owned()
 }
+
+/// Every method is shown in `docs/api.md`, and what is shown is what happens.
+#[test]
+fn the_document_shows_what_happens() {
+    let shown = api::doc::commands();
+    for (method, _) in METHODS {
+        let shows = |end: &str| shown.contains(&format!("http://banger/v1/{method}{end}"));
+        assert!([" ", "\n", ""].iter().any(|end| shows(end)), "{method}");
+    }
+    let home = Home::bare();
+    home.banger(&["vm", "list"]).exits(0);
+    api::doc::run(&home, "```console");
+    home.finish();
+}

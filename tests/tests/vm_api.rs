@@ -172,3 +172,12 @@ fn a_create_with_a_key_goes_on_without_its_client() {
     }
     home.finish();
 }
+
+/// `docs/api.md`, where it needs a VM.
+#[test]
+fn the_document_shows_what_happens_to_a_vm() {
+    let home = Home::new();
+    home.banger(&["vm", "list"]).exits(0);
+    api::doc::run(&home, "```console vm");
+    home.finish();
+}

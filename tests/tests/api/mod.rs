@@ -5,6 +5,8 @@
     reason = "each test binary that shares this module uses a part of it"
 )]
 
+pub mod doc;
+
 use banger_testkit::Home;
 use serde_json::{Value, json};
 use std::{

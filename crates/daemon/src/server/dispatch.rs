@@ -9,7 +9,7 @@ pub use crate::ops::Made;
 use crate::ops::{Begun, Operation, Running};
 use banger_wire::api::{
     self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, MAX_REQUEST, METHODS,
-    METRICS_PATH, Method, Shape, UPGRADE,
+    METRICS_PATH, Method, OPERATIONS, Shape, UPGRADE,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -277,6 +277,8 @@ where
     M: Method,
     F: Future<Output = Result<M::Reply>> + Send + 'static,
 {
+    // Before the request is looked at: every method is asked wrongly by a test.
+    debug_assert!(OPERATIONS.contains(&M::NAME), "{} is an operation", M::NAME);
     let request = parse(body)?;
     let running = match call.begin(M::NAME, true)? {
         Begun::New(running) => Arc::new(running),

@@ -19,6 +19,9 @@ pub const OPERATIONS: &[&str] = &[
     "vm.prune",
     "vm.kill",
     "vm.delete",
+    "vm.restart",
+    "vm.rename",
+    "vm.prune",
     "image.import",
     "image.delete",
 ];

@@ -33,7 +33,11 @@ const fn of_json(number: u8, payload: &'static str, schema: &'static str) -> Fra
 
 /// Every frame that a client may send or be sent.
 pub const FRAMES: &[FrameKind] = &[
-    frame(0, "client", "bytes for the command's standard input"),
+    frame(
+        0,
+        "client",
+        "bytes for the command's standard input, or a forwarded connection",
+    ),
     frame(
         1,
         "daemon",
@@ -41,7 +45,11 @@ pub const FRAMES: &[FrameKind] = &[
     ),
     frame(2, "daemon", "bytes from its standard error"),
     of_json(3, "how the command ended", "ExitStatus"),
-    frame(4, "client", "nothing; the standard input ends here"),
+    frame(
+        4,
+        "both",
+        "nothing; the standard input ends here, or one direction of a forwarded connection",
+    ),
     frame(
         5,
         "client",
