@@ -64,13 +64,15 @@ pub struct Change {
     pub last_error: Option<Option<String>>,
     /// A new name, and with it the next generation: the newer of row and `vm.json` has it.
     pub name: Option<VmName>,
+    /// Whether the guest reaches beyond the host, and with it the next generation.
+    pub nat: Option<bool>,
 }
 
 impl Change {
     /// The row after the change.
     pub fn apply(&self, vm: &Vm) -> Vm {
         let mut vm = vm.clone();
-        if self.goal.is_some() || self.name.is_some() {
+        if self.goal.is_some() || self.name.is_some() || self.nat.is_some() {
             vm.generation = vm.generation.next();
         }
         if let Some(goal) = self.goal {
@@ -79,6 +81,9 @@ impl Change {
         if let Some(name) = &self.name {
             vm.runtime.dns_name = name.dns();
             vm.name = name.clone();
+        }
+        if let Some(nat) = self.nat {
+            vm.spec.nat = nat;
         }
         if let Some((phase, reason)) = &self.phase {
             vm.phase = *phase;
