@@ -60,6 +60,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Rename(args)) => verbs::rename::rename(args).await,
         Command::Vm(VmCommand::Prune(args)) => verbs::prune::prune(args).await,
         Command::Vm(VmCommand::Kill(args)) => verbs::lifecycle::kill(args).await,
+        Command::Vm(VmCommand::Set(args)) => verbs::set::set(args).await,
         Command::Vm(VmCommand::Delete(args)) => verbs::lifecycle::delete(args).await,
         Command::Vm(VmCommand::Logs(args)) => verbs::logs::logs(args).await,
         Command::Vm(VmCommand::Health(args)) => verbs::health::health(args).await,

@@ -1,6 +1,6 @@
 //! The state database as the executor needs it: one method, one transaction.
 
-use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId, VmName};
+use banger_model::{Generation, Goal, Phase, Reason, RecoveryMirror, Vm, VmId, VmName, VmSpec};
 use banger_plan::LeaseBook;
 
 /// Rows of VMs. Every method is one transaction, durable when it returns.
@@ -56,6 +56,8 @@ pub enum LedgerError {
 pub struct Change {
     /// A new goal, and with it the next generation.
     pub goal: Option<Goal>,
+    /// A new shape.
+    pub spec: Option<VmSpec>,
     /// Phase and why.
     pub phase: Option<(Phase, Option<Reason>)>,
     /// Recovery mirror; `Some(None)` clears it.
@@ -64,15 +66,13 @@ pub struct Change {
     pub last_error: Option<Option<String>>,
     /// A new name, and with it the next generation: the newer of row and `vm.json` has it.
     pub name: Option<VmName>,
-    /// Whether the guest reaches beyond the host, and with it the next generation.
-    pub nat: Option<bool>,
 }
 
 impl Change {
     /// The row after the change.
     pub fn apply(&self, vm: &Vm) -> Vm {
         let mut vm = vm.clone();
-        if self.goal.is_some() || self.name.is_some() || self.nat.is_some() {
+        if self.goal.is_some() || self.name.is_some() {
             vm.generation = vm.generation.next();
         }
         if let Some(goal) = self.goal {
@@ -82,8 +82,8 @@ impl Change {
             vm.runtime.dns_name = name.dns();
             vm.name = name.clone();
         }
-        if let Some(nat) = self.nat {
-            vm.spec.nat = nat;
+        if let Some(spec) = &self.spec {
+            vm.spec.clone_from(spec);
         }
         if let Some((phase, reason)) = &self.phase {
             vm.phase = *phase;

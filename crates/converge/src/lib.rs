@@ -26,6 +26,7 @@ mod recipes;
 mod recover;
 pub mod request;
 mod self_description;
+pub mod set;
 pub mod settled;
 mod site;
 mod sweep;

@@ -4,7 +4,8 @@
 use crate::{Env, Error, Ledger, Recipes, SelfDescription, Site, views};
 use banger_host::{Blocks, DmState, Files, Host, Links, ProcessIdentity, Proof};
 use banger_model::{
-    BootId, DmName, NetworkDriver, Phase, RecoveryMirror, Role, TapName, Vm, VmHandles, VmId,
+    BootId, DmName, NetworkDriver, Phase, RecoveryMirror, Role, RoleSet, TapName, Vm, VmHandles,
+    VmId,
 };
 use banger_plan::{
     DirSeen, DiskSeen, DmStage, HandlesSeen, ObjectSeen, Observed, Planted, ProcessSeen,
@@ -29,12 +30,14 @@ pub fn observe<H: Host, L: Ledger, R: Recipes>(
         HandlesSeen::Present(handles) if handles.boot_id == boot => Some(handles),
         _ => None,
     };
+    let (disks, short) = disks(host, site, vm)?;
     Ok(Observed {
         dir,
         deleted_marker: dir == DirSeen::Present
             && host.stat(&site.deleted_marker(vm.id))?.is_some(),
         self_description: self_seen(host, site, vm.id, dir)?,
-        disks: disks(host, site, vm)?,
+        disks,
+        short,
         objects: objects(host, site, vm, hint.as_ref())?,
         processes: processes(env, vm, recorded)?,
         runtime_dir: runtime_dir(host, site, vm.id)?,
@@ -85,14 +88,24 @@ pub(crate) fn handles<F: Files>(files: &F, site: &Site, id: VmId) -> Result<Hand
     })
 }
 
-fn disks<F: Files>(files: &F, site: &Site, vm: &Vm) -> Result<BTreeMap<Role, DiskSeen>, Error> {
-    let mut disks = BTreeMap::new();
+type Disks = (BTreeMap<Role, DiskSeen>, RoleSet);
+
+/// The disks, and which are shorter than they are to be.
+fn disks<F: Files>(files: &F, site: &Site, vm: &Vm) -> Result<Disks, Error> {
+    let (mut disks, mut short) = (BTreeMap::new(), RoleSet::new());
     for role in vm.spec.drivers.data_roles() {
         let Some(path) = site.disk(vm.id, role) else {
             continue;
         };
-        if files.stat(&path)?.is_some() {
+        if let Some(seen) = files.stat(&path)? {
             disks.insert(role, DiskSeen::Whole);
+            if vm
+                .spec
+                .disk_of(role)
+                .is_some_and(|size| seen.len < size.bytes())
+            {
+                short.insert(role);
+            }
         } else if files
             .stat(&banger_host::state_file::temporary(&path))?
             .is_some()
@@ -100,7 +113,7 @@ fn disks<F: Files>(files: &F, site: &Site, vm: &Vm) -> Result<BTreeMap<Role, Dis
             disks.insert(role, DiskSeen::Part);
         }
     }
-    Ok(disks)
+    Ok((disks, short))
 }
 
 /// Kernel objects by label; nothing else proves whose they are (R-HOST-6).

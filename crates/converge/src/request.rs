@@ -7,7 +7,8 @@ use crate::{
 };
 use banger_host::{ErrorKind, Host};
 use banger_model::{
-    Generation, Goal, Phase, Reason, ReasonKind, Role, Vm, VmId, VmName, VmRuntime, VmSpec,
+    ByteSize, Generation, Goal, Phase, Reason, ReasonKind, Role, Vm, VmId, VmName, VmRuntime,
+    VmSpec,
 };
 use banger_plan::{LeaseBook, LeaseError, Planted, Pressure, lease, planted::planted, pressure};
 
@@ -66,6 +67,20 @@ pub enum RequestError {
         state: &'static str,
         /// What to do instead.
         hint: String,
+    },
+    /// A disk would lose what is at its end.
+    #[error(
+        "the {what} of VM '{name}' has {is} and cannot shrink to {wanted}; a new VM can have a smaller one"
+    )]
+    Shrinks {
+        /// Which disk.
+        what: &'static str,
+        /// The VM.
+        name: VmName,
+        /// What it has.
+        is: ByteSize,
+        /// What was asked for.
+        wanted: ByteSize,
     },
     /// Something failed; nothing of the request is left.
     #[error("the request could not be written")]
@@ -368,7 +383,7 @@ pub(crate) fn decide<H: Host, L: Ledger, R>(
 
 /// Writes a goal or a name: into `vm.json` first, then the row. A tombstone is the row alone: the file
 /// `deleted` follows it, and `vm.json` never says *absent* of a VM whose row does not.
-fn write_goal<H: Host, L: Ledger, R>(
+pub(crate) fn write_goal<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
     vm: &Vm,
     change: &Change,
@@ -439,7 +454,7 @@ fn requested(goal: Goal) -> Option<Reason> {
     })
 }
 
-const fn accepted(vm: &Vm, new: bool) -> Accepted {
+pub(crate) const fn accepted(vm: &Vm, new: bool) -> Accepted {
     Accepted {
         id: vm.id,
         generation: vm.generation,
@@ -461,7 +476,7 @@ fn unborn(vm: &Vm) -> RequestError {
 }
 
 /// What a person can do about a fenced VM: its reason says so.
-fn way_out(vm: &Vm) -> String {
+pub(crate) fn way_out(vm: &Vm) -> String {
     match &vm.reason {
         Some(reason) => reason.text.clone(),
         None => format!("`banger vm stop {}` first", vm.name),

@@ -5,7 +5,7 @@ use crate::{
     request::{Accepted, RequestError, conflict, decide},
 };
 use banger_host::Host;
-use banger_model::{Goal, Phase, Reason, ReasonKind, Vm, VmId, VmName};
+use banger_model::{Goal, Phase, Reason, ReasonKind, Vm, VmId, VmName, VmSpec};
 
 /// Gives a VM another name; its goal stays. It has it from now on, its guest from the next start.
 ///
@@ -46,7 +46,11 @@ pub fn set_nat<H: Host, L: Ledger, R>(
     decide(env, id, |vm| {
         at_rest(vm)?;
         Ok((vm.spec.nat != nat).then(|| Change {
-            nat: Some(nat),
+            goal: Some(vm.goal),
+            spec: Some(VmSpec {
+                nat,
+                ..vm.spec.clone()
+            }),
             ..Change::default()
         }))
     })

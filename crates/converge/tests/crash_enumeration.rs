@@ -118,7 +118,7 @@ fn missing(table: &Table) -> Vec<String> {
     // Programs that are run to their end have no part in converging; links are brought up by
     // `SetMaster`.
     const ELSEWHERE: [Effect; 2] = [Effect::Tool, Effect::SetUp];
-    const ALL: [Effect; 39] = [
+    const ALL: [Effect; 40] = [
         Effect::Read,
         Effect::List,
         Effect::Mkdir,
@@ -129,6 +129,7 @@ fn missing(table: &Table) -> Vec<String> {
         Effect::Unlink,
         Effect::Rmdir,
         Effect::MakeDisk,
+        Effect::GrowDisk,
         Effect::LoopList,
         Effect::LoopAttach,
         Effect::LoopDetach,

@@ -292,6 +292,16 @@ fn row_forgotten_before_logs() {
     );
 }
 
+#[test]
+fn disk_not_grown() {
+    caught(
+        Planted::DiskNotGrown,
+        &named("growth Everywhere"),
+        Depth::ONCE,
+        "is too short",
+    );
+}
+
 /// Every bug of the enum has its test here.
 #[test]
 fn none_is_forgotten() {

@@ -11,7 +11,7 @@ use crate::{
     Links, LoopSeen, ProcessIdentity, Processes, Proof, Signal, SpawnSpec, ToolCall, ToolOutput,
     Tools, effects::Result,
 };
-use banger_model::{BootId, DmName, Label, ProcessHandle, TapName};
+use banger_model::{BootId, ByteSize, DmName, Label, ProcessHandle, TapName};
 use std::{
     env,
     fs::{File, OpenOptions},
@@ -211,6 +211,7 @@ impl<H: Files> Files for CrashAt<H> {
         Unlink fn unlink(&self, path: &Path) -> Result<()>;
         Rmdir fn rmdir(&self, dir: &Path) -> Result<()>;
         MakeDisk fn make_disk(&self, path: &Path, recipe: &DiskRecipe) -> Result<()>;
+        GrowDisk fn grow_disk(&self, path: &Path, size: ByteSize) -> Result<()>;
     }
 }
 

@@ -45,6 +45,9 @@ pub trait Files {
     /// Makes the content of a disk file at a temporary path. Not durable before `sync_file`.
     /// Prefixes: absent, half made. Truncates what was there.
     fn make_disk(&self, path: &Path, recipe: &DiskRecipe) -> Result<()>;
+    /// Makes a disk file so long, with a hole at its end; one that is as long or longer is left alone. Not durable
+    /// before `sync_file`.
+    fn grow_disk(&self, path: &Path, size: ByteSize) -> Result<()>;
     /// Free bytes and total bytes for us on the file system that holds the path.
     fn disk_space(&self, path: &Path) -> Result<(u64, u64)>;
 }

@@ -16,6 +16,7 @@ pub enum Effect {
     Unlink,
     Rmdir,
     MakeDisk,
+    GrowDisk,
     LoopList,
     LoopAttach,
     LoopDetach,

@@ -1,6 +1,6 @@
 //! What the user asked a VM to be.
 
-use crate::{ByteSize, Drivers, Init, PublishedPort};
+use crate::{ByteSize, Drivers, Init, PublishedPort, Role};
 use serde::{Deserialize, Serialize};
 
 /// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
@@ -50,4 +50,15 @@ pub struct VmSpec {
     /// Channel token (hex of 16 bytes): what the agent's handshake scans for (design: agent
     /// channel). Secret enough that user data cannot hold it by accident.
     pub channel_token: String,
+}
+
+impl VmSpec {
+    /// The size that the disk of this role is to have; `None` for roles that are no disk file.
+    pub const fn disk_of(&self, role: Role) -> Option<ByteSize> {
+        match role {
+            Role::CowFile | Role::OverlayDisk => Some(self.overlay_size),
+            Role::WorkDisk => Some(self.disk_size),
+            _ => None,
+        }
+    }
 }

@@ -9,6 +9,8 @@ pub enum Action {
     EnterDir,
     /// Make a data disk under a temporary name, fsync, rename.
     MakeDisk(Role),
+    /// Make a data disk as long as the VM's spec says, fsync.
+    GrowDisk(Role),
     /// fsync the VM's directory: the disks' names are durable.
     SyncDir,
     /// Attach a loop device.

@@ -7,6 +7,7 @@ use banger_model::{Phase, Role};
 pub fn explain(action: &Action) -> String {
     match action {
         Action::EnterDir => "Give the VM's directory its name.".to_owned(),
+        Action::GrowDisk(role) => format!("Grow the {}.", noun(*role)),
         Action::MakeDisk(role) => format!("Make the {}.", noun(*role)),
         Action::SyncDir => "Make the names of the disks durable.".to_owned(),
         Action::AttachLoop(role) => format!("Attach the {}.", noun(*role)),

@@ -1,7 +1,7 @@
 //! What was seen of one VM: its directory, its objects on the host, its processes.
 
 use banger_model::{
-    BootId, DmName, Generation, Goal, ProcessHandle, Reason, Role, TapName, VmHandles,
+    BootId, DmName, Generation, Goal, ProcessHandle, Reason, Role, RoleSet, TapName, VmHandles,
 };
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ pub struct Observed {
     pub handles: HandlesSeen,
     /// Data disks; a role that is not in the map has no file at all.
     pub disks: BTreeMap<Role, DiskSeen>,
+    /// Data disks that are shorter than the VM's spec says.
+    pub short: RoleSet,
     /// Kernel objects that carry the VM's label.
     pub objects: BTreeMap<Role, ObjectSeen>,
     /// Processes.
@@ -156,6 +158,7 @@ impl Observed {
             self_description: None,
             handles: HandlesSeen::Missing,
             disks: BTreeMap::new(),
+            short: RoleSet::new(),
             objects: BTreeMap::new(),
             processes: BTreeMap::new(),
             runtime_dir: RuntimeDirSeen::Missing,

@@ -44,11 +44,13 @@ pub enum Planted {
     FailedGuestBootedAgain,
     /// The row of a failed create goes before its logs are kept.
     RowForgottenBeforeLogs,
+    /// A disk that was asked to grow stays as it is.
+    DiskNotGrown,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 19] = [
+    pub const ALL: [Planted; 20] = [
         Planted::PidWithoutStartTime,
         Planted::RowDeletedBeforeDm,
         Planted::LeaseFreedBeforeTeardown,
@@ -68,6 +70,7 @@ impl Planted {
         Planted::HelloTakenForReady,
         Planted::FailedGuestBootedAgain,
         Planted::RowForgottenBeforeLogs,
+        Planted::DiskNotGrown,
     ];
 }
 

@@ -8,6 +8,7 @@
 mod cpus;
 mod disks;
 mod engines;
+mod grow;
 mod identity;
 mod library;
 mod modules;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use banger_wire::guest::{BootFacts, Init, Root};
 use rustix::mount::{MountFlags, mount, mount_move};
 
-use super::{Reason, disks, engines, identity, library, mounts, work};
+use super::{Reason, disks, engines, grow, identity, library, mounts, work};
 
 const BASE: &str = "/base";
 const OVERLAY: &str = "/overlay";
@@ -54,12 +54,21 @@ pub fn enter(
     before_switch: impl FnOnce(),
 ) -> Result<Vec<String>, Reason> {
     let is_overlay = matches!(prepared, Prepared::Overlay { .. });
+    let mut warnings = Vec::new();
     match prepared {
-        Prepared::Overlay { changes } => overlay(&changes)?,
-        Prepared::Disk { device } => mounts::ext4(&device, NEW_ROOT, MountFlags::empty(), c"")?,
+        Prepared::Overlay { changes } => {
+            overlay(&changes)?;
+            warnings.extend(grow::to_its_disk(&changes, OVERLAY));
+        }
+        Prepared::Disk { device } => {
+            mounts::ext4(&device, NEW_ROOT, MountFlags::empty(), c"")?;
+            warnings.extend(grow::to_its_disk(&device, NEW_ROOT));
+        }
     }
     if let Some(serial) = &facts.work {
-        work::mount(&disks::find(serial)?, NEW_ROOT)?;
+        let device = disks::find(serial)?;
+        let home = work::mount(&device, NEW_ROOT)?;
+        warnings.extend(grow::to_its_disk(&device, &home));
     }
     mounts::on_disk(NEW_ROOT)?;
     if is_overlay {
@@ -73,7 +82,7 @@ pub fn enter(
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     mounts::virtual_fs("tmpfs", "/run", quiet, c"mode=0755")?;
     mounts::make_dir(Path::new("/tmp"), 0o1777)?;
-    let mut warnings = identity::write_files(facts);
+    warnings.extend(identity::write_files(facts));
     warnings.extend(
         facts
             .modules

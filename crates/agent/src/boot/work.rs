@@ -24,8 +24,8 @@ const STAGE: &str = "/work";
 const FILLED: &str = "/work/root";
 const FILLING: &str = "/work/root.new";
 
-/// Fills the disk if that has not been done, and mounts it at `/root` of the new root.
-pub fn mount(device: &Path, new_root: &str) -> Result<(), Reason> {
+/// Fills the disk if that has not been done, and mounts it at `/root` of the new root, which is given back.
+pub fn mount(device: &Path, new_root: &str) -> Result<String, Reason> {
     mounts::ext4(device, STAGE, MountFlags::empty(), c"")?;
     let home = format!("{new_root}/root");
     if !Path::new(FILLED).is_dir() {
@@ -38,7 +38,8 @@ pub fn mount(device: &Path, new_root: &str) -> Result<(), Reason> {
     mount_bind(FILLED, &*home).map_err(|error| format!("/root cannot be mounted: {error}"))?;
     unmount(STAGE, UnmountFlags::empty())
         .map_err(|error| format!("the work disk cannot be taken from {STAGE}: {error}"))?;
-    mounts::on_disk(&home)
+    mounts::on_disk(&home)?;
+    Ok(home)
 }
 
 /// root:root 0755 at every mount, whatever was done to it before.

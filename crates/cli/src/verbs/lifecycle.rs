@@ -80,7 +80,7 @@ where
     (answers, status)
 }
 
-fn print_views(vms: &[VmView], json: bool) -> Result<(), Failure> {
+pub fn print_views(vms: &[VmView], json: bool) -> Result<(), Failure> {
     if json {
         return print_json(&vms);
     }

@@ -18,6 +18,7 @@ pub mod prune;
 pub mod recover;
 pub mod rename;
 pub mod run;
+pub mod set;
 pub mod show;
 pub mod ssh;
 pub mod stats;

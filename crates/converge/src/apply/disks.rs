@@ -1,4 +1,4 @@
-//! Making data disks. Only ever done in phase *creating* (R-STATE-10).
+//! Making data disks, only ever in phase *creating* (R-STATE-10), and growing them.
 
 use crate::{Env, Error, Recipes};
 use banger_host::{Host, state_file::temporary};
@@ -23,6 +23,18 @@ pub(super) fn make<H: Host, L, R: Recipes>(
     env.host.sync_file(&part)?;
     env.host.rename(&part, &path)?;
     Ok(())
+}
+
+/// Makes a disk as long as the VM's spec says; what is on it stays. Durable before a guest can know of it.
+pub(super) fn grow<H: Host, L, R>(
+    env: &Env<'_, H, L, R>,
+    vm: &Vm,
+    role: Role,
+) -> Result<(), Error> {
+    let path = super::needed(env.site.disk(vm.id, role), role)?;
+    let size = super::needed(vm.spec.disk_of(role), role)?;
+    env.host.grow_disk(&path, size)?;
+    Ok(env.host.sync_file(&path)?)
 }
 
 /// Makes the names in the VM's directory durable, once for all disks.

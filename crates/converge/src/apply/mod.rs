@@ -54,6 +54,7 @@ pub(crate) fn apply<H: Host, L: Ledger, R: Recipes>(
         | Action::ClearSockets
         | Action::RemoveRuntimeDir => dirs::apply(at, env, vm, action)?,
         Action::MakeDisk(role) => disks::make(env, vm, *role)?,
+        Action::GrowDisk(role) => disks::grow(env, vm, *role)?,
         Action::SyncDir => disks::sync(env, vm)?,
         Action::AttachLoop(_)
         | Action::CreateDm

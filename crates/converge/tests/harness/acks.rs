@@ -20,6 +20,8 @@ pub struct Acks {
     pub running: BTreeMap<VmId, ProcessHandle>,
     /// VMs that were stopped and not asked to start.
     pub stopped: BTreeSet<VmId>,
+    /// VMs that were given disks of so many GiB, at least.
+    pub sized: BTreeMap<VmId, u8>,
     /// VMs of which a delete was asked and not accepted: theirs is all or nothing.
     pub limbo: BTreeMap<VmId, BTreeMap<String, u32>>,
     /// VMs whose rows were lost.

@@ -8,10 +8,11 @@ use super::{
 use banger_converge::{
     Env, Shared, Site, Told, Wait, Waiter,
     request::{self, Accepted, NewVm, RequestError},
+    set::{self, NewShape},
     settled,
 };
 use banger_host::sim::{SimHost, Word, World};
-use banger_model::VmId;
+use banger_model::{ByteSize, VmId};
 use banger_plan::Action;
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -61,6 +62,15 @@ pub fn ask(
             id,
             &name.parse().unwrap_or_else(|e| panic!("{name}: {e}")),
         ),
+        Verb::Set(gib) => {
+            let size = Some(ByteSize::gib(u64::from(gib)));
+            let shape = NewShape {
+                overlay_size: size,
+                disk_size: size,
+                ..NewShape::default()
+            };
+            set::set(env, id, &shape)
+        }
     }
 }
 
@@ -69,6 +79,7 @@ pub fn builds(action: &Action) -> bool {
     matches!(
         action,
         Action::MakeDisk(_)
+            | Action::GrowDisk(_)
             | Action::AttachLoop(_)
             | Action::CreateDm
             | Action::LoadDm

@@ -8,7 +8,7 @@ use super::{
 };
 use banger_converge::{Site, views, whole};
 use banger_host::sim::{SimHost, State, Word, World};
-use banger_model::{Goal, Label, Phase, VmId};
+use banger_model::{ByteSize, Goal, Label, Phase, VmId};
 use banger_plan::{Acknowledged, Finding, check};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,7 @@ pub fn judge(world: &World, acks: &Acks, origin: &World) -> Vec<String> {
     findings.extend(logs(world, acks));
     findings.extend(promises(world, acks, &stuck));
     findings.extend(unready(world));
+    findings.extend(sizes(world, acks));
     findings.extend(strangers(world, origin));
     findings.extend(ownerless(world, acks));
     findings
@@ -181,6 +182,30 @@ fn disks(world: &World, acks: &Acks) -> Vec<String> {
         match world.fs.content(path.as_ref()).and_then(|c| c.as_disk()) {
             Some(disk) if disk.writes == 0 && disk.whole => {}
             other => findings.push(format!("the shared {path} was changed: {other:?}")),
+        }
+    }
+    findings
+}
+
+/// A row has the sizes that were promised, and the disks of a VM that lives have the sizes of its row.
+fn sizes(world: &World, acks: &Acks) -> Vec<String> {
+    let mut findings = Vec::new();
+    for instance in 0..2 {
+        let site = site::site(instance);
+        for row in world.rows(site.instance).vms.values() {
+            let vm = row.vm();
+            let promised = acks.sized.get(&vm.id).copied().unwrap_or(0);
+            if vm.spec.disk_size < ByteSize::gib(u64::from(promised)) {
+                findings.push(format!("VM {} was given {promised} GiB in vain", vm.id));
+            }
+            for role in vm.spec.drivers.data_roles() {
+                let path = site.disk(vm.id, role).expect("a disk has a path");
+                let len = world.fs.content(&path).map(|disk| disk.len());
+                let wanted = vm.spec.disk_of(role).map(ByteSize::bytes);
+                if vm.phase == Phase::Running && world.vmm_of(vm.id).is_some() && len < wanted {
+                    findings.push(format!("the {role} of VM {} is too short", vm.id));
+                }
+            }
         }
     }
     findings

@@ -69,6 +69,7 @@ impl Random {
             0..=2 => self.create(made, profile),
             3 | 4 => Deed::Ask(0, n, Verb::Stop),
             5 | 6 => Deed::Ask(0, n, Verb::Start),
+            10 if self.below(2) == 0 => Deed::Ask(0, n, Verb::Set(2)),
             7 => Deed::Ask(0, n, Verb::Kill),
             8 | 9 => Deed::Ask(0, n, Verb::Delete),
             10 => Deed::GuestEnds(0, n),

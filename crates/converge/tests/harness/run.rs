@@ -421,9 +421,12 @@ impl Run {
         if !accepted.new && matches!(verb, Verb::Start) {
             self.acks = before;
         }
+        if let Verb::Set(gib) = verb {
+            self.acks.sized.insert(vm, gib);
+        }
         match verb {
             Verb::Delete => self.acks.deleted(vm),
-            Verb::Stop | Verb::Kill => {
+            Verb::Stop | Verb::Kill | Verb::Set(_) => {
                 let rows = self.world.borrow().rows(self.sites[instance].instance);
                 // Of two requests at one time the one that was written last counts.
                 if rows

@@ -13,6 +13,8 @@ pub enum Verb {
     Kill,
     Delete,
     Rename(&'static str),
+    /// Work disk and overlay of so many GiB.
+    Set(u8),
 }
 
 /// Something that happens.

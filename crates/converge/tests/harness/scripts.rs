@@ -8,7 +8,7 @@ use super::{
 use Deed::{
     Ask, CorruptHandles, GuestEnds, KillDaemons, LoseDisk, LoseHandles, LoseRow, PowerLoss,
 };
-use Verb::{Create, Delete, Kill, Rename, Start, Stop};
+use Verb::{Create, Delete, Kill, Rename, Set, Start, Stop};
 use When::{After, Quiet};
 use banger_host::sim::Guest;
 
@@ -40,11 +40,30 @@ pub fn churn(profile: Profile) -> Script {
     )
 }
 
+/// A VM is given larger disks, twice, and other requests come between.
+pub fn growth(profile: Profile) -> Script {
+    Script::new(
+        &format!("growth {profile:?}"),
+        &[
+            (Quiet, Ask(0, 1, Create("dev", profile))),
+            (Quiet, Ask(0, 1, Set(2))),
+            (Quiet, Ask(0, 1, Kill)),
+            (Quiet, Ask(0, 1, Set(2))),
+            (After(1), Ask(0, 1, Start)),
+            (Quiet, Ask(0, 1, Stop)),
+            (Quiet, Ask(0, 1, Set(3))),
+            (Quiet, Ask(0, 1, Set(1))),
+            (Quiet, PowerLoss),
+            (Quiet, Ask(0, 1, Start)),
+        ],
+    )
+}
+
 /// All the scripts that are written down, and how thoroughly each is explored.
 pub fn written() -> Vec<(Script, Depth)> {
     let (small, big) = (Profile::Everywhere, Profile::Everything);
     let mut scripts = vec![(life(small), Depth::FULL), (life(big), Depth::FULL)];
-    let mut wide = vec![churn(small), churn(big)];
+    let mut wide = vec![churn(small), churn(big), growth(small), growth(big)];
     wide.extend(concurrent(big));
     wide.extend(guests(small, big));
     wide.extend(losses(small, big));

@@ -91,7 +91,7 @@ pub fn world(guests: &[(VmId, Guest)]) -> World {
         world.given_dir(&site.failed_dir());
         world.given_dir(&site.runtime_dir);
     }
-    world.given_disk(Path::new(TEMPLATE), 1 << 20);
+    world.given_disk(Path::new(TEMPLATE), 1 << 30);
     world.given_disk(Path::new(BASE), 1 << 30);
     strangers(&mut world);
     world

@@ -141,6 +141,14 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
                 d.vms().restart(&op, &request.vm).await.map(Made::Vm)
             })
         }
+        "vm.set" => {
+            forward::<api::VmSet, _>(
+                &d,
+                &body,
+                |d, op, r| async move { d.vms().set(&op, &r).await },
+            )
+            .await
+        }
         "vm.delete" => {
             forward::<api::VmDelete, _>(&d, &body, |d, op, r| async move {
                 d.vms().delete(&op, &r).await

@@ -20,6 +20,7 @@ pub(crate) mod preflight;
 mod prune;
 mod publish;
 mod ready;
+mod reshape;
 pub(crate) mod scope;
 mod set;
 pub(crate) mod shape;
@@ -378,6 +379,7 @@ fn request_error(error: &RequestError) -> ApiError {
         RequestError::NotFound(_) => Code::NotFound,
         RequestError::AlreadyExists(_) => Code::AlreadyExists,
         RequestError::Conflict { .. } => Code::Conflict,
+        RequestError::Shrinks { .. } => Code::BadRequest,
         RequestError::DiskFull { .. } => Code::Unavailable,
         RequestError::NoLease(_) => Code::Precondition,
         RequestError::Failed(_) | RequestError::LeftOver { .. } => Code::OperationFailed,

@@ -2,6 +2,7 @@
 
 use super::{LinuxHost, disk_copy, fail};
 use crate::{DiskRecipe, Effect, FileKind, FileSeen, Files, effects::Result};
+use banger_model::ByteSize;
 use std::{
     fs,
     io::{ErrorKind, Write},
@@ -133,6 +134,17 @@ impl Files for LinuxHost {
                     .map_err(error)
             }
         }
+    }
+
+    fn grow_disk(&self, path: &Path, size: ByteSize) -> Result<()> {
+        let grow = || {
+            let disk = fs::OpenOptions::new().write(true).open(path)?;
+            match disk.metadata()?.len() < size.bytes() {
+                true => disk.set_len(size.bytes()),
+                false => Ok(()),
+            }
+        };
+        grow().map_err(|e| fail(Effect::GrowDisk, "grow the disk", path, e))
     }
 
     fn disk_space(&self, path: &Path) -> Result<(u64, u64)> {

@@ -80,6 +80,19 @@ impl Content {
         }
     }
 
+    /// Makes it so long, if it is shorter: zeros at the end.
+    pub fn grow(&mut self, len: u64) {
+        match self {
+            Content::Disk(disk) => disk.len = disk.len.max(len),
+            Content::Bytes(bytes) if (bytes.len() as u64) < len => {
+                let mut longer = bytes.to_vec();
+                longer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+                *bytes = longer.into();
+            }
+            Content::Bytes(_) => {}
+        }
+    }
+
     /// A guest writes to it.
     pub fn scribble(&mut self) {
         if let Content::Disk(disk) = self {

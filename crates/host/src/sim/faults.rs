@@ -46,7 +46,9 @@ pub struct Moment {
 pub const fn plausible_errors(effect: Effect) -> &'static [ErrorKind] {
     use ErrorKind as K;
     match effect {
-        Effect::Mkdir | Effect::WriteFile | Effect::MakeDisk => &[K::NoSpace, K::Other, K::Denied],
+        Effect::Mkdir | Effect::WriteFile | Effect::MakeDisk | Effect::GrowDisk => {
+            &[K::NoSpace, K::Other, K::Denied]
+        }
         Effect::SyncFile | Effect::SyncDir | Effect::Rename => &[K::Other, K::NoSpace],
         Effect::LoopAttach => &[K::NoDevice, K::Busy, K::Other],
         Effect::LoopDetach | Effect::DmRemove | Effect::CgroupRemove => &[K::Busy, K::Other],

@@ -2,6 +2,7 @@
 
 use super::{content::Content, fs::Refusal, host::SimHost, world::World};
 use crate::{DiskRecipe, Effect, ErrorKind, FileSeen, Files, effects::Result};
+use banger_model::ByteSize;
 use std::path::Path;
 
 impl World {
@@ -133,6 +134,13 @@ impl Files for SimHost {
                 make(world, path, recipe)
             },
         )
+    }
+
+    fn grow_disk(&self, path: &Path, size: ByteSize) -> Result<()> {
+        self.effect(Effect::GrowDisk, "grow the disk", path.display(), |world| {
+            world.space()?;
+            world.fs.grow(path, size.bytes())
+        })
     }
 
     fn disk_space(&self, path: &Path) -> Result<(u64, u64)> {

@@ -440,6 +440,22 @@ impl Fs {
             })
     }
 
+    /// Makes a file longer, if it is not that long; not durable.
+    pub fn grow(&mut self, path: &Path, len: u64) -> Answer<()> {
+        let Some(ino) = self.resolve(path)? else {
+            return refuse(ErrorKind::NotFound, "no such file");
+        };
+        match self.inode_mut(ino)? {
+            Inode::File { live, .. } => {
+                live.grow(len);
+                Ok(())
+            }
+            // open(2) of a socket is ENXIO.
+            Inode::Socket => refuse(ErrorKind::NoDevice, "is a socket"),
+            Inode::Dir { .. } => refuse(ErrorKind::Other, "is a directory"),
+        }
+    }
+
     /// A guest writes to its disk and syncs: durable, where the file itself is.
     pub fn scribble(&mut self, ino: Ino) {
         if let Ok(Inode::File { live, durable }) = self.inode_mut(ino) {

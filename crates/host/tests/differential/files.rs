@@ -26,6 +26,7 @@ pub enum Op {
     Rmdir(&'static str),
     SparseDisk(&'static str, u64),
     CopiedDisk(&'static str, &'static str),
+    GrownDisk(&'static str, u64),
     DiskSpace(&'static str),
 }
 
@@ -101,6 +102,7 @@ fn apply<H: Files>(host: &H, root: &Path, op: &Op) -> Answer {
             let template = at(from);
             done(host.make_disk(&at(p), &DiskRecipe::CopyOf { template }))
         }
+        Op::GrownDisk(p, mib) => done(host.grow_disk(&at(p), ByteSize::mib(*mib))),
         // How much there is differs; whether it can be asked does not.
         Op::DiskSpace(p) => done(host.disk_space(&at(p))),
     }
@@ -133,7 +135,7 @@ impl Group for FileGroup {
         let p = rng.pick(&PATHS);
         let q = rng.pick(&PATHS);
         let any = if rng.once_in(4) { "" } else { p };
-        match rng.below(26) {
+        match rng.below(28) {
             0 | 1 => Op::Read(any),
             2 | 3 => Op::Stat(any),
             4 => Op::List(any),
@@ -146,6 +148,7 @@ impl Group for FileGroup {
             21 => Op::Rmdir(p),
             22 => Op::SparseDisk(p, 1 + rng.below(2) as u64),
             23 | 24 => Op::CopiedDisk(p, q),
+            25 | 26 => Op::GrownDisk(p, 1 + rng.below(3) as u64),
             _ => Op::DiskSpace(any),
         }
     }
@@ -153,6 +156,10 @@ impl Group for FileGroup {
     fn sim(&mut self, op: &Op) -> Answer {
         let template = match op {
             Op::CopiedDisk(_, from) => self.simulated(&self.root.join(from)),
+            _ => None,
+        };
+        let grown = match op {
+            Op::GrownDisk(p, _) => self.simulated(&self.root.join(p)),
             _ => None,
         };
         let answer = apply(&self.pair.sim[0], &self.root, op)?;
@@ -164,6 +171,12 @@ impl Group for FileGroup {
             }
             Op::SparseDisk(p, mib) => (path(p), vec![0; usize::try_from(mib << 20).unwrap()]),
             Op::CopiedDisk(p, _) => (path(p), template.unwrap()),
+            Op::GrownDisk(p, mib) => {
+                let mut bytes = grown.unwrap_or_default();
+                let len = usize::try_from(mib << 20).unwrap();
+                bytes.resize(bytes.len().max(len), 0);
+                (path(p), bytes)
+            }
             _ => return Ok(answer),
         };
         let world = self.pair.sim[0].world();

@@ -36,6 +36,10 @@ impl World {
                 let before = self.seen.disks.insert(*role, DiskSeen::Whole);
                 assert_ne!(before, Some(DiskSeen::Whole), "made over data");
             }
+            Action::GrowDisk(role) => {
+                assert!(!self.seen.may_live(Role::Vmm), "grown under a VMM");
+                assert!(self.seen.short.remove(role), "grown without need");
+            }
             Action::AttachLoop(role) => {
                 objects.insert(*role, object(&self.vm, *role).unwrap());
             }

@@ -27,6 +27,9 @@ pub(super) fn plan(vm: &Vm, seen: &Observed) -> Vec<Action> {
     }
     let mut actions = Vec::new();
     data(vm, seen, &mut actions);
+    // Before anything holds them, and never under a VMM.
+    let grown = seen.short.iter().map(|role| Action::GrowDisk(*role));
+    actions.extend(grown.filter(|_| !planted(Planted::DiskNotGrown)));
     root_device(vm, seen, &mut actions);
     network(vm, seen, &mut actions);
     enclosure(vm, seen, &mut actions);

@@ -6,6 +6,7 @@ use super::images::*;
 use super::inspect::*;
 use super::life::*;
 use super::request::*;
+use super::set::VmSet;
 use super::view::*;
 use super::{Event, SshView, Version, VmSsh};
 use serde::{Serialize, de::DeserializeOwned};
@@ -82,6 +83,7 @@ methods! {
     "vm.rename" Json VmRename => VmView;
     "vm.prune" Json VmPrune => Pruned;
     "vm.kill" Json VmKill => VmView;
+    "vm.set" Json VmSet => VmView;
     "vm.delete" Json VmDelete => Deleted;
     "vm.logs" Json VmLogs => LogText;
     "vm.health" Json VmHealth => HealthView;

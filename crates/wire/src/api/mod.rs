@@ -26,6 +26,7 @@ pub mod reference;
 pub mod request;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod set;
 pub mod ssh;
 pub mod version;
 pub mod view;
@@ -44,6 +45,7 @@ pub use method::{METHODS, Method, Shape};
 pub use paths::{Paths, PathsError};
 pub use reference::{ReferenceError, resolve};
 pub use request::*;
+pub use set::VmSet;
 pub use ssh::{SshView, VmSsh};
 pub use version::{NotRunning, Version, Versions};
 pub use view::*;

@@ -1,0 +1,118 @@
+//! `set`: another shape for a VM that is down (R-CLI-3). Only the spec changes; disks are grown when the VM starts, by
+//! the same convergence as everything else, so that there is nothing to undo.
+
+use crate::request::{self, Accepted, RequestError};
+use crate::{Change, Env, Error, Ledger, LedgerError};
+use banger_host::Host;
+use banger_model::{ByteSize, Goal, Phase, Vm, VmId, VmSpec};
+
+/// What is to be different; `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NewShape {
+    /// Virtual CPUs.
+    pub vcpus: Option<u32>,
+    /// Guest memory.
+    pub memory: Option<ByteSize>,
+    /// The overlay (or CoW) disk.
+    pub overlay_size: Option<ByteSize>,
+    /// The work disk.
+    pub disk_size: Option<ByteSize>,
+}
+
+impl NewShape {
+    /// The spec with the changes in it.
+    fn of(&self, spec: &VmSpec) -> VmSpec {
+        VmSpec {
+            vcpus: self.vcpus.unwrap_or(spec.vcpus),
+            memory: self.memory.unwrap_or(spec.memory),
+            overlay_size: self.overlay_size.unwrap_or(spec.overlay_size),
+            disk_size: self.disk_size.unwrap_or(spec.disk_size),
+            ..spec.clone()
+        }
+    }
+}
+
+/// Gives a stopped VM another shape, durable when this returns: `vm.json`, then the row. It is a request like any
+/// other, with a generation of its own.
+///
+/// # Errors
+/// The VM is not down, a disk would shrink, or an effect failed.
+pub fn set<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    shape: &NewShape,
+) -> Result<Accepted, RequestError> {
+    loop {
+        let vm = env.ledger.vm(id)?.ok_or(RequestError::NotFound(id))?;
+        allowed(&vm)?;
+        let spec = shape.of(&vm.spec);
+        grows_only(&vm, &spec)?;
+        if spec == vm.spec {
+            return Ok(request::accepted(&vm, false));
+        }
+        let change = Change {
+            goal: Some(Goal::Stopped),
+            spec: Some(spec),
+            ..Change::default()
+        };
+        match request::write_goal(env, &vm, &change) {
+            Ok(generation) => {
+                return Ok(Accepted {
+                    id,
+                    generation,
+                    new: true,
+                });
+            }
+            // Each turn means that another request was accepted: this ends.
+            Err(Error::Ledger(LedgerError::Stale { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a VM takes another shape now.
+///
+/// # Errors
+/// It is not down, with what to do.
+pub fn allowed(vm: &Vm) -> Result<(), RequestError> {
+    let name = &vm.name;
+    match (vm.goal, vm.phase) {
+        (Goal::Absent, _) => Err(request::conflict(
+            vm,
+            "is being deleted",
+            "choose another VM",
+        )),
+        (_, Phase::Stopped) => Ok(()),
+        (_, Phase::Error) => Err(request::conflict(
+            vm,
+            "is in phase error",
+            &request::way_out(vm),
+        )),
+        (_, Phase::Stopping) => Err(request::conflict(
+            vm,
+            "is stopping",
+            "try again when it has stopped",
+        )),
+        (_, _) => Err(request::conflict(
+            vm,
+            "is running, and what it has now was given to it when it started",
+            &format!("banger vm stop {name}, then set, then banger vm start {name}"),
+        )),
+    }
+}
+
+fn grows_only(vm: &Vm, spec: &VmSpec) -> Result<(), RequestError> {
+    let disks = [
+        ("overlay disk", vm.spec.overlay_size, spec.overlay_size),
+        ("work disk", vm.spec.disk_size, spec.disk_size),
+    ];
+    match disks.into_iter().find(|(_, is, wanted)| wanted < is) {
+        None => Ok(()),
+        Some((what, is, wanted)) => Err(RequestError::Shrinks {
+            what,
+            name: vm.name.clone(),
+            is,
+            wanted,
+        }),
+    }
+}
