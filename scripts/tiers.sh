@@ -149,6 +149,15 @@ tier_unit() {
     counted_if_any doc cargo test --workspace --doc --quiet
 }
 
+# Each target for a few seconds; hours of it are ./soak's.
+tier_fuzz() {
+    local target
+    for target in fuzz/seeds/*; do
+        target=${target##*/}
+        case "$target" in *"$FILTER"*) check fuzz "$ROOT/scripts/fuzz" --seconds 4 "$target" ;; esac
+    done
+}
+
 # counted_if_any TIER CMD…: like counted, where no test at all is no failure.
 counted_if_any() {
     local saved=$FILTER

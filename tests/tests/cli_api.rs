@@ -1,14 +1,12 @@
 //! The daemon's answers, and what `--json` prints, fit the published schemas: everything that needs no VM.
 
-#![allow(clippy::disallowed_methods, reason = "a tar as a user would make it")]
-
 mod api;
 
-use api::{Document, file, post};
+use api::{Document, Lines, file, import_header, post, tar};
 use banger_testkit::Home;
 use banger_wire::api::{METHODS, Shape};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
 
 /// Methods that answer with JSON or events and that are called below.
 const HERE: &[&str] = &[
@@ -22,7 +20,10 @@ const HERE: &[&str] = &[
     "image.delete",
     "recover",
     "operation.list",
+    "operation.show",
+    "operation.watch",
     "operation.cancel",
+    "events",
     "shutdown",
 ];
 
@@ -51,7 +52,8 @@ fn answers_fit_the_published_schemas() {
     let home = Home::bare();
     let document = Document::read();
     home.banger(&["vm", "list"]).exits(0);
-    let mut called = Vec::new();
+    let events = Lines::ask(&home, "events", "", b"{}");
+    let mut called = vec!["image.import", "events"];
     let mut call = |method: &'static str, request: Value| {
         called.push(method);
         document.call(&home, method, &request)
@@ -70,14 +72,12 @@ fn answers_fit_the_published_schemas() {
     assert_eq!(call("operation.cancel", nobody).status, 404);
     call("recover", json!({}));
 
-    let tree = home.scratch().join("tree");
-    std::fs::create_dir_all(tree.join("etc")).expect("a tree");
-    let tar = Command::new("tar")
-        .args(["-C", &tree.display().to_string(), "-c", "."])
-        .output()
-        .expect("tar");
-    let header = "banger-request: {\"names\":[\"mine\"]}\r\n";
-    let imported = post(&home, "image.import", header, &tar.stdout);
+    let imported = post(
+        &home,
+        "image.import",
+        &import_header(&["mine"]),
+        &tar(&home),
+    );
     document.fits_answer("image.import", &imported);
     let last = imported.lines().pop().expect("an event");
     assert_eq!(last, json!({ "event": "done" }), "{imported:?}");
@@ -86,6 +86,11 @@ fn answers_fit_the_published_schemas() {
     assert_eq!(call("image.list", json!({})).json(), json!([shown]));
     let listed = call("operation.list", json!({})).json();
     assert_eq!(listed[0]["method"], "image.import");
+    let id = json!({ "id": listed[0]["id"] });
+    let shown = call("operation.show", id.clone()).json();
+    assert_eq!(shown["result"]["names"], json!(["mine"]));
+    let watched = call("operation.watch", id).lines();
+    assert_eq!(watched.last(), Some(&json!({ "event": "done" })));
     // A failed one has more to tell.
     call(
         "vm.create",
@@ -93,8 +98,18 @@ fn answers_fit_the_published_schemas() {
     );
     call("operation.list", json!({}));
     call("image.delete", json!({ "image": "mine", "force": true }));
+    let begun = post(
+        &home,
+        "image.delete",
+        "prefer: respond-async\r\n",
+        br#"{"image":"none"}"#,
+    );
+    assert_eq!(begun.status, 202);
+    document.fits_answer("image.delete", &begun);
     call("shutdown", json!({}));
-    called.push("image.import");
+    let events = events.rest();
+    assert_eq!(events.last().expect("events")["event"], "daemon.stopping");
+    events.iter().for_each(|e| document.fits("Notice", e));
     for method in HERE {
         assert!(called.contains(method), "{method}");
     }
@@ -156,11 +171,16 @@ fn json_of_the_command_line_fits_the_published_schemas() {
             continue;
         }
         let path = root.display().to_string();
+        let id = match words.contains(&"ID") {
+            true => newest_operation(&home),
+            false => String::new(),
+        };
         let words: Vec<&str> = words
             .into_iter()
             .map(|w| match w {
                 "SOURCE" => &path,
                 "IMAGE" => "root",
+                "ID" => &id,
                 other => other,
             })
             .collect();
@@ -183,4 +203,13 @@ fn json_of_the_command_line_fits_the_published_schemas() {
     }
     assert!(tried >= 8, "{tried}");
     home.finish();
+}
+
+fn newest_operation(home: &Home) -> String {
+    let listed = home
+        .banger(&["operation", "list", "--json"])
+        .exits(0)
+        .json();
+    let newest = listed.as_array().and_then(|all| all.last()?["id"].as_str());
+    newest.expect("an operation").to_owned()
 }

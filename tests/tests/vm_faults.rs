@@ -7,6 +7,9 @@
     reason = "mounts a small file system"
 )]
 
+mod api;
+
+use api::Lines;
 use banger_testkit::{Home, Machine, binaries, skip, wait_until};
 use std::{
     fs,
@@ -154,8 +157,14 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
     home.guest_sh("dev", "echo kept >/root/work; sync").exits(0);
     home.guest_sh("dev", "date -s '+1 hour'").exits(0);
 
+    let mut events = Lines::ask(&home, "events", "", b"{}");
     let ballast = fill_disk(&home);
     until_state(&home, "paused");
+    let told = events.until("a VM", |e| e["event"] == "vm");
+    assert_eq!(
+        (&told["change"], &told["reason"]["kind"]),
+        (&"paused".into(), &"disk-full".into())
+    );
     let refused = home.banger(&["vm", "create", "--name", "other"]).exits(125);
     assert!(refused.err().contains("free"), "{}", refused.err());
     let refused = home.guest_sh("dev", "true").exits(125);
@@ -165,6 +174,11 @@ fn a_full_disk_holds_vms_still_and_loses_nothing() {
 
     fs::remove_file(&ballast).expect("ballast");
     until_state(&home, "running");
+    let told = events.until("a VM", |e| e["event"] == "vm");
+    assert_eq!(
+        (&told["change"], &told["state"]),
+        (&"resumed".into(), &"running".into())
+    );
     // R-GUEST-9: the first that is asked of it knows the time again.
     let said = home.guest_sh("dev", "date +%s").exits(0).out();
     let now = UNIX_EPOCH.elapsed().expect("now").as_secs();

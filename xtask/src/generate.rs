@@ -15,15 +15,42 @@ struct Generator {
 }
 
 /// Everything that is generated. Whoever makes more adds a line.
-const GENERATORS: &[Generator] = &[Generator {
-    name: "OpenAPI document of the API",
-    make: openapi,
-}];
+const GENERATORS: &[Generator] = &[
+    Generator {
+        name: "OpenAPI document of the API",
+        make: openapi,
+    },
+    Generator {
+        name: "reference of the command line",
+        make: command_line,
+    },
+    Generator {
+        name: "JSON Schema of the configuration",
+        make: config_schema,
+    },
+];
 
 fn openapi() -> Made {
     let document = banger_wire::api::schema::openapi()?;
     let text = serde_json::to_string_pretty(&document).map_err(|e| e.to_string())?;
     Ok(vec![("docs/openapi.json".to_owned(), format!("{text}\n"))])
+}
+
+/// What the command line says of itself: only it knows its arguments.
+fn said(words: &[&str]) -> Result<String, String> {
+    let mut ask = vec!["run", "--quiet", "--package", "banger", "--"];
+    ask.extend(words);
+    crate::run::output(&crate::root(), "cargo", &ask)
+}
+
+fn command_line() -> Made {
+    let text = said(&["internal", "reference"])?;
+    Ok(vec![("docs/cli.md".to_owned(), text)])
+}
+
+fn config_schema() -> Made {
+    let text = said(&["config", "schema"])?;
+    Ok(vec![("docs/config.schema.json".to_owned(), text)])
 }
 
 /// Writes what differs; with `--check` only says what would.

@@ -1,19 +1,27 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
 mod examples;
+mod internal;
 mod life;
 mod look;
 mod operation;
+mod operations;
+mod ssh;
 mod volume;
 
 use examples::*;
+pub use internal::*;
 pub use life::*;
 pub use look::*;
 pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
+pub use operations::*;
+pub use ssh::*;
 pub use volume::NoVolumes;
 
+use crate::complete;
 use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -22,7 +30,6 @@ use std::path::PathBuf;
 #[command(
     name = "banger",
     version,
-    about,
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -54,6 +61,12 @@ pub enum Command {
     /// Import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What runs in the background, and what became of it
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Print what happens, as it happens
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// The background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -71,80 +84,15 @@ pub enum Command {
     /// Print the versions of banger's programs
     #[command(after_help = VERSION_EXAMPLES)]
     Version(JsonArgs),
+    /// Print what makes a shell complete banger's lines
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
     /// What other programs call
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),
-}
-
-/// `banger internal …`: for `ProxyCommand` and the like.
-#[derive(Debug, Subcommand)]
-pub enum InternalCommand {
-    /// Connect stdin and stdout to a socket in a running VM
-    #[command(after_help = CONNECT_EXAMPLES)]
-    Connect(ConnectArgs),
-}
-
-const CONNECT_EXAMPLES: &str = "Examples:\n  \
-  banger internal connect dev               SSH, for a ProxyCommand\n  \
-  banger internal connect dev 5432          a port of the guest's loopback\n  \
-  banger internal connect dev.vm 80 --host 10.0.2.2\n  \
-  banger internal connect dev --socket /run/docker.sock\n\n\
-Exit status: 0 both directions have ended; 125 nobody listens there, or the connection broke.";
-
-const SSH_EXAMPLES: &str = "Examples:\n  \
-  banger vm ssh dev                         a shell\n  \
-  banger vm ssh dev -- uname -a             a command, by the shell of the VM\n  \
-  banger vm ssh user@dev\n\n\
-The image needs no sshd: banger is the server. Other options of ssh: banger ssh-config --install,\n\
-then ssh [OPTIONS] dev.vm.\n\n\
-Exit status: that of ssh, which is the command's, or 255; 125 banger failed.";
-
-const SSH_CONFIG_EXAMPLES: &str = "Examples:\n  \
-  banger ssh-config --install               one marked block in ~/.ssh/config\n  \
-  ssh dev.vm                                then, and scp, rsync, git, editors\n  \
-  ssh -L 8080:localhost:80 dev.vm\n  \
-  banger ssh-config >my_config              for ssh -F my_config dev.vm\n\n\
-Without a flag what ssh needs to know is printed.";
-
-/// `vm ssh`
-#[derive(Debug, Args)]
-pub struct SshArgs {
-    /// VM: [USER@]name, id or unique id prefix [default user: root]
-    #[arg(value_name = "[USER@]VM")]
-    pub vm: String,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-    /// Command for the shell of the VM [default: a login shell]
-    #[arg(last = true)]
-    pub command: Vec<String>,
-}
-
-/// `ssh-config`
-#[derive(Debug, Args)]
-pub struct SshConfigArgs {
-    /// Include banger's configuration at the top of ~/.ssh/config
-    #[arg(long)]
-    pub install: bool,
-    /// Remove just that
-    #[arg(long, conflicts_with = "install")]
-    pub uninstall: bool,
-}
-
-/// `internal connect`
-#[derive(Debug, Args)]
-pub struct ConnectArgs {
-    /// VM: name, with or without .vm, id or unique id prefix
-    pub vm: String,
-    /// TCP port in the guest [default: the SSH server that banger is for the VM]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Option<u16>,
-    /// Whose port, as the guest sees it [default: its loopback]
-    #[arg(long, value_name = "ADDRESS", requires = "port")]
-    pub host: Option<std::net::IpAddr>,
-    /// A Unix socket in the guest
-    #[arg(long, value_name = "PATH", conflicts_with = "port")]
-    pub socket: Option<PathBuf>,
 }
 
 /// `banger vm …`
@@ -243,7 +191,7 @@ pub struct ShapeArgs {
     #[arg(long)]
     pub name: Option<VmName>,
     /// Image: name, id or unique id prefix [default: config, then the Debian image]
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
     #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -369,6 +317,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vm: String,
     /// Start the command and return: it gets no input, and its output goes nowhere
     #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
@@ -410,7 +359,7 @@ pub struct CpArgs {
     #[arg(short = 'L', long)]
     pub follow_link: bool,
     /// Sources, then the destination: each a path here, VM:PATH or '-'
-    #[arg(required = true, num_args = 2.., value_name = "PATH")]
+    #[arg(required = true, num_args = 2.., value_name = "PATH", add = ArgValueCompleter::new(complete::copied))]
     pub paths: Vec<OsString>,
 }
 
@@ -418,7 +367,7 @@ pub struct CpArgs {
 #[derive(Debug, Args)]
 pub struct ReferencesArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -429,6 +378,7 @@ pub struct ReferencesArgs {
 #[derive(Debug, Args)]
 pub struct PortsArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vm: String,
     /// Print JSON
     #[arg(long)]
@@ -439,7 +389,7 @@ pub struct PortsArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Delete running VMs as well
     #[arg(short, long)]
@@ -453,6 +403,7 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::vms))]
     pub vm: String,
     /// The VMM's log instead of the console's
     #[arg(long)]
@@ -518,7 +469,7 @@ pub struct ImportArgs {
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
     /// Images: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub images: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -529,11 +480,14 @@ pub struct ImagesArgs {
 #[derive(Debug, Args)]
 pub struct ImageDeleteArgs {
     /// Images: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub images: Vec<String>,
     /// Delete images with all their names; one that a VM uses stays
     #[arg(short, long)]
     pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `banger daemon …`
@@ -547,5 +501,7 @@ pub enum DaemonCommand {
     Stop,
     /// Print its log
     #[command(after_help = DAEMON_LOGS_EXAMPLES)]
-    Logs,
+    Logs(DaemonLogsArgs),
+    /// Print its metrics, as Prometheus reads them
+    Metrics,
 }

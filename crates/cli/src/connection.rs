@@ -1,9 +1,9 @@
 //! Reaching the daemon, and starting it on first use.
 
-use crate::{failure::Failure, spawn};
+use crate::{failure::Failure, log::Line, spawn};
 use banger_wire::api::{
-    Client, ClientError, Code, EventStream, FrameReceiver, FrameSender, Method, Paths, Ping,
-    VmAttach, VmShow,
+    Client, ClientError, Code, EventStream, FrameReceiver, FrameSender, Method, NoticeStream,
+    Paths, Ping, VmAttach, VmShow,
 };
 use bytes::Bytes;
 use std::{
@@ -238,6 +238,38 @@ impl Daemon {
         }
     }
 
+    /// Listens to what happens.
+    ///
+    /// # Errors
+    /// The daemon cannot be started, or what it says.
+    pub async fn notices(&self) -> Result<NoticeStream, Failure> {
+        self.started(|| self.client.notices()).await
+    }
+
+    /// Listens to a daemon that runs already; `None` if none does, or it is about to end.
+    ///
+    /// # Errors
+    /// One listens but does not answer as it should.
+    pub async fn notices_if_running(&self) -> Result<Option<NoticeStream>, Failure> {
+        match self.client.notices().await {
+            Err(error) if error.no_daemon() => Ok(None),
+            Err(ClientError::Lost(_) | ClientError::Cut) => Ok(None),
+            Err(ClientError::Api(error)) if error.code == Code::Unavailable => Ok(None),
+            answer => Ok(Some(answer?)),
+        }
+    }
+
+    /// The metrics of a daemon that runs already; `None` if none does.
+    ///
+    /// # Errors
+    /// One listens but does not answer as it should.
+    pub async fn metrics_if_running(&self) -> Result<Option<String>, Failure> {
+        match self.client.metrics().await {
+            Err(error) if error.no_daemon() => Ok(None),
+            answer => Ok(Some(answer?)),
+        }
+    }
+
     /// Asks; while nobody listens, starts a daemon and asks again.
     async fn started<T, F>(&self, ask: impl Fn() -> F) -> Result<T, Failure>
     where
@@ -317,7 +349,7 @@ fn last_lines(log: &std::path::Path) -> std::io::Error {
         .lines()
         .rfind(|l| !l.trim().is_empty())
         .unwrap_or("it left no log");
-    std::io::Error::other(last.to_owned())
+    std::io::Error::other(Line::of(last).text())
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! failures into text and exit status.
 
 mod args;
+mod complete;
 mod connection;
 mod copy;
 mod failure;
 mod filter;
+mod log;
 mod meter;
 mod output;
 mod progress;
@@ -16,14 +18,23 @@ mod spawn;
 mod ssh;
 mod stream;
 mod terminal;
+mod time;
 mod verbs;
 
-use args::{Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, VmCommand};
-use clap::Parser;
+use args::{
+    Cli, Command, ConfigCommand, DaemonCommand, ImageCommand, InternalCommand, OperationCommand,
+    VmCommand,
+};
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Ends the process if a shell asks for candidates.
+    CompleteEnv::with_factory(Cli::command)
+        .var(complete::VARIABLE)
+        .complete();
     // clap ends the process itself for --help, --version and bad usage (status 2).
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -70,17 +81,26 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
         Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
         Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
+        Command::Operation(OperationCommand::List(args)) => verbs::operation::list(args).await,
+        Command::Operation(OperationCommand::Show(args)) => verbs::operation::show(args).await,
+        Command::Operation(OperationCommand::Watch(args)) => verbs::operation::watch(args).await,
+        Command::Operation(OperationCommand::Cancel(args)) => verbs::operation::cancel(args).await,
+        Command::Events(args) => verbs::events::events(args).await,
         Command::Daemon(DaemonCommand::Status(args)) => verbs::daemon::status(args).await,
         Command::Daemon(DaemonCommand::Stop) => verbs::daemon::stop().await,
-        Command::Daemon(DaemonCommand::Logs) => verbs::daemon::logs(),
         Command::Config(ConfigCommand::Show(args)) => verbs::config::show(args),
         Command::Config(ConfigCommand::Path) => verbs::config::path(),
         Command::Config(ConfigCommand::Check(args)) => verbs::config::check(args),
         Command::Config(ConfigCommand::Schema) => verbs::config::print_schema(),
         Command::Doctor(args) => verbs::doctor::doctor(args).await,
         Command::SshConfig(args) => verbs::ssh::ssh_config(&args),
+        Command::Daemon(DaemonCommand::Logs(args)) => verbs::daemon_logs::logs(args).await,
+        Command::Daemon(DaemonCommand::Metrics) => verbs::daemon::metrics().await,
         Command::Recover(args) => verbs::recover::recover(args).await,
         Command::Internal(InternalCommand::Connect(args)) => verbs::connect::connect(args).await,
         Command::Version(args) => verbs::version::version(args).await,
+        Command::Completion { shell } => verbs::completion::completion(shell),
+        Command::Internal(InternalCommand::Reference) => verbs::reference::reference(),
+        Command::Internal(InternalCommand::Man { dir }) => verbs::reference::man(&dir),
     }
 }

@@ -178,6 +178,14 @@ impl Config {
         Config::of(path, table)
     }
 
+    /// Reads the text of a file; `path` is for what is told.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        Config::of(path, parse(path, text)?)
+    }
+
     fn of(path: &Path, table: toml::Table) -> Result<Config, ConfigError> {
         table
             .try_into()
@@ -229,8 +237,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Result<Config, ConfigError> {
-        let path = Path::new("/c.toml");
-        parse(path, text).and_then(|table| Config::of(path, table))
+        Config::parse(Path::new("/c.toml"), text)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
 use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
-use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageView};
+use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, What};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -64,7 +64,7 @@ impl Progress for Told<'_> {
         self.op.moved(bytes, self.total);
     }
     fn detail(&self, line: &str) {
-        tracing::debug!(op = %self.op.id, line, "image");
+        tracing::debug!(line, "image");
     }
     fn cancelled(&self) -> bool {
         self.op.cancel.why().is_some()
@@ -171,7 +171,20 @@ impl Catalogue {
         // What breaks because it was cancelled says nothing of the source.
         let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
         let made = made.map_err(cancelled)?;
-        self.show(&made.id)
+        let image = self.show(&made.id)?;
+        self.tell_made(&image.id, &image.names);
+        Ok(image)
+    }
+
+    /// Tells that there is a new image, or that one has new names.
+    pub fn tell_made(&self, id: &str, names: &[String]) {
+        self.core
+            .ledger
+            .feed()
+            .tell(What::ImageCreated(ImageNotice {
+                id: id.to_owned(),
+                names: names.to_owned(),
+            }));
     }
 
     /// Refuses an import that cannot succeed, before a byte of it is read.
@@ -243,6 +256,15 @@ impl Catalogue {
             return Err(error);
         }
         let deleted = deleted.map_err(|error| self.not_found(&error))?;
+        if deleted.gone {
+            self.core
+                .ledger
+                .feed()
+                .tell(What::ImageDeleted(ImageNotice {
+                    id: deleted.id.clone(),
+                    names: deleted.names.clone(),
+                }));
+        }
         Ok(ImageDeleted {
             id: deleted.id,
             names: deleted.names,

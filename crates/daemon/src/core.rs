@@ -50,7 +50,9 @@ impl Core {
         work: impl FnOnce(&Core) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let core = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&core))
+        // What is logged there belongs to the operation that waits here.
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(|| work(&core)))
             .await
             .map_err(|error| {
                 ApiError::new(

@@ -2,7 +2,9 @@
 
 use crate::catalogue::Catalogue;
 use crate::core::Core;
-use crate::ops::{self, Cancel, Registry, Why};
+use crate::feed::Feed;
+use crate::metrics::Requests;
+use crate::ops::{self, Cancel, Operation, Registry, Why};
 use crate::services::{Peers, wire_services};
 use crate::vm::VmService;
 use banger_config::Config;
@@ -21,6 +23,8 @@ use std::{
 pub struct Daemon {
     /// Every long method.
     pub registry: Arc<Registry>,
+    /// What was answered.
+    pub requests: Requests,
     paths: Paths,
     core: Arc<Core>,
     vms: Arc<VmService>,
@@ -52,10 +56,11 @@ impl Daemon {
         core: Arc<Core>,
         peers: &Peers,
     ) -> Result<Daemon, ApiError> {
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(core.ledger.feed().clone()));
         wire_services(peers, &core, &registry, config);
         Ok(Daemon {
             registry,
+            requests: Requests::default(),
             paths,
             core,
             vms: peers.vms()?,
@@ -113,14 +118,48 @@ impl Daemon {
         }
     }
 
+    /// What every service stands on.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Unix time in seconds at which it started.
+    pub fn started_at(&self) -> u64 {
+        self.started_at
+    }
+
+    /// Attached streams.
+    pub fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// What happens.
+    pub fn feed(&self) -> &Feed {
+        self.core.ledger.feed()
+    }
+
+    /// The operation of this id.
+    ///
+    /// # Errors
+    /// There is none, or it ended long ago.
+    pub fn operation(&self, id: OpId) -> Result<Arc<Operation>, ApiError> {
+        self.registry.get(id).ok_or_else(|| {
+            ApiError::new(
+                Code::NotFound,
+                format!(
+                    "no operation has the id {id}; those that ended are forgotten after a while"
+                ),
+            )
+            .hint("banger operation list")
+        })
+    }
+
     /// `operation.cancel`.
     ///
     /// # Errors
     /// No such operation.
     pub fn cancel(&self, id: OpId) -> Result<OperationView, ApiError> {
-        let operation = self.registry.get(id).ok_or_else(|| {
-            ApiError::new(Code::NotFound, format!("no operation has the id {id}"))
-        })?;
+        let operation = self.operation(id)?;
         operation.cancel.fire(Why::Asked);
         Ok(operation.view())
     }
@@ -152,7 +191,7 @@ impl Daemon {
             instance: self.core.site.instance.to_string(),
             uptime: self.started.elapsed().as_secs(),
             started_at: self.started_at,
-            streams: self.streams.load(Ordering::Relaxed),
+            streams: self.streams(),
             operations: count(self.registry.running()),
             vms: count(vms),
             read_only,

@@ -126,11 +126,12 @@ impl Images for ImageService {
                 stage: "image",
                 total: None,
             };
-            catalogue
+            let image = catalogue
                 .store()
                 .build_debian(&DebianBuild::default(), &progress)
-                .map(drop)
-                .map_err(|e| image_failed(Code::OperationFailed, &e))
+                .map_err(|e| image_failed(Code::OperationFailed, &e))?;
+            catalogue.tell_made(&image.id, &[image.name]);
+            Ok(())
         };
         let what = ("the default image", "image.build");
         self.shared.join(&self.registry, what, op, build)?;

@@ -3,12 +3,14 @@
 //! The database can be absent (missing, damaged, newer: R-STATE-10); every request then fails with the reason, and
 //! `recover` puts a new one in place.
 
+use crate::feed::Feed;
 use banger_converge::{Change, Ledger, LedgerError};
 use banger_host::Effect;
 use banger_host::crash::CrashPoints;
 use banger_model::{Generation, Vm, VmId};
 use banger_plan::LeaseBook;
 use banger_store::{Error as StoreError, Recovered, Store, Unique};
+use banger_wire::api::VmChange;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -19,6 +21,7 @@ pub struct StoreLedger {
     points: CrashPoints,
     /// Counts what was written.
     changed: watch::Sender<u64>,
+    feed: Feed,
 }
 
 /// Why nothing can be read or written.
@@ -33,12 +36,18 @@ impl StoreLedger {
             held: RwLock::new(store.map(Arc::new)),
             points,
             changed: watch::channel(0).0,
+            feed: Feed::default(),
         }
     }
 
     /// Tells of every transaction that changed something.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Where what happens is told: every change of a row, and what others add.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// A transaction that changes something: an effect like those of the machine.
@@ -123,26 +132,41 @@ impl Ledger for StoreLedger {
             store
                 .insert_vm(vm)
                 .map_err(|e| translate(vm.name.as_str(), e))
-        })
+        })?;
+        self.feed.row(None, vm);
+        Ok(())
     }
 
     fn update(&self, id: VmId, expected: Generation, change: &Change) -> Result<(), LedgerError> {
-        self.effect(|store| {
-            store
-                .modify(id, expected, |vm| change.apply(vm))
-                .map(drop)
-                .map_err(failed)
-        })
+        let mut before = None;
+        let now = self.effect(|store| {
+            let apply = |vm: &Vm| {
+                before = Some(vm.clone());
+                change.apply(vm)
+            };
+            store.modify(id, expected, apply).map_err(failed)
+        })?;
+        self.feed.row(before.as_ref(), &now);
+        Ok(())
     }
 
     fn remove(&self, id: VmId, expected: Generation) -> Result<(), LedgerError> {
-        self.effect(|store| store.remove(id, expected).map_err(failed))
+        let before = self.vm(id)?;
+        self.effect(|store| store.remove(id, expected).map_err(failed))?;
+        if let Some(vm) = before {
+            self.feed.vm(VmChange::Deleted, &vm);
+        }
+        Ok(())
     }
 
     fn adopt(&self, vm: &Vm) -> Result<bool, LedgerError> {
-        self.effect(|store| match store.recover_insert(vm) {
+        let adopted = self.effect(|store| match store.recover_insert(vm) {
             Ok(done) => Ok(done != Recovered::Kept),
             Err(error) => Err(translate(vm.name.as_str(), error)),
-        })
+        })?;
+        if adopted {
+            self.feed.vm(VmChange::Adopted, vm);
+        }
+        Ok(adopted)
     }
 }

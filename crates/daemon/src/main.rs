@@ -10,9 +10,11 @@ mod core;
 mod daemon;
 mod doctor;
 mod failed;
+mod feed;
 mod host_network;
 mod image_service;
 mod ledger;
+mod metrics;
 mod ops;
 mod place;
 mod recipes;
@@ -171,28 +173,32 @@ const fn level(config: &Config) -> tracing::Level {
     }
 }
 
+/// Lines for a person, or for whatever keeps the output of a service.
 fn log_to_stderr(config: &Config) {
-    subscribe(config, std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false);
+    subscribe(config, lines.with_writer(std::io::stderr));
 }
 
+/// One JSON object per line; `banger daemon logs` shows it to a person.
 fn log_to_file(config: &Config, paths: &Paths) -> Result<(), Fatal> {
     let file = std::fs::File::from(birth::open_log(&paths.daemon_log())?);
-    subscribe(config, std::sync::Mutex::new(file));
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false);
+    subscribe(config, lines.with_writer(std::sync::Mutex::new(file)));
     Ok(())
 }
 
 /// Our own words at the configured level; of libraries only what is wrong.
-fn subscribe<W>(config: &Config, writer: W)
+fn subscribe<L>(config: &Config, lines: L)
 where
-    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+    L: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync,
 {
     use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
     let ours = Targets::new()
         .with_default(tracing::Level::WARN)
         .with_target("bangerd", level(config));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_writer(writer);
     tracing_subscriber::registry().with(lines).with(ours).init();
 }
 

@@ -8,7 +8,8 @@
 use banger_testkit::Home;
 use serde_json::{Value, json};
 use std::{
-    io::{Read, Write},
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -67,8 +68,7 @@ pub fn post(home: &Home, method: &str, headers: &str, body: &[u8]) -> Answer {
 
 /// Sends a request and reads the answer to its end.
 pub fn exchange(home: &Home, request: &[u8]) -> Answer {
-    let mut stream = UnixStream::connect(home.runtime().join("bangerd.sock")).expect("a daemon");
-    stream.set_read_timeout(Some(ANSWER)).expect("a time limit");
+    let mut stream = connect(home);
     stream.write_all(request).expect("a request");
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("an answer in time");
@@ -87,6 +87,13 @@ pub fn exchange(home: &Home, request: &[u8]) -> Answer {
         },
         head,
     }
+}
+
+/// A connection to the daemon of a home.
+pub fn connect(home: &Home) -> UnixStream {
+    let stream = UnixStream::connect(home.runtime().join("bangerd.sock")).expect("a daemon");
+    stream.set_read_timeout(Some(ANSWER)).expect("a time limit");
+    stream
 }
 
 /// A chunked body as one.
@@ -205,6 +212,10 @@ pub const WITH_A_VM: &[&str] = &[
     "vm.health",
     "vm.ports",
     "vm.stats",
+    "vm.restart",
+    "vm.wait",
+    "vm.rename",
+    "vm.prune",
 ];
 
 /// Commands and schemas of the table whose head is `| command | schema |`.
@@ -221,4 +232,146 @@ pub fn json_table(text: &str) -> Vec<(String, String)> {
         .collect();
     assert!(rows.len() > 10, "{rows:?}");
     rows
+}
+
+/// An answer that comes line by line.
+pub struct Lines {
+    reader: BufReader<UnixStream>,
+}
+
+impl Lines {
+    /// Asks, and reads nothing of the answer yet.
+    pub fn ask(home: &Home, method: &str, headers: &str, body: &[u8]) -> Self {
+        let mut stream = connect(home);
+        let head = format!(
+            "POST /v1/{method} HTTP/1.1\r\nhost: banger\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("a request");
+        stream.write_all(body).expect("a request");
+        Lines {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    /// The next line as JSON; `None` at the end. Chunks hold whole lines, and what frames them is no JSON object.
+    pub fn next(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        while self.reader.read_line(&mut line).expect("a line in time") > 0 {
+            if line.starts_with('{') {
+                return Some(serde_json::from_str(&line).expect("JSON"));
+            }
+            line.clear();
+        }
+        None
+    }
+
+    /// The next line that is wanted.
+    pub fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut seen = Vec::new();
+        while let Some(line) = self.next() {
+            if wanted(&line) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("the stream ended without {what}: {seen:#?}")
+    }
+
+    /// All that is left.
+    pub fn rest(mut self) -> Vec<Value> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+}
+
+/// A tar of a root file system, good enough to be an image.
+#[allow(clippy::disallowed_methods, reason = "a tar as a user would make it")]
+pub fn tar(home: &Home) -> Vec<u8> {
+    let tree = home.scratch().join("tree");
+    std::fs::create_dir_all(tree.join("etc")).expect("a tree");
+    // Longer than what waits for a reader on the way.
+    std::fs::write(tree.join("etc/zeros"), vec![7_u8; 1 << 20]).expect("a file");
+    let tar = std::process::Command::new("tar")
+        .args(["-C", &tree.display().to_string(), "-c", "."])
+        .output()
+        .expect("tar");
+    assert!(tar.status.success());
+    tar.stdout
+}
+
+/// The head of an import under these names.
+pub fn import_header(names: &[&str]) -> String {
+    format!("banger-request: {}\r\n", json!({ "names": names }))
+}
+
+/// The samples of a text in Prometheus's exposition format, which is read strictly: a family is announced once, with
+/// help and type, before its samples, and no sample comes twice.
+pub fn metrics(text: &str) -> BTreeMap<String, f64> {
+    let (mut samples, mut families) = (BTreeMap::new(), Vec::new());
+    let mut helped = "";
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            helped = help.split_once(' ').expect("a help").0;
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("a type");
+            assert_eq!(name, helped, "help, then type");
+            assert!(["gauge", "counter"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(!families.contains(&name), "{name} twice");
+            families.push(name);
+        } else {
+            let (sample, value) = line.rsplit_once(' ').expect("a sample");
+            let name = sample.split('{').next().unwrap_or(sample);
+            let good = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(name.chars().all(good), "{line}");
+            assert_eq!(
+                families.last(),
+                Some(&name),
+                "{line} stands below its family"
+            );
+            check_labels(&sample[name.len()..]);
+            let value: f64 = value.parse().unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert!(
+                samples.insert(sample.to_owned(), value).is_none(),
+                "{line} twice"
+            );
+        }
+    }
+    assert!(samples.len() > 10, "{text}");
+    samples
+}
+
+fn check_labels(labels: &str) {
+    if labels.is_empty() {
+        return;
+    }
+    let inner = labels.strip_prefix('{').and_then(|l| l.strip_suffix('}'));
+    for label in inner.expect("labels").split(',') {
+        let (name, value) = label.split_once('=').expect("a label");
+        assert!(name.chars().all(|c| c.is_ascii_lowercase()), "{label}");
+        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+        assert!(value.is_some_and(|v| !v.contains('"')), "{label}");
+    }
+}
+
+/// Asks Prometheus's own checker, where there is one.
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "another program's judgement"
+)]
+pub fn promtool(text: &[u8]) -> Result<(), String> {
+    let mut command = std::process::Command::new("promtool");
+    command
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        return Ok(());
+    };
+    let written = child.stdin.take().map(|mut stdin| stdin.write_all(text));
+    written.expect("its input").expect("its input");
+    match child.wait().expect("promtool").success() {
+        true => Ok(()),
+        false => Err("promtool refuses it".to_owned()),
+    }
 }

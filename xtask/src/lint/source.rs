@@ -4,6 +4,8 @@ use super::{File, Finding};
 
 /// Longest file, in lines. More is two concepts in one file.
 const LONGEST: usize = 800;
+/// What is made from code and longer.
+const MADE: [&str; 2] = ["docs/openapi.json", "docs/cli.md"];
 
 /// Words that tell of a past this project does not have (R-PROG-3). Spelled in halves, for this file is
 /// linted as well.
@@ -43,7 +45,7 @@ pub fn check(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lines = file.text.lines().count();
     // What is made from code (`cargo xtask generate`) is as long as it is.
-    if lines > LONGEST && !(file.path.starts_with("docs/") && file.path.ends_with(".json")) {
+    if lines > LONGEST && !MADE.contains(&file.path.as_str()) {
         let message = format!("{lines} lines, {LONGEST} are allowed: two concepts in one file?");
         findings.push(Finding::new(file, 0, message));
     }

@@ -59,6 +59,3 @@ Starts nothing. Exit status: 0 it runs; 3 it does not.";
 pub const DAEMON_STOP_EXAMPLES: &str = "Example:\n  \
   banger daemon stop\n\n\
 What is under way gets 10 s to end, and is undone then. The next command starts another daemon.";
-
-pub const DAEMON_LOGS_EXAMPLES: &str = "Example:\n  \
-  banger daemon logs | tail";

@@ -1,8 +1,9 @@
 //! What the verbs about the life of VMs are given: wait, rename, prune.
 
-use crate::span::Span;
+use crate::{complete, span::Span};
 use banger_model::VmName;
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 
 pub const RESTART_EXAMPLES: &str = "Examples:\n  \
   banger vm restart dev\n  \
@@ -32,7 +33,7 @@ that nothing will read again. What runs, and images, stay (banger image delete).
 #[derive(Debug, Args)]
 pub struct WaitArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// What to wait for
     #[arg(long = "for", value_name = "STATE", value_enum, default_value_t = Wanted::Stopped)]
@@ -62,6 +63,7 @@ pub enum Wanted {
 #[derive(Debug, Args)]
 pub struct RenameArgs {
     /// VM: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::vms))]
     pub vm: String,
     /// Its new name: a-z, 0-9 and '-', 1 to 63 characters
     pub name: VmName,

@@ -1,7 +1,8 @@
 //! What the verbs that look at VMs are given: list, health, ports, stats.
 
-use crate::{filter::Filter, span::Span};
+use crate::{complete, filter::Filter, span::Span};
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 
 pub const HEALTH_EXAMPLES: &str = "Examples:\n  \
   banger vm health dev && echo well\n  \
@@ -43,6 +44,7 @@ pub struct ListArgs {
 #[derive(Debug, Args)]
 pub struct StatsArgs {
     /// VMs: names, ids or unique id prefixes of at least 3 digits [default: all that run]
+    #[arg(add = ArgValueCompleter::new(complete::running))]
     pub vms: Vec<String>,
     /// Look once
     #[arg(long, conflicts_with = "interval")]

@@ -1,4 +1,4 @@
-//! `daemon status|stop|logs`.
+//! `daemon status|stop|metrics`.
 
 use super::{print_json, print_text};
 use crate::{
@@ -82,12 +82,12 @@ pub async fn stop() -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the daemon's log.
-pub fn logs() -> Result<ExitCode, Failure> {
-    let log = connection::paths()?.daemon_log();
-    let text = std::fs::read(&log).map_err(|e| {
-        Failure::new(format!("cannot read the daemon's log {}", log.display())).caused_by(&e)
-    })?;
-    print_text(&String::from_utf8_lossy(&text))?;
+/// Prints the metrics of a daemon that runs; starts none, for one that has just begun has nothing to tell.
+pub async fn metrics() -> Result<ExitCode, Failure> {
+    let daemon = Daemon::of_this_user()?;
+    let Some(text) = daemon.metrics_if_running().await? else {
+        return Err(Failure::new("no daemon runs").hint("banger vm list starts one"));
+    };
+    print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }

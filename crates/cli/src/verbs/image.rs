@@ -109,9 +109,10 @@ fn text(image: &ImageView) -> String {
 pub async fn delete(args: ImageDeleteArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
     let force = args.force;
-    let mut status = ExitCode::SUCCESS;
+    let (mut all, mut status) = (Vec::new(), ExitCode::SUCCESS);
     for image in unique(&args.images) {
         match daemon.call(&ImageDelete { image, force }).await {
+            Ok(deleted) if args.json => all.push(deleted),
             Ok(deleted) if deleted.gone => print_text(&format!("{}\n", deleted.id))?,
             Ok(deleted) => print_text(&format!(
                 "{} keeps its other names; {} is free\n",
@@ -123,6 +124,9 @@ pub async fn delete(args: ImageDeleteArgs) -> Result<ExitCode, Failure> {
                 status = ExitCode::from(BANGER_FAILED);
             }
         }
+    }
+    if args.json {
+        print_json(&all)?;
     }
     Ok(status)
 }

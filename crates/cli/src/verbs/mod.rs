@@ -1,11 +1,14 @@
 //! The verbs, one file each.
 
+pub mod completion;
 pub mod config;
 pub mod connect;
 pub mod cp;
 pub mod create;
 pub mod daemon;
+pub mod daemon_logs;
 pub mod doctor;
+pub mod events;
 pub mod exec;
 pub mod health;
 pub mod image;
@@ -13,9 +16,11 @@ pub mod import;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;
+pub mod operation;
 pub mod ports;
 pub mod prune;
 pub mod recover;
+pub mod reference;
 pub mod rename;
 pub mod run;
 pub mod set;
@@ -35,6 +40,16 @@ fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Failure::new("cannot write JSON").caused_by(&e))?;
     print_text(&format!("{text}\n"))
+}
+
+/// Prints a line at once; false if nobody reads any more.
+fn print_line(text: &str) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new("cannot write to stdout").caused_by(&error)),
+    }
 }
 
 /// Prints to stdout; a closed pipe is the reader's choice, not a failure.

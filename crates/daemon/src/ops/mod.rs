@@ -2,16 +2,24 @@
 //! detached; finished ones expire.
 
 mod cancel;
+mod made;
+mod operation;
 mod shared;
 
 pub use cancel::{Cancel, Why};
+pub use made::Made;
+pub use operation::{Operation, Running};
 pub use shared::SharedWork;
 
-use banger_model::{OpId, VmId};
-use banger_wire::api::{ApiError, Event, OperationView, Outcome};
+use crate::feed::Feed;
+use banger_model::OpId;
+use banger_wire::api::{ApiError, Code, Event, OperationView, Outcome, What};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{mpsc, watch};
@@ -20,8 +28,6 @@ use tokio::sync::{mpsc, watch};
 const KEEP_SECONDS: u64 = 600;
 /// How many finished operations stay listed.
 const KEEP: usize = 100;
-/// Events that may wait for a client. Progress beyond it is dropped: the next one says more.
-const EVENTS: usize = 64;
 
 /// Unix time in seconds.
 pub fn now() -> u64 {
@@ -44,58 +50,70 @@ pub fn now_ms() -> u64 {
 pub fn random<const N: usize>() -> Result<[u8; N], ApiError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
-        ApiError::new(
-            banger_wire::api::Code::OperationFailed,
-            "the system gives no random numbers",
-        )
-        .caused_by(&error)
+        ApiError::new(Code::OperationFailed, "the system gives no random numbers").caused_by(&error)
     })?;
     Ok(bytes)
 }
+
+/// How an operation is begun.
+#[derive(Debug, Default)]
+pub struct Begin {
+    /// Goes on when its client leaves.
+    pub detached: bool,
+    /// The key that its client gave it.
+    pub key: Option<Key>,
+}
+
+/// A key that a client made up for one request.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// The key.
+    pub text: String,
+    /// The request, method and all, in one form.
+    pub asked: String,
+}
+
+/// An operation that was asked for.
+#[derive(Debug)]
+pub enum Begun {
+    /// It begins.
+    New(Running),
+    /// The same request was made before: it runs, or ended lately.
+    Before(Arc<Operation>),
+}
+
+/// Operations that ended, counted by method and outcome.
+pub type Totals = BTreeMap<(String, Outcome), u64>;
 
 /// Every operation that runs or ended lately.
 #[derive(Debug)]
 pub struct Registry {
     operations: Mutex<BTreeMap<OpId, Arc<Operation>>>,
+    begun: AtomicU64,
     running: watch::Sender<usize>,
+    totals: Mutex<Totals>,
+    feed: Feed,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Registry {
-            operations: Mutex::default(),
-            running: watch::channel(0).0,
-        }
-    }
-}
-
-/// One operation, as the work on it sees it.
-#[derive(Debug)]
-pub struct Operation {
-    /// Identity; every error and log line of it carries it.
-    pub id: OpId,
-    /// Fired to end it.
-    pub cancel: Cancel,
-    view: Mutex<OperationView>,
-    events: Option<mpsc::Sender<Event>>,
-}
-
-/// Marks the operation as ended when dropped, however the work on it ended.
-#[derive(Debug)]
-pub struct Running {
-    operation: Arc<Operation>,
-    registry: Arc<Registry>,
-}
-
-impl std::ops::Deref for Running {
-    type Target = Arc<Operation>;
-    fn deref(&self) -> &Arc<Operation> {
-        &self.operation
+        Registry::new(Feed::default())
     }
 }
 
 impl Registry {
-    /// Begins an operation. Its events, if `events`, come out of the receiver.
+    /// A registry that tells of its operations.
+    pub fn new(feed: Feed) -> Self {
+        Registry {
+            operations: Mutex::default(),
+            begun: AtomicU64::new(0),
+            running: watch::channel(0).0,
+            totals: Mutex::default(),
+            feed,
+        }
+    }
+
+    /// Begins an operation. Its events come out of the receiver.
     ///
     /// # Errors
     /// The system gives no random id.
@@ -103,42 +121,78 @@ impl Registry {
         self: &Arc<Self>,
         method: &str,
     ) -> Result<(Running, mpsc::Receiver<Event>), ApiError> {
-        let id = OpId::from_bytes(random()?);
-        let (events, receiver) = mpsc::channel(EVENTS);
-        let operation = Arc::new(Operation {
-            id,
-            cancel: Cancel::default(),
-            view: Mutex::new(OperationView {
-                id,
-                method: method.to_owned(),
-                vm: None,
-                stage: "accepted".to_owned(),
-                detail: String::new(),
-                outcome: Outcome::Running,
-                error: None,
-                started_at: now(),
-                ended_at: None,
-            }),
-            events: Some(events),
-        });
+        let running = self.add(&mut self.lock(), method, Begin::default())?;
+        let events = running.watch();
+        Ok((running, events))
+    }
+
+    /// Begins an operation, or finds the one that the same request with the same key began.
+    ///
+    /// # Errors
+    /// The key was used for another request; the system gives no random id.
+    pub fn begin_once(self: &Arc<Self>, method: &str, how: Begin) -> Result<Begun, ApiError> {
         let mut all = self.lock();
         expire(&mut all);
+        if let Some(key) = &how.key
+            && let Some(before) = find(&all, key)?
+        {
+            return Ok(Begun::Before(before));
+        }
+        self.add(&mut all, method, how).map(Begun::New)
+    }
+
+    /// The operation that this request began before.
+    ///
+    /// # Errors
+    /// The key was used for another request.
+    pub fn find(&self, key: &Key) -> Result<Option<Arc<Operation>>, ApiError> {
+        let mut all = self.lock();
+        expire(&mut all);
+        find(&all, key)
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        all: &mut BTreeMap<OpId, Arc<Operation>>,
+        method: &str,
+        how: Begin,
+    ) -> Result<Running, ApiError> {
+        let id = OpId::from_bytes(random()?);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let operation = Arc::new(Operation::new((id, number), method, how));
+        expire(all);
         all.insert(id, Arc::clone(&operation));
         self.running.send_modify(|n| *n += 1);
-        Ok((
-            Running {
-                operation,
-                registry: Arc::clone(self),
-            },
-            receiver,
-        ))
+        self.feed.tell(What::OperationBegan(operation.notice()));
+        tracing::info!(parent: operation.span(), "began");
+        Ok(Running {
+            operation,
+            registry: Arc::clone(self),
+        })
+    }
+
+    fn ended(&self, operation: &Operation) {
+        let notice = operation.notice();
+        let key = (notice.method.clone(), notice.outcome);
+        *self.totals_mut().entry(key).or_default() += 1;
+        self.feed.tell(What::OperationEnded(notice));
+        self.running.send_modify(|n| *n -= 1);
+    }
+
+    /// How many operations have ended, by method and outcome.
+    pub fn totals(&self) -> Totals {
+        self.totals_mut().clone()
+    }
+
+    fn totals_mut(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every operation, oldest first.
     pub fn list(&self) -> Vec<OperationView> {
-        let mut views: Vec<_> = self.lock().values().map(|op| op.view()).collect();
-        views.sort_by_key(|v| v.started_at);
-        views
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_unstable_by_key(|op| op.number);
+        all.iter().map(|op| op.view()).collect()
     }
 
     /// The operation of this id.
@@ -171,114 +225,45 @@ impl Registry {
     }
 }
 
+fn find(
+    all: &BTreeMap<OpId, Arc<Operation>>,
+    key: &Key,
+) -> Result<Option<Arc<Operation>>, ApiError> {
+    let with_key =
+        |op: &Arc<Operation>| Some((Arc::clone(op), op.asked_with(&key.text)? == key.asked));
+    match all.values().find_map(with_key) {
+        Some((operation, true)) => Ok(Some(operation)),
+        Some((operation, false)) => Err(other_request(key, operation.id)),
+        None => Ok(None),
+    }
+}
+
+fn other_request(key: &Key, before: OpId) -> ApiError {
+    ApiError::new(
+        Code::Conflict,
+        format!("the key '{}' was used for another request", key.text),
+    )
+    .hint(format!("banger operation show {before}"))
+}
+
 fn expire(all: &mut BTreeMap<OpId, Arc<Operation>>) {
-    let mut ended: Vec<(u64, OpId)> = all
+    let mut ended: Vec<(u64, u64, OpId)> = all
         .values()
-        .filter_map(|op| op.view().ended_at.map(|at| (at, op.id)))
+        .filter_map(|op| op.view().ended_at.map(|at| (at, op.number, op.id)))
         .collect();
     ended.sort_unstable();
     let old = now().saturating_sub(KEEP_SECONDS);
     let surplus = ended.len().saturating_sub(KEEP);
-    for (n, (at, id)) in ended.into_iter().enumerate() {
+    for (n, (at, _, id)) in ended.into_iter().enumerate() {
         if n < surplus || at < old {
             all.remove(&id);
         }
     }
 }
 
-impl Operation {
-    /// How it stands.
-    pub fn view(&self) -> OperationView {
-        self.lock().clone()
-    }
-
-    /// Says which VM it is about.
-    pub fn about(&self, vm: VmId) {
-        self.lock().vm = Some(vm);
-    }
-
-    /// A new stage has begun, or moved.
-    pub fn stage(&self, stage: &str, detail: impl Into<String>) {
-        let detail = detail.into();
-        tracing::debug!(op = %self.id, stage, detail, "progress");
-        {
-            let mut view = self.lock();
-            view.stage = stage.to_owned();
-            view.detail.clone_from(&detail);
-        }
-        self.tell(Event::Progress {
-            stage: stage.to_owned(),
-            detail,
-            done: None,
-            total: None,
-        });
-    }
-
-    /// The stage has got so far, in its own unit.
-    pub fn moved(&self, done: u64, total: Option<u64>) {
-        let (stage, detail) = {
-            let view = self.lock();
-            (view.stage.clone(), view.detail.clone())
-        };
-        self.tell(Event::Progress {
-            stage,
-            detail,
-            done: Some(done),
-            total,
-        });
-    }
-
-    /// Sends an event to the client, if there is one that reads. Never waits.
-    pub fn tell(&self, event: Event) {
-        if let Some(events) = &self.events {
-            let _ = events.try_send(event);
-        }
-    }
-
-    /// Notes how the operation ended and gives the error its id.
-    pub fn end<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
-        let mut view = self.lock();
-        view.ended_at = Some(now());
-        match result {
-            Ok(value) => {
-                view.outcome = Outcome::Succeeded;
-                Ok(value)
-            }
-            Err(mut error) => {
-                error.op_id = Some(self.id);
-                view.outcome = if self.cancel.why().is_some() {
-                    Outcome::Cancelled
-                } else {
-                    Outcome::Failed
-                };
-                view.error = Some(error.clone());
-                tracing::warn!(op = %self.id, method = view.method, error = %error, "failed");
-                Err(error)
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, OperationView> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut view = self.operation.lock();
-        if view.outcome == Outcome::Running {
-            view.outcome = Outcome::Cancelled;
-            view.ended_at = Some(now());
-        }
-        drop(view);
-        self.registry.running.send_modify(|n| *n -= 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_wire::api::Code;
 
     #[tokio::test]
     async fn operations_begin_end_and_are_counted() {
@@ -308,5 +293,68 @@ mod tests {
         let (running, _) = registry.begin("vm.start").unwrap();
         assert!(registry.list().len() <= KEEP + 1);
         assert!(registry.get(running.id).is_some());
+    }
+
+    /// Bounded, never waiting; what does not fit is progress, and the outcome is told however slow the watcher.
+    #[tokio::test]
+    async fn a_watcher_that_does_not_read_misses_progress_and_no_outcome() {
+        let registry = Arc::new(Registry::default());
+        let (running, owner) = registry.begin("vm.create").unwrap();
+        let operation = Arc::clone(&running);
+        let (mut slow, mut quick) = (operation.watch(), operation.watch());
+        drop(owner);
+        for n in 0..1000 {
+            running.moved(n, Some(1000));
+            assert!(quick.try_recv().is_ok(), "{n}");
+        }
+        running.made(Made::Answer(7.into()));
+        running.end(Ok(())).unwrap();
+        let mut waited = 0;
+        while slow.recv().await.is_some() {
+            waited += 1;
+        }
+        assert!((1..1000).contains(&waited), "{waited}");
+        assert_eq!(quick.recv().await, None);
+        assert_eq!(operation.last_events(), [Event::Done { vm: None }]);
+        assert_eq!(operation.full_view().result, Some(7.into()));
+        // Who comes after the end waits for nothing.
+        assert_eq!(operation.watch().recv().await, None);
+        operation.ended().await;
+    }
+
+    #[test]
+    fn a_key_means_one_request_for_as_long_as_its_operation_is_listed() {
+        let registry = Arc::new(Registry::default());
+        let begin = |text: &str, asked: &str| {
+            let (text, asked) = (text.to_owned(), asked.to_owned());
+            let key = Some(Key { text, asked });
+            let how = Begin {
+                detached: true,
+                key,
+            };
+            registry.begin_once("vm.start", how)
+        };
+        let Ok(Begun::New(first)) = begin("k", "a") else {
+            panic!("the first one begins");
+        };
+        let Ok(Begun::Before(same)) = begin("k", "a") else {
+            panic!("the second one is the first");
+        };
+        assert_eq!(same.id, first.id);
+        assert_eq!(begin("k", "b").unwrap_err().code, Code::Conflict);
+        assert!(matches!(begin("l", "b"), Ok(Begun::New(_))));
+        first.end(Ok(())).unwrap();
+        drop(first);
+        assert!(matches!(begin("k", "a"), Ok(Begun::Before(_))));
+        for _ in 0..KEEP + 1 {
+            let (running, _) = registry.begin("vm.start").unwrap();
+            running.end(Ok(())).unwrap();
+        }
+        assert!(matches!(begin("k", "a"), Ok(Begun::New(_))), "forgotten");
+        let totals = registry.totals();
+        let count = |outcome| totals.get(&("vm.start".to_owned(), outcome)).copied();
+        assert_eq!(count(Outcome::Succeeded), Some(KEEP as u64 + 2));
+        // Given up by whoever began it without a word.
+        assert_eq!(count(Outcome::Failed), Some(2));
     }
 }

@@ -101,6 +101,7 @@ impl SharedWork {
         let started = thread::Builder::new()
             .name(method.to_owned())
             .spawn(move || {
+                let _in = running.span().entered();
                 // Made here: where no thread starts, its drop would wait for the lock that is held here.
                 let end = End {
                     key: key_of,

@@ -1,6 +1,6 @@
 //! Bodies of answers: a text, or lines that come as they happen.
 
-use banger_wire::api::{API_VERSION, API_VERSION_HEADER, ApiError};
+use banger_wire::api::{API_VERSION, API_VERSION_HEADER, ApiError, OperationView};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::{Response, StatusCode, header};
@@ -74,6 +74,21 @@ pub fn json<T: serde::Serialize>(value: &T) -> Response<Answer> {
             .caused_by(&source),
         ),
     }
+}
+
+/// An operation that has begun and is not waited for.
+pub fn begun(view: &OperationView) -> Response<Answer> {
+    let mut response = json(view);
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = StatusCode::ACCEPTED;
+    }
+    response
+}
+
+/// Metrics.
+pub fn text(text: String) -> Response<Answer> {
+    let body = Answer::Whole(Some(text.into()));
+    answer(StatusCode::OK, crate::metrics::CONTENT_TYPE, body)
 }
 
 /// A failure.

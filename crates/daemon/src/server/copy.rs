@@ -17,6 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// How long a client may take to read the end of its copy.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -48,9 +49,10 @@ pub async fn copy(
         .map_err(|error| guest_error(vm.name.as_str(), Asked::Copy, &error))?;
     let (running, _events) = daemon.registry.begin("vm.copy")?;
     daemon.vms().used(vm.id);
-    running.about(vm.id);
+    running.about(&vm);
     running.stage("copy", "running");
-    Ok(switch(daemon.attach(), upgrade, move |client| async move {
+    let (attached, span) = (daemon.attach(), running.span());
+    let serve = move |client| async move {
         let Peer {
             mut reader,
             mut writer,
@@ -83,7 +85,9 @@ pub async fn copy(
         }
         // The operation is over when its last frame has arrived: a daemon that is to end waits that long.
         part(reader, writer).await;
-    }))
+    };
+    let serve = |client| serve(client).instrument(span);
+    Ok(switch(attached, upgrade, serve))
 }
 
 /// Relays between a client and a copy until the copy ends, the client goes or the operation is to end.

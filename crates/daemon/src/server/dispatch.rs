@@ -1,40 +1,57 @@
 //! From a request's path to the method that answers it.
 
-use super::body::{self, Answer, answer};
-use super::{copy, forward as forward_connection, frames, upload};
+use super::body::{self, Answer};
+use super::call::Call;
+use super::{copy, forward as forward_connection, frames, stream, upload};
 use crate::daemon::Daemon;
-use crate::ops::{Running, Why};
+use crate::metrics;
+pub use crate::ops::Made;
+use crate::ops::{Begun, Operation, Running};
 use banger_wire::api::{
-    self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, ImageView, MAX_REQUEST, METHODS,
-    Method, Shape, UPGRADE, VmView,
+    self, API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, MAX_REQUEST, METHODS,
+    METRICS_PATH, Method, Shape, UPGRADE,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Request, Response, header};
 use std::{future::Future, sync::Arc};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
 /// Answers a request.
 pub async fn dispatch(daemon: Arc<Daemon>, request: Request<Incoming>) -> Response<Answer> {
-    match route(daemon, request).await {
+    if request.uri().path() == METRICS_PATH && request.method() == hyper::Method::GET {
+        return match metrics::text(&daemon).await {
+            Ok(text) => body::text(text),
+            Err(error) => body::error(&error),
+        };
+    }
+    let name = name(&request);
+    // What is unknown is counted together: its names are somebody else's choice.
+    let known = METHODS.iter().find(|(known, _)| *known == name);
+    let method = known.map_or("unknown", |(name, _)| name);
+    let response = match route(Arc::clone(&daemon), request).await {
         Ok(response) => response,
         Err(error) => body::error(&error),
-    }
+    };
+    daemon.requests.count(method, response.status().as_u16());
+    response
+}
+
+fn name(request: &Request<Incoming>) -> String {
+    let path = request.uri().path();
+    path.strip_prefix("/v1/").unwrap_or_default().to_owned()
 }
 
 async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Response<Answer>> {
-    let name = request
-        .uri()
-        .path()
-        .strip_prefix("/v1/")
-        .unwrap_or_default()
-        .to_owned();
+    let name = name(&request);
     check(&request, &name)?;
+    let d = Call::of(daemon, &name, request.headers())?;
     if name == api::ImageImport::NAME {
-        return upload::import(&daemon, request).await;
+        return upload::import(d, request).await;
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let body = Limited::new(request.into_body(), MAX_REQUEST)
@@ -42,7 +59,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         .await
         .map_err(|error| bad("the body of the request cannot be read").caused_by(&*error))?
         .to_bytes();
-    let d = daemon;
+    let d = d.with(&body);
     match name.as_str() {
         "ping" => plain::<api::Ping, _>(&body, |_| async { Ok(api::Empty {}) }).await,
         "version" => {
@@ -57,6 +74,21 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         }
         "operation.cancel" => {
             plain::<api::OperationCancel, _>(&body, |r| async move { d.cancel(r.id) }).await
+        }
+        "operation.show" => {
+            plain::<api::OperationShow, _>(
+                &body,
+                |r| async move { Ok(d.operation(r.id)?.full_view()) },
+            )
+            .await
+        }
+        "operation.watch" => {
+            let request: api::OperationWatch = parse(&body)?;
+            Ok(stream::watch(d.operation(request.id)?))
+        }
+        "events" => {
+            let _: api::Events = parse(&body)?;
+            stream::notices(&d)
         }
         "image.list" => {
             plain::<api::ImageList, _>(&body, |_| async {
@@ -171,11 +203,11 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
                 d.vms().start(&op, &request.vm).await.map(Made::Vm)
             })
         }
-        "vm.exec" => frames::exec(d, parse(&body)?, upgrade).await,
-        "vm.attach" => frames::attach(d, parse(&body)?, upgrade).await,
-        "vm.copy" => copy::copy(d, parse(&body)?, upgrade).await,
-        "vm.forward" => forward_connection::forward(d, parse(&body)?, upgrade).await,
-        "vm.run" => frames::run(d, parse(&body)?, upgrade).await,
+        "vm.exec" => frames::exec(Arc::clone(&d), parse(&body)?, upgrade).await,
+        "vm.attach" => frames::attach(Arc::clone(&d), parse(&body)?, upgrade).await,
+        "vm.copy" => copy::copy(Arc::clone(&d), parse(&body)?, upgrade).await,
+        "vm.run" => frames::run(Arc::clone(&d), parse(&body)?, upgrade).await,
+        "vm.forward" => forward_connection::forward(Arc::clone(&d), parse(&body)?, upgrade).await,
         _ => Err(unknown(&name)),
     }
 }
@@ -239,7 +271,7 @@ where
 
 /// A method that only goes forward: it goes on when its client leaves (R-STATE-11).
 async fn forward<M, F>(
-    daemon: &Arc<Daemon>,
+    call: &Call,
     body: &Bytes,
     work: impl FnOnce(Arc<Daemon>, Arc<Running>, M) -> F,
 ) -> Result<Response<Answer>>
@@ -248,21 +280,33 @@ where
     F: Future<Output = Result<M::Reply>> + Send + 'static,
 {
     let request = parse(body)?;
-    let (running, _events) = daemon.registry.begin(M::NAME)?;
-    let running = Arc::new(running);
-    let work = work(Arc::clone(daemon), Arc::clone(&running), request);
-    let done = tokio::spawn(async move { running.end(work.await) });
+    let running = match call.begin(M::NAME, true)? {
+        Begun::New(running) => Arc::new(running),
+        Begun::Before(operation) if call.leaves => return Ok(body::begun(&operation.full_view())),
+        Begun::Before(operation) => {
+            operation.ended().await;
+            return operation.answer().map(|reply| body::json(&reply));
+        }
+    };
+    let view = running.view();
+    let span = running.span();
+    let work = work(Arc::clone(call), Arc::clone(&running), request);
+    let done = async move {
+        let result = work.await;
+        if let Ok(reply) = &result {
+            running.made(Made::Answer(
+                serde_json::to_value(reply).unwrap_or_default(),
+            ));
+        }
+        running.end(result)
+    };
+    let done = tokio::spawn(done.instrument(span));
+    if call.leaves {
+        return Ok(body::begun(&view));
+    }
     done.await
         .map_err(|e| panicked(&e))?
         .map(|reply| body::json(&reply))
-}
-
-/// What a method that streams events has made.
-pub enum Made {
-    /// A VM that runs.
-    Vm(VmView),
-    /// An image.
-    Image(ImageView),
 }
 
 /// A method that streams events; cancelled when its client leaves, unless detached.
@@ -270,7 +314,7 @@ pub enum Made {
 /// # Errors
 /// The operation cannot begin.
 pub fn events<M, F>(
-    daemon: &Arc<Daemon>,
+    call: &Call,
     detached: bool,
     work: impl FnOnce(Arc<Daemon>, Arc<Running>) -> F,
 ) -> Result<Response<Answer>>
@@ -278,52 +322,71 @@ where
     M: Method,
     F: Future<Output = Result<Made>> + Send + 'static,
 {
-    let (running, mut told) = daemon.registry.begin(M::NAME)?;
-    let running = Arc::new(running);
-    let cancel = running.cancel.clone();
-    let work = work(Arc::clone(daemon), Arc::clone(&running));
-    let mut worker = tokio::spawn(async move { running.end(work.await) });
-    let (lines, body) = mpsc::channel(8);
-    tokio::spawn(async move {
-        let result = loop {
-            tokio::select! {
-                biased;
-                Some(event) = told.recv() => send(&lines, &event).await,
-                result = &mut worker => break result,
-                () = lines.closed(), if !detached && cancel.why().is_none() => cancel.fire(Why::ClientGone),
-            }
-        };
-        while let Ok(event) = told.try_recv() {
-            send(&lines, &event).await;
-        }
-        let last = match result {
-            Ok(Ok(Made::Vm(vm))) => Event::Done {
-                vm: Some(Box::new(vm)),
-            },
-            Ok(Ok(Made::Image(image))) => {
-                let image = Box::new(image);
-                send(&lines, &Event::Image { image }).await;
-                Event::Done { vm: None }
-            }
-            Ok(Err(error)) => Event::Failed { error },
-            Err(panic) => Event::Failed {
-                error: panicked(&panic),
-            },
-        };
-        send(&lines, &last).await;
-    });
-    Ok(answer(
-        StatusCode::OK,
-        "application/x-ndjson",
-        Answer::Lines(body),
-    ))
+    start::<M, F>(call, detached, work).map(|started| started.answer(call))
 }
 
-async fn send(lines: &mpsc::Sender<Bytes>, event: &Event) {
-    let mut line = serde_json::to_vec(event).unwrap_or_default();
-    line.push(b'\n');
-    // A client that left reads nothing; the operation was told by its cancel token.
-    let _ = lines.send(line.into()).await;
+/// An operation that streams events, and where its stream begins.
+pub struct Started {
+    /// The operation.
+    pub operation: Arc<Operation>,
+    /// Its events from its beginning, if this request began it.
+    told: Option<mpsc::Receiver<Event>>,
+}
+
+impl Started {
+    /// One that another request began.
+    pub fn before(operation: Arc<Operation>) -> Self {
+        Started {
+            operation,
+            told: None,
+        }
+    }
+
+    /// The answer to whoever asked.
+    pub fn answer(self, call: &Call) -> Response<Answer> {
+        let operation = self.operation;
+        if call.leaves {
+            return body::begun(&operation.full_view());
+        }
+        match self.told {
+            Some(told) => {
+                let owns = !operation.view().detached;
+                stream::of_operation(operation, told, None, owns)
+            }
+            None => stream::watch(operation),
+        }
+    }
+}
+
+/// Begins an operation that streams events.
+///
+/// # Errors
+/// It cannot begin.
+pub fn start<M, F>(
+    call: &Call,
+    detached: bool,
+    work: impl FnOnce(Arc<Daemon>, Arc<Running>) -> F,
+) -> Result<Started>
+where
+    M: Method,
+    F: Future<Output = Result<Made>> + Send + 'static,
+{
+    let running = match call.begin(M::NAME, detached)? {
+        Begun::New(running) => Arc::new(running),
+        Begun::Before(operation) => return Ok(Started::before(operation)),
+    };
+    let operation = Arc::clone(&**running);
+    let (told, span) = (operation.watch(), operation.span());
+    let work = work(Arc::clone(call), Arc::clone(&running));
+    let done = async move {
+        let result = work.await.map(|made| running.made(made));
+        let _ = running.end(result);
+    };
+    tokio::spawn(done.instrument(span));
+    Ok(Started {
+        operation,
+        told: Some(told),
+    })
 }
 
 /// A task of ours that panicked: a bug, and no reason to leave the client without an answer.

@@ -18,6 +18,7 @@ use hyper::Response;
 use hyper::upgrade::OnUpgrade;
 use std::{future::Future, pin::pin, sync::Arc};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -118,8 +119,10 @@ async fn after_main(daemon: &Arc<Daemon>, vm: &Vm) -> Frame {
     }
     let removed = match daemon.registry.begin("vm.delete") {
         Ok((running, _events)) => {
-            let removed = daemon.vms().remove(&running, vm.id).await;
-            running.end(removed)
+            running.about(vm);
+            let removing = daemon.vms();
+            let removing = removing.remove(&running, vm.id);
+            running.end(removing.instrument(running.span()).await)
         }
         Err(error) => Err(error),
     };
@@ -152,8 +155,9 @@ pub async fn run(
         ));
     }
     let (running, told) = daemon.registry.begin("vm.run")?;
+    let span = running.span();
     Ok(switch(daemon.attach(), upgrade, |client| {
-        run_in(daemon, request, Arc::new(running), told, client)
+        run_in(daemon, request, Arc::new(running), told, client).instrument(span)
     }))
 }
 
@@ -172,10 +176,12 @@ async fn run_in(
     let mut worker = {
         let (daemon, running) = (Arc::clone(&daemon), Arc::clone(&running));
         let (shape, rm) = (request.shape, request.rm);
-        tokio::spawn(async move {
+        let span = running.span();
+        let create = async move {
             let vms = daemon.vms();
             vms.create(&running, &shape, rm, Some(&first)).await
-        })
+        };
+        tokio::spawn(create.instrument(span))
     };
     let cancel = &running.cancel;
     let command = ExecRequest {

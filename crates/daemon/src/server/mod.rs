@@ -1,6 +1,7 @@
 //! The API's server: connections, peer credentials, drain.
 
 mod body;
+mod call;
 mod copy;
 mod dispatch;
 mod forward;
@@ -8,9 +9,11 @@ pub mod frames;
 mod guest_error;
 mod peer;
 mod relay;
+mod stream;
 mod upload;
 
 use crate::daemon::Daemon;
+use banger_wire::api::What;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -95,6 +98,8 @@ pub async fn serve(daemon: Arc<Daemon>, listening: Listening) {
     }
     drop((listening, open));
     drain(&daemon).await;
+    // Who listens hears of what ended meanwhile, and then of the end.
+    daemon.feed().close();
     // What is being answered now gets its answer; a client that keeps an idle connection open is not waited for.
     let _ = timeout(ANSWERS, all_closed.recv()).await;
 }
@@ -102,6 +107,9 @@ pub async fn serve(daemon: Arc<Daemon>, listening: Listening) {
 async fn drain(daemon: &Daemon) {
     let registry = &daemon.registry;
     tracing::info!(operations = registry.running(), "draining");
+    daemon.feed().tell(What::DaemonStopping {
+        operations: u32::try_from(registry.running()).unwrap_or(u32::MAX),
+    });
     if timeout(DRAIN, registry.idle()).await.is_ok() {
         return;
     }

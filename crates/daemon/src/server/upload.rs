@@ -1,10 +1,11 @@
 //! Methods whose body is data: it is read while the answer's events are already being sent.
 
 use super::body::Answer;
-use super::dispatch::{Made, bad, events, parse};
+use super::call::Call;
+use super::dispatch::{Made, Started, bad, parse, start};
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Why};
-use banger_wire::api::{self, ApiError, REQUEST_HEADER};
+use banger_wire::api::{self, ApiError, Method, REQUEST_HEADER};
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -14,28 +15,30 @@ use std::{
     io::{self, Read},
     sync::Arc,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Pieces of the body that wait for whoever reads it.
 const PIECES: usize = 16;
 
-/// `image.import`.
+/// `image.import`. Who does not wait is answered when the body has arrived.
 ///
 /// # Errors
 /// The request is wrong, or cannot succeed; what the importer finds wrong is told by the events.
-pub async fn import(
-    daemon: &Arc<Daemon>,
-    request: Request<Incoming>,
-) -> Result<Response<Answer>, ApiError> {
+pub async fn import(call: Call, request: Request<Incoming>) -> Result<Response<Answer>, ApiError> {
     let (head, body) = request.into_parts();
-    match wanted(daemon, head.headers.get(REQUEST_HEADER)).await {
-        Ok(wanted) => begin(daemon, wanted, body),
-        Err(error) => {
-            // Closed while it is being sent to, the connection would break before its other end has read why.
-            tokio::spawn(discard(body));
-            Err(error)
-        }
-    }
+    let header = head.headers.get(REQUEST_HEADER);
+    let call = call.with(header.map_or(b"", HeaderValue::as_bytes));
+    let refused = match call.before(api::ImageImport::NAME) {
+        Ok(Some(operation)) => Ok(Started::before(operation)),
+        Ok(None) => match wanted(&call, header).await {
+            Ok(wanted) => return begin(&call, wanted, body).await,
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    // Closed while it is being sent to, the connection would break before its other end has read why.
+    tokio::spawn(discard(body));
+    refused.map(|started| started.answer(&call))
 }
 
 /// The request, if it can succeed as far as that is known before its body.
@@ -56,14 +59,20 @@ async fn wanted(
     Ok(wanted)
 }
 
-fn begin(
-    daemon: &Arc<Daemon>,
+async fn begin(
+    call: &Call,
     wanted: api::ImageImport,
     body: Incoming,
 ) -> Result<Response<Answer>, ApiError> {
-    events::<api::ImageImport, _>(daemon, false, |daemon, op| async move {
+    let (arrived, whole) = oneshot::channel();
+    let started = start::<api::ImageImport, _>(call, false, |daemon, op| async move {
         let (pieces, source) = mpsc::channel(PIECES);
-        tokio::spawn(receive(body, pieces, op.cancel.clone()));
+        let cancel = op.cancel.clone();
+        tokio::spawn(async move {
+            receive(body, pieces, cancel).await;
+            // Only who does not wait for more listens.
+            let _ = arrived.send(());
+        });
         let (catalogue, operation) = (daemon.catalogue(), Arc::clone(&op));
         let made = daemon
             .blocking(move || {
@@ -76,7 +85,12 @@ fn begin(
             })
             .await??;
         Ok(Made::Image(made))
-    })
+    })?;
+    if call.leaves {
+        // Nothing is owed to who has not sent it all; it is read to its end whatever becomes of it.
+        let _ = whole.await;
+    }
+    Ok(started.answer(call))
 }
 
 async fn discard(mut body: Incoming) {

@@ -76,7 +76,7 @@ impl VmService {
         let vm = self
             .reserve(op, wanted, sized, remove_on_exit, ports)
             .await?;
-        tracing::info!(op = %op.id, vm = %vm.id, name = %vm.name, "created");
+        tracing::info!(vm = %vm.id, name = %vm.name, "created");
         self.boot(op, vm.id, first)
             .await
             .map_err(|failed| failed.of_create(&vm.name))?;
@@ -162,7 +162,7 @@ impl VmService {
             }
         };
         let vm = self.row(accepted.id).await?.ok_or_else(gone)?;
-        op.about(vm.id);
+        op.about(&vm);
         op.tell(Event::Accepted {
             op_id: op.id,
             id: vm.id,

@@ -1,9 +1,11 @@
 //! The disk-full watch (R-HOST-10): below 1 GiB or 2 % free, running VMs are held still; they go on by themselves.
 
 use super::{VmService, clock};
+use banger_converge::Ledger;
 use banger_host::Files;
 use banger_model::{Role, VmId};
 use banger_plan::{Pressure, pressure};
+use banger_wire::api::VmChange;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// How long a guest that goes on may take to say that it knows the time.
@@ -84,9 +86,25 @@ impl VmService {
             Ok(Ok(())) => {
                 entry.paused.send_replace(still);
                 tracing::warn!(vm = %id, still, "held or let go on: disk pressure changed");
+                self.tell_held(id, still).await;
             }
             Ok(Err(error)) => tracing::warn!(vm = %id, still, %error, "its VMM does not obey"),
             Err(error) => tracing::error!(vm = %id, still, %error, "its VMM cannot be told"),
+        }
+    }
+
+    async fn tell_held(&self, id: VmId, still: bool) {
+        let change = match still {
+            true => VmChange::Paused,
+            false => VmChange::Resumed,
+        };
+        let told = self.core.blocking(move |core| {
+            if let Ok(Some(vm)) = core.ledger.vm(id) {
+                core.ledger.feed().vm(change, &vm);
+            }
+        });
+        if let Err(error) = told.await {
+            tracing::error!(vm = %id, %error, "not told");
         }
     }
 

@@ -75,7 +75,7 @@ impl VmService {
         }
         loop {
             let turn;
-            (convergence, turn) = self.turn(&entry, convergence, how).await?;
+            (convergence, turn) = self.turn(&entry, convergence).await?;
             let wait = match turn {
                 Turn::Settled(outcome) => return Ok(Driven::Settled(outcome)),
                 Turn::Wait(wait) => wait,
@@ -93,10 +93,8 @@ impl VmService {
         &self,
         entry: &Entry,
         mut convergence: Convergence,
-        how: How<'_>,
     ) -> Result<(Convergence, Turn), ApiError> {
         let _held = entry.lock.lock().await;
-        let op = how.operation.map(|o| o.id);
         let (convergence, turn) = self
             .core
             .blocking(move |core| {
@@ -104,7 +102,7 @@ impl VmService {
                 loop {
                     match convergence.step(&env) {
                         Step::Did(action) => {
-                            tracing::debug!(op = op.map(tracing::field::display), vm = %convergence.id(), "{}", explain(&action));
+                            tracing::debug!(vm = %convergence.id(), "{}", explain(&action));
                             if action == Action::Spawn(Role::Vmm) {
                                 tracing::info!(vm = %convergence.id(), "the VMM was started");
                             }

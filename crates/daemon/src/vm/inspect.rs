@@ -6,7 +6,7 @@ use banger_converge::Recipes;
 use banger_model::{ProcessHandle, Role, Vm};
 use banger_wire::api::{
     AgentHealth, ApiError, Code, HealthView, MAX_STATS_INTERVAL_MS, PortsView, StatsView, VmState,
-    VmStats, VmmUse,
+    VmStats, VmView, VmmUse,
 };
 use banger_wire::guest::{
     ClientError, GuestClient, GuestState, GuestStats, Health, clock::STEP_ABOVE_NS,
@@ -105,6 +105,22 @@ impl VmService {
             guest,
             vmm,
         })
+    }
+
+    /// Every VM as it is shown, and what its VMM uses; no guest is asked.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    pub async fn seen(self: &Arc<Self>) -> Result<Vec<(VmView, Option<Usage>)>> {
+        let rows = self.rows().await?;
+        let service = Arc::clone(self);
+        let look = move |vm: &Vm| {
+            let usage = service.vmm_usage(vm).map(|(_, usage)| usage);
+            (service.look(vm), usage)
+        };
+        self.core
+            .blocking(move |_| rows.iter().map(look).collect())
+            .await
     }
 
     /// What the process that is proven to be the VMM uses. Blocks for a look.

@@ -21,7 +21,7 @@ impl VmService {
     pub async fn restart(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find_settled(reference).await?;
-        op.about(vm.id);
+        op.about(&vm);
         self.check_start(&vm).await?;
         if vm.phase != Phase::Stopped {
             let id = vm.id;
@@ -43,7 +43,7 @@ impl VmService {
     pub async fn rename(self: &Arc<Self>, op: &Operation, request: &VmRename) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find_settled(&request.vm).await?;
-        op.about(vm.id);
+        op.about(&vm);
         let (id, wanted) = (vm.id, request.name.clone());
         // Not between two steps of whoever works on it.
         let entry = self.set.entry(id);
@@ -91,7 +91,7 @@ impl VmService {
             rows.borrow_and_update();
             link.borrow_and_update();
             paused.borrow_and_update();
-            let seen = self.seen(&vm, request.wanted).await?;
+            let seen = self.state_for(&vm, request.wanted).await?;
             let hopeless = seen.state.is_none();
             let asks = seen.state == Some(VmState::Running);
             if seen.reached || hopeless || Instant::now() >= deadline {
@@ -110,7 +110,7 @@ impl VmService {
     }
 
     /// How a VM stands to what is waited for.
-    async fn seen(self: &Arc<Self>, vm: &Vm, wanted: WaitFor) -> Result<WaitView> {
+    async fn state_for(self: &Arc<Self>, vm: &Vm, wanted: WaitFor) -> Result<WaitView> {
         let view = match self.view(vm.id).await {
             Err(error) if error.code == Code::NotFound => return Ok(gone(Some(vm), wanted)),
             view => view?,

@@ -50,7 +50,7 @@ impl VmService {
     pub async fn start(self: &Arc<Self>, op: &Operation, reference: &str) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find_settled(reference).await?;
-        op.about(vm.id);
+        op.about(&vm);
         if vm.phase == Phase::Stopped && vm.goal != Goal::Absent {
             // In any other phase the refusal is about the VM, not about the machine.
             self.check_start(&vm).await?;
@@ -126,7 +126,7 @@ impl VmService {
     ) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find(reference).await?;
-        op.about(vm.id);
+        op.about(&vm);
         let id = vm.id;
         let ask = move |core: &Core| request::stop(&core.env(), id);
         self.down(op, &vm, graceful, ask).await
@@ -186,7 +186,7 @@ impl VmService {
         {
             return Err(refusal);
         }
-        op.about(vm.id);
+        op.about(&vm);
         self.remove(op, vm.id).await?;
         Ok(deleted)
     }

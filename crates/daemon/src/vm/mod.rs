@@ -323,10 +323,7 @@ impl VmService {
                 VmState::Stopped
             }
             Phase::Running if self.set.entry(vm.id).is_paused() => {
-                reason = Some(banger_model::Reason {
-                    kind: ReasonKind::DiskFull,
-                    text: "paused: disk full".to_owned(),
-                });
+                reason = Some(crate::feed::disk_full());
                 VmState::Paused
             }
             Phase::Running => VmState::Running,

@@ -42,7 +42,7 @@ impl VmService {
     ) -> Result<VmView> {
         self.core.writable()?;
         let vm = self.find_settled(reference).await?;
-        op.about(vm.id);
+        op.about(&vm);
         let id = vm.id;
         let entry = self.set.entry(id);
         // Not between two steps of whoever works on it.

@@ -38,7 +38,7 @@ impl VmService {
     async fn reshape(self: &Arc<Self>, op: &Operation, wanted: &VmSet) -> Result<VmView, ApiError> {
         self.core.writable()?;
         let vm = self.find_settled(&wanted.vm).await?;
-        op.about(vm.id);
+        op.about(&vm);
         set::allowed(&vm).map_err(|e| request_error(&e))?;
         let sized = Sized {
             vcpus: wanted.vcpus.unwrap_or(vm.spec.vcpus),

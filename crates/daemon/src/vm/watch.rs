@@ -8,6 +8,7 @@ use crate::recipes::control_socket;
 use banger_model::{Phase, ReasonKind, VmId};
 use banger_wire::guest::{ClientError, ExecId};
 use std::{pin::pin, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// How long one attempt to reach an agent may take.
 const ATTEMPT: Duration = Duration::from_secs(30);
@@ -180,7 +181,10 @@ impl VmService {
         let service = Arc::clone(self);
         tokio::spawn(async move {
             let removed = match service.registry.begin("vm.delete") {
-                Ok((running, _events)) => running.end(service.remove(&running, id).await),
+                Ok((running, _events)) => {
+                    let removing = service.remove(&running, id).instrument(running.span());
+                    running.end(removing.await)
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = removed {

@@ -3,8 +3,8 @@
 
 use super::method::{Method, Shape};
 use super::{
-    API_VERSION, API_VERSION_HEADER, ApiError, Decoder, Event, Frame, FrameError, REQUEST_HEADER,
-    UPGRADE, frame,
+    API_VERSION, API_VERSION_HEADER, ApiError, Decoder, Event, Events, Frame, FrameError,
+    METRICS_PATH, Notice, REQUEST_HEADER, UPGRADE, frame,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -130,12 +130,36 @@ impl Client {
     /// No connection, a lost connection, or what the daemon says before the first event.
     pub async fn events<M: Method>(&self, request: &M) -> Result<EventStream, ClientError> {
         debug_assert_eq!(M::SHAPE, Shape::Events);
-        Ok(EventStream {
-            method: M::NAME,
-            body: self.send(request, false).await?.into_body(),
-            buffer: Vec::new(),
-            ended: false,
-        })
+        let answer = self.send(request, false).await?;
+        Ok(EventStream::of(M::NAME, answer))
+    }
+
+    /// Listens to what happens.
+    ///
+    /// # Errors
+    /// No connection, a lost connection, or what the daemon says before the first notice.
+    pub async fn notices(&self) -> Result<NoticeStream, ClientError> {
+        let answer = self.send(&Events {}, false).await?;
+        Ok(NoticeStream(Lines::of(Events::NAME, answer)))
+    }
+
+    /// The daemon's metrics, in Prometheus's text format.
+    ///
+    /// # Errors
+    /// No connection, a lost connection, or what the daemon says.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let http = Request::get(METRICS_PATH)
+            .header(header::HOST, "banger")
+            .header(header::CONNECTION, "close")
+            .body(Full::new(Bytes::new()))
+            .map_err(lost)?;
+        let answer = self.exchange("metrics", http, StatusCode::OK).await?;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(lost)?
+            .to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     /// Calls a method that upgrades to frames.
@@ -185,12 +209,7 @@ impl Client {
             .body(Chunks(chunks))
             .map_err(lost)?;
         let answer = self.exchange(M::NAME, http, StatusCode::OK).await?;
-        Ok(EventStream {
-            method: M::NAME,
-            body: answer.into_body(),
-            buffer: Vec::new(),
-            ended: false,
-        })
+        Ok(EventStream::of(M::NAME, answer))
     }
 
     async fn send<M: Method>(
@@ -260,36 +279,33 @@ impl Client {
     }
 }
 
-/// Events as they come.
+/// Lines of JSON as they come.
 #[derive(Debug)]
-pub struct EventStream {
+struct Lines {
     method: &'static str,
     body: Incoming,
     buffer: Vec<u8>,
-    ended: bool,
 }
 
-impl EventStream {
-    /// The next event. After [`Event::Done`] there is none; [`Event::Failed`] comes as [`ClientError::Api`].
-    ///
-    /// # Errors
-    /// The operation failed, or the stream ended before it did.
-    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+impl Lines {
+    fn of(method: &'static str, answer: Response<Incoming>) -> Self {
+        Lines {
+            method,
+            body: answer.into_body(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The next line; `None` at the end of the stream.
+    async fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         loop {
-            if self.ended {
-                return Ok(None);
-            }
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                let event = serde_json::from_slice(&line).map_err(|source| ClientError::Json {
+                let read = serde_json::from_slice(&line);
+                return read.map(Some).map_err(|source| ClientError::Json {
                     method: self.method,
                     source,
-                })?;
-                self.ended = matches!(event, Event::Done { .. } | Event::Failed { .. });
-                return match event {
-                    Event::Failed { error } => Err(ClientError::Api(error)),
-                    event => Ok(Some(event)),
-                };
+                });
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -298,9 +314,55 @@ impl EventStream {
                     }
                 }
                 Some(Err(error)) => return Err(lost(error)),
-                None => return Err(ClientError::Cut),
+                None => return Ok(None),
             }
         }
+    }
+}
+
+/// Events as they come.
+#[derive(Debug)]
+pub struct EventStream {
+    lines: Lines,
+    ended: bool,
+}
+
+impl EventStream {
+    fn of(method: &'static str, answer: Response<Incoming>) -> Self {
+        EventStream {
+            lines: Lines::of(method, answer),
+            ended: false,
+        }
+    }
+
+    /// The next event. After [`Event::Done`] there is none; [`Event::Failed`] comes as [`ClientError::Api`].
+    ///
+    /// # Errors
+    /// The operation failed, or the stream ended before it did.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let event = self.lines.next().await?.ok_or(ClientError::Cut)?;
+        self.ended = matches!(event, Event::Done { .. } | Event::Failed { .. });
+        match event {
+            Event::Failed { error } => Err(ClientError::Api(error)),
+            event => Ok(Some(event)),
+        }
+    }
+}
+
+/// Notices as they come.
+#[derive(Debug)]
+pub struct NoticeStream(Lines);
+
+impl NoticeStream {
+    /// The next notice; `None` when the daemon ends.
+    ///
+    /// # Errors
+    /// The connection is lost, or what came is no notice.
+    pub async fn next(&mut self) -> Result<Option<Notice>, ClientError> {
+        self.0.next().await
     }
 }
 

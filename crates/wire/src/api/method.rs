@@ -5,6 +5,8 @@ use super::forward::VmForward;
 use super::images::*;
 use super::inspect::*;
 use super::life::*;
+use super::notice::*;
+use super::operations::*;
 use super::request::*;
 use super::set::VmSet;
 use super::view::*;
@@ -21,6 +23,8 @@ pub enum Shape {
     /// As [`Shape::Events`], while the body of the request, which is data, still comes. The request itself is in the
     /// header [`super::REQUEST_HEADER`].
     Upload,
+    /// A stream of [`Notice`]s without an end, one JSON object per line.
+    Notices,
     /// `101`, then frames ([`super::Frame`]).
     Frames,
 }
@@ -95,5 +99,8 @@ methods! {
     "image.delete" Json ImageDelete => ImageDeleted;
     "recover" Json Recover => RecoverView;
     "operation.list" Json OperationList => Vec<OperationView>;
+    "operation.show" Json OperationShow => OperationView;
+    "operation.watch" Events OperationWatch => Event;
     "operation.cancel" Json OperationCancel => OperationView;
+    "events" Notices Events => Notice;
 }

@@ -21,6 +21,8 @@ pub mod images;
 pub mod inspect;
 pub mod life;
 pub mod method;
+pub mod notice;
+pub mod operations;
 pub mod paths;
 pub mod reference;
 pub mod request;
@@ -31,7 +33,7 @@ pub mod ssh;
 pub mod version;
 pub mod view;
 
-pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender};
+pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender, NoticeStream};
 pub use doctor::{DoctorRow, Standing};
 pub use error::{ApiError, Code};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
@@ -42,8 +44,10 @@ pub use images::*;
 pub use inspect::*;
 pub use life::*;
 pub use method::{METHODS, Method, Shape};
+pub use notice::*;
+pub use operations::*;
 pub use paths::{Paths, PathsError};
-pub use reference::{ReferenceError, resolve};
+pub use reference::{MIN_PREFIX, ReferenceError, resolve};
 pub use request::*;
 pub use set::VmSet;
 pub use ssh::{SshView, VmSsh};
@@ -62,5 +66,7 @@ pub const REQUEST_HEADER: &str = "banger-request";
 /// The protocol named by `Upgrade`.
 pub const UPGRADE: &str = "banger-frames";
 
+/// Path of what Prometheus reads: the only `GET`.
+pub const METRICS_PATH: &str = "/metrics";
 /// Longest body of a request in bytes; an argument list of Linux fits.
 pub const MAX_REQUEST: usize = 4 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! The bodies of requests. Unknown fields are refused everywhere.
 
 use crate::guest::{ExecId, ExecRequest, TtySize};
-use banger_model::{ByteSize, Init, OpId, PortWish, VmName};
+use banger_model::{ByteSize, Init, PortWish, VmName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -262,21 +262,6 @@ pub struct VmLogs {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Recover {}
-
-/// `operation.list`: operations that run or ended lately, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct OperationList {}
-
-/// `operation.cancel`: asks a running operation to end and be undone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct OperationCancel {
-    /// The operation.
-    pub id: OpId,
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use super::{PublishedView, Version};
 use banger_model::{
-    ByteSize, Drivers, Goal, Init, Lease, OpId, Reason, VmHandles, VmId, VmName, VmRuntime,
+    ByteSize, Drivers, Goal, Init, Lease, Reason, VmHandles, VmId, VmName, VmRuntime,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -222,46 +222,4 @@ pub struct RecoverFailure {
     pub directory: PathBuf,
     /// Why.
     pub message: String,
-}
-
-/// How an operation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Under way.
-    Running,
-    /// Done.
-    Succeeded,
-    /// Failed.
-    Failed,
-    /// Ended because someone asked for it.
-    Cancelled,
-}
-
-/// An operation in a listing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct OperationView {
-    /// Identity.
-    pub id: OpId,
-    /// Method that began it.
-    pub method: String,
-    /// VM it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vm: Option<VmId>,
-    /// Stage it is in.
-    pub stage: String,
-    /// One sentence about the stage.
-    pub detail: String,
-    /// How it stands.
-    pub outcome: Outcome,
-    /// Its failure, if it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<super::ApiError>,
-    /// Unix time in seconds.
-    pub started_at: u64,
-    /// Unix time in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<u64>,
 }

@@ -9,7 +9,8 @@ mod text;
 
 use super::method;
 use super::{
-    API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, NotRunning, REQUEST_HEADER, Shape,
+    API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, IDEMPOTENCY_HEADER, MAX_KEY,
+    METRICS_PATH, NotRunning, OPERATIONS, PREFER_HEADER, REQUEST_HEADER, RESPOND_ASYNC, Shape,
     UPGRADE, Versions,
 };
 use crate::guest::ExitStatus;
@@ -58,6 +59,8 @@ pub fn openapi() -> Result<Value, String> {
         .iter()
         .map(|m| Ok((format!("/v1/{}", m.name), path(m, &schemas)?)))
         .collect::<Result<_, String>>()?;
+    let mut paths = paths;
+    paths.insert(METRICS_PATH.to_owned(), metrics());
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -72,16 +75,29 @@ pub fn openapi() -> Result<Value, String> {
         "components": {
             "schemas": schemas,
             "responses": failures(),
-            "parameters": { "ApiVersion": {
-                "name": API_VERSION_HEADER,
-                "in": "header",
-                "description": "The version that the client speaks; another one than the daemon's is refused.",
-                "schema": { "const": API_VERSION },
-            } },
+            "parameters": parameters(),
         },
     });
     text::tidy(&mut document);
     Ok(document)
+}
+
+/// Headers that several methods look at.
+fn parameters() -> Value {
+    let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "description": description, "schema": schema });
+    json!({
+        "ApiVersion": header(
+            API_VERSION_HEADER,
+            "The version that the client speaks; another one than the daemon's is refused.",
+            json!({ "const": API_VERSION }),
+        ),
+        "Prefer": header(PREFER_HEADER, text::PREFER, json!({ "const": RESPOND_ASYNC })),
+        "IdempotencyKey": header(
+            IDEMPOTENCY_HEADER,
+            text::KEY,
+            json!({ "type": "string", "minLength": 1, "maxLength": MAX_KEY }),
+        ),
+    })
 }
 
 fn merged(
@@ -155,6 +171,13 @@ fn path(method: &MethodSchema, schemas: &BTreeMap<String, Value>) -> Result<Valu
         .collect();
     let (status, answer) = success(method);
     responses.insert(status.to_owned(), answer);
+    if OPERATIONS.contains(&method.name) {
+        for name in ["Prefer", "IdempotencyKey"] {
+            parameters.push(json!({ "$ref": format!("#/components/parameters/{name}") }));
+        }
+        let begun = json!({ "$ref": "#/components/responses/Begun" });
+        responses.insert("202".to_owned(), begun);
+    }
     Ok(json!({ "post": {
         "operationId": method.name,
         "tags": [tag(method.name)],
@@ -164,6 +187,19 @@ fn path(method: &MethodSchema, schemas: &BTreeMap<String, Value>) -> Result<Valu
         "requestBody": body,
         "responses": responses,
     } }))
+}
+
+fn metrics() -> Value {
+    json!({ "get": {
+        "operationId": "metrics",
+        "tags": ["daemon"],
+        "summary": "What Prometheus reads",
+        "description": text::METRICS,
+        "responses": { "200": {
+            "description": "The text exposition format, version 0.0.4.",
+            "content": { "text/plain": { "schema": { "type": "string" } } },
+        } },
+    } })
 }
 
 fn success(method: &MethodSchema) -> (&'static str, Value) {
@@ -176,6 +212,10 @@ fn success(method: &MethodSchema) -> (&'static str, Value) {
         Shape::Events | Shape::Upload => (
             "200",
             json!({ "description": text::EVENTS, "content": content("application/x-ndjson") }),
+        ),
+        Shape::Notices => (
+            "200",
+            json!({ "description": text::NOTICES, "content": content("application/x-ndjson") }),
         ),
         Shape::Frames => (
             "101",
@@ -210,6 +250,14 @@ fn failures() -> Value {
             (format!("Status{status}"), response)
         })
         .collect();
+    let mut responses = responses;
+    responses.insert(
+        "Begun".to_owned(),
+        json!({
+            "description": text::BEGUN,
+            "content": { "application/json": { "schema": { "$ref": format!("{SCHEMAS}OperationView") } } },
+        }),
+    );
     Value::Object(responses)
 }
 

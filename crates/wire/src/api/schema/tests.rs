@@ -25,10 +25,13 @@ fn every_method_has_its_path_and_nothing_else_has() {
         .keys()
         .cloned()
         .collect();
-    let methods: BTreeSet<String> = METHODS
+    let get = document["paths"][METRICS_PATH]["get"].clone();
+    assert!(get.is_object());
+    let mut methods: BTreeSet<String> = METHODS
         .iter()
         .map(|(name, _)| format!("/v1/{name}"))
         .collect();
+    methods.insert(METRICS_PATH.to_owned());
     assert_eq!(paths, methods);
     for (name, shape) in METHODS {
         let post = &document["paths"][format!("/v1/{name}")]["post"];
@@ -36,7 +39,7 @@ fn every_method_has_its_path_and_nothing_else_has() {
         assert!(!post["summary"].as_str().unwrap().is_empty(), "{name}");
         let (status, kind) = match shape {
             Shape::Json => ("200", Some("application/json")),
-            Shape::Events | Shape::Upload => ("200", Some("application/x-ndjson")),
+            Shape::Events | Shape::Upload | Shape::Notices => ("200", Some("application/x-ndjson")),
             Shape::Frames => ("101", None),
         };
         let answer = &post["responses"][status];

@@ -12,6 +12,23 @@ What `--json` makes the command line print has the same schemas; docs/api.md say
 /// Of an answer that streams events.
 pub const EVENTS: &str = "One event per line, each of this schema. The last one is `done` or `failed`; a stream that just ends is a lost connection, never success.";
 
+/// Of an answer that streams notices.
+pub const NOTICES: &str =
+    "One notice per line, each of this schema. The stream ends when the daemon does.";
+
+/// Of the metrics.
+pub const METRICS: &str = "VMs by state, operations by method and outcome, requests by method and status, what each VMM and the daemon use, and free space on the disk.";
+
+/// Of the answer to who does not wait.
+pub const BEGUN: &str = "With `Prefer: respond-async`: the operation as it stands; it goes on. See `operation.show`, `operation.watch` and `operation.cancel`.";
+
+/// Of the header that asks for it.
+pub const PREFER: &str = "Answer with 202 as soon as the operation has begun, and do not cancel it when the client leaves (RFC 7240).";
+
+/// Of the header that makes a request safe to repeat.
+pub const KEY: &str = "Made up by the client. A request with the key of an operation that is still listed begins nothing: it is answered for that operation, \
+or refused as a conflict if it asks for something else. An operation with a key goes on when its client leaves.";
+
 /// Of an answer that upgrades.
 pub const FRAMES: &str = "Both sides speak frames from here on: type u8, length u32, payload of at most 32 KiB; numbers are big-endian. \
 The extension x-banger-frames lists the types. A stream that ends without its last frame (exit, error, or the outcome of a copy) is a lost connection, never success.";

@@ -1,0 +1,47 @@
+//! What users type and what labels say: what is accepted is shown as something that means the same.
+
+use banger_config::Span;
+use banger_model::{ByteSize, Label, MacAddress, OpId, VmId, VmName, parse_publish};
+use std::{fmt::Display, str::FromStr};
+
+fn shown<T: FromStr + Display + PartialEq>(text: &str) {
+    if let Ok(read) = text.parse::<T>() {
+        let shown = read.to_string();
+        let again = shown.parse::<T>();
+        assert!(
+            again.is_ok_and(|again| again == read),
+            "'{text}' is shown as '{shown}', which means something else"
+        );
+    }
+}
+
+/// Names, ids, sizes, times, ports, labels, addresses.
+pub fn texts(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    shown::<VmName>(text);
+    shown::<VmId>(text);
+    shown::<OpId>(text);
+    shown::<Label>(text);
+    shown::<MacAddress>(text);
+    shown::<Span>(text);
+    let _ = parse_publish(text);
+    if let Ok(name) = text.parse::<VmName>() {
+        assert_eq!(name.as_str(), text, "a name is never rewritten");
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        assert!(
+            (1..=63).contains(&text.len()) && text.bytes().all(legal),
+            "'{text}' is no DNS label"
+        );
+    }
+    if let Ok(size) = text.parse::<ByteSize>() {
+        // Shown rounded, so only of the same magnitude.
+        assert!(size.bytes() > 0 && i64::try_from(size.bytes()).is_ok());
+        let shown = size.to_string();
+        assert!(
+            shown.parse::<ByteSize>().is_ok() || shown.contains('.') || shown.contains('B'),
+            "{shown}"
+        );
+    }
+}
