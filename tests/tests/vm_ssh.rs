@@ -6,7 +6,7 @@
     reason = "tests run the product's programs"
 )]
 
-use banger_testkit::{Home, Run, Running, skip};
+use banger_testkit::{Home, OnTerminal, Run, Running, skip};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, symlink},
@@ -89,18 +89,6 @@ fn any_image_is_reached_by_ssh() {
         1,
         "its shell is nologin"
     );
-    // A terminal has the size that is said, and is one.
-    let tty = site
-        .ssh(
-            &["-tt", "dev.vm", "test -t 0 && stty size && echo $TERM"],
-            b"",
-        )
-        .exits(0);
-    assert!(
-        tty.out().starts_with("0 0") || tty.out().contains(' '),
-        "{}",
-        tty.out()
-    );
     // The verb does the same, with options of its own.
     let verb = home
         .banger(&["vm", "ssh", "dev", "--", "echo", "verb"])
@@ -125,6 +113,26 @@ fn any_image_is_reached_by_ssh() {
     // An image without an sftp-server says no and does not hang.
     let sftp = site.ssh(&["-s", "dev.vm", "sftp"], b"");
     assert_ne!(sftp.status, 0);
+    site.home.finish();
+}
+
+#[test]
+fn a_shell_over_ssh_is_a_terminal() {
+    let Some(site) = Site::new() else { return };
+    let home = &site.home;
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    let mut shell = OnTerminal::start(home, &["vm", "ssh", "dev"]);
+    shell.types("PS1='ready> '; stty size; tty; echo $TERM\r");
+    shell.looks("has the size of ours", |s| s.contains("\n24 80\n/dev/pts/"));
+    shell.resize(30, 100);
+    shell.types("stty size\r");
+    shell.looks("has the new size", |s| s.contains("\n30 100\n"));
+    shell.types("echo begun; sleep 1000\r");
+    shell.looks("waits", |s| s.ends_with("\nbegun"));
+    shell.types("\x03");
+    shell.looks("is the shell's again", |s| s.ends_with("ready>"));
+    shell.types("exit 3\r");
+    shell.exits(3);
     site.home.finish();
 }
 

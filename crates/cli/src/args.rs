@@ -135,7 +135,7 @@ pub enum VmCommand {
     /// End VMs at once; their disks stay
     #[command(after_help = KILL_EXAMPLES)]
     Kill(ReferencesArgs),
-    /// Give stopped VMs other CPUs, memory, or larger disks
+    /// Give stopped VMs other CPUs, memory, or larger disks; any VM another network
     #[command(after_help = SET_EXAMPLES)]
     Set(SetArgs),
     /// Delete VMs, disks and all
@@ -226,33 +226,6 @@ pub struct CreateArgs {
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Print the VM as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `vm set`
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
-pub struct SetArgs {
-    /// VMs: names, ids or unique id prefixes of at least 3 digits
-    #[arg(required = true)]
-    pub vms: Vec<String>,
-    /// Virtual CPUs
-    #[arg(long, alias = "cpus", group = "change", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub vcpu: Option<u32>,
-    /// Memory: 512M, 4G or MiB
-    #[arg(long, short = 'm', group = "change")]
-    pub memory: Option<ByteSize>,
-    /// Size of the disk at /root; no smaller than it is
-    #[arg(long, group = "change")]
-    pub disk_size: Option<ByteSize>,
-    /// Size of the disk that takes the system's changes; no smaller than it is
-    #[arg(long, group = "change")]
-    pub system_overlay_size: Option<ByteSize>,
-    /// Promise more memory than the host has
-    #[arg(long)]
-    pub force: bool,
-    /// Print the VMs as JSON
     #[arg(long)]
     pub json: bool,
 }

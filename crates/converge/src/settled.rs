@@ -1,11 +1,11 @@
-//! Requests about a VM that nothing is being done to: a new name, and the removal of one that is down.
+//! Requests about a VM that nothing is being done to: a new name, another network, and the removal of one that is down.
 
 use crate::{
     Change, Env, Error, Ledger, LedgerError,
     request::{Accepted, RequestError, conflict, decide},
 };
 use banger_host::Host;
-use banger_model::{Goal, Phase, Reason, ReasonKind, Vm, VmId, VmName};
+use banger_model::{Goal, Phase, Reason, ReasonKind, Vm, VmId, VmName, VmSpec};
 
 /// Gives a VM another name; its goal stays. It has it from now on, its guest from the next start.
 ///
@@ -33,6 +33,27 @@ pub fn rename<H: Host, L: Ledger, R>(
         }
         other => other,
     }
+}
+
+/// Says whether a guest is to reach beyond the host; its goal stays. What runs is brought to that by whoever asked.
+///
+/// A VM on its way is refused, as for a name.
+pub fn set_nat<H: Host, L: Ledger, R>(
+    env: &Env<'_, H, L, R>,
+    id: VmId,
+    nat: bool,
+) -> Result<Accepted, RequestError> {
+    decide(env, id, |vm| {
+        at_rest(vm)?;
+        Ok((vm.spec.nat != nat).then(|| Change {
+            goal: Some(vm.goal),
+            spec: Some(VmSpec {
+                nat,
+                ..vm.spec.clone()
+            }),
+            ..Change::default()
+        }))
+    })
 }
 
 /// Asks a VM that is stopped to be gone, disks and all. One that was started meanwhile, or is fenced, is refused: it is

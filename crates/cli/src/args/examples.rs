@@ -32,11 +32,6 @@ pub const DELETE_EXAMPLES: &str = "Examples:\n  \
   banger vm delete dev\n  \
   banger vm delete --force dev web        also when they run";
 
-pub const SET_EXAMPLES: &str = "Examples:\n  \
-  banger vm stop dev; banger vm set dev --memory 4G --disk-size 64G; banger vm start dev\n\n\
-A VM has what it was given from its next start on; its file systems grow with their disks. A disk\n\
-never shrinks, and takes up only what is written to it.";
-
 pub const LOGS_EXAMPLES: &str = "Examples:\n  \
   banger vm logs dev\n  \
   banger vm logs dev --vmm                what QEMU said";

@@ -7,7 +7,8 @@ use clap_complete::engine::ArgValueCompleter;
 
 /// Examples of `vm set`.
 pub const SET_EXAMPLES: &str = "Examples:\n  \
-  banger vm stop dev; banger vm set dev --memory 4G --disk-size 64G; banger vm start dev\n\n\
+  banger vm stop dev; banger vm set dev --memory 4G --disk-size 64G; banger vm start dev\n  \
+  banger vm set dev --nat                   at once, also while it runs\n\n\
 A VM has what it was given from its next start on; its file systems grow with their disks. A disk\n\
 never shrinks, and takes up only what is written to it.";
 
@@ -30,6 +31,12 @@ pub struct SetArgs {
     /// Size of the disk that takes the system's changes; no smaller than it is
     #[arg(long, group = "change")]
     pub system_overlay_size: Option<ByteSize>,
+    /// Let the guests reach beyond the host, and services on the host's loopback; at once
+    #[arg(long, group = "change")]
+    pub nat: bool,
+    /// Let them no more; at once
+    #[arg(long, group = "change", conflicts_with = "nat")]
+    pub no_nat: bool,
     /// Promise more memory than the host has
     #[arg(long)]
     pub force: bool,

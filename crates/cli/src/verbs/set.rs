@@ -3,7 +3,7 @@
 use super::lifecycle::{each, print_views};
 use crate::args::SetArgs;
 use crate::connection::Daemon;
-use crate::failure::Failure;
+use crate::failure::{Failure, tell};
 use banger_wire::api::VmSet;
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ pub async fn set(args: SetArgs) -> Result<ExitCode, Failure> {
         memory: args.memory,
         overlay_size: args.system_overlay_size,
         disk_size: args.disk_size,
+        nat: args.nat.then_some(true).or(args.no_nat.then_some(false)),
         force: args.force,
     };
     let call = |daemon: Daemon, vm| {
@@ -26,6 +27,11 @@ pub async fn set(args: SetArgs) -> Result<ExitCode, Failure> {
         async move { daemon.call(&request).await }
     };
     let (views, status) = each(&daemon, &args.vms, call).await;
+    if args.nat && !views.is_empty() {
+        tell(
+            "banger: with --nat guests also reach services on this machine's loopback, at 10.0.2.2",
+        );
+    }
     print_views(&views, args.json)?;
     Ok(status)
 }

@@ -94,6 +94,14 @@ impl HostNetwork {
         done.map_err(ControlError::Qmp)
     }
 
+    /// Plugs a guest into a network that leads beyond it, or into one that does not. Blocks for at most a few seconds.
+    ///
+    /// # Errors
+    /// The VMM does not answer or refuses.
+    pub fn set_nat(&self, socket: &Path, nat: bool) -> Result<(), ControlError> {
+        control(socket)?.set_nat(nat).map_err(ControlError::Qmp)
+    }
+
     /// Whether a guest's processors are stopped. Blocks for at most a few seconds.
     ///
     /// # Errors

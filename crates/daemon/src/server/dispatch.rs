@@ -174,9 +174,11 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             })
         }
         "vm.set" => {
-            forward::<api::VmSet, _>(&d, &body, |d, op, r| async move {
-                d.vms().reshape(&op, &r).await
-            })
+            forward::<api::VmSet, _>(
+                &d,
+                &body,
+                |d, op, r| async move { d.vms().set(&op, &r).await },
+            )
             .await
         }
         "vm.delete" => {

@@ -195,6 +195,9 @@ impl VmService {
             origin: Origin::Flag,
         }));
         op.tell(Event::Spec { values });
+        if wanted.nat == Some(true) && vm.spec.nat {
+            op.tell(super::nat::exposed(&vm));
+        }
         if let Some(warning) = exposed(&vm.spec.ports) {
             op.tell(warning);
         }

@@ -109,7 +109,7 @@ impl VmService {
     }
 
     /// The spare control socket; on the other one the VM's watch listens.
-    fn control(&self, id: VmId) -> PathBuf {
+    pub(super) fn control(&self, id: VmId) -> PathBuf {
         self.core.site.control_socket(id, Role::Vmm)
     }
 }

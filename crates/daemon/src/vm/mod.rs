@@ -15,6 +15,7 @@ mod lifecycle;
 mod logs;
 mod lost;
 mod name;
+mod nat;
 pub(crate) mod preflight;
 mod prune;
 mod publish;

@@ -11,16 +11,31 @@ use banger_wire::api::{ApiError, VmSet, VmView};
 use std::sync::Arc;
 
 impl VmService {
-    /// `vm.set`: row and `vm.json` only; what a disk lacks is added when the VM starts.
+    /// `vm.set`: another shape of a VM that is down, and another network of any; the shape first, so that all of it is
+    /// refused if the VM is not down.
+    ///
+    /// # Errors
+    /// As [`VmService::reshape`] and [`VmService::set_nat`].
+    pub async fn set(self: &Arc<Self>, op: &Operation, wanted: &VmSet) -> Result<VmView, ApiError> {
+        let shape = wanted.vcpus.is_some() || wanted.memory.is_some();
+        let disks = wanted.overlay_size.is_some() || wanted.disk_size.is_some();
+        match wanted.nat {
+            None => self.reshape(op, wanted).await,
+            Some(nat) => {
+                if shape || disks {
+                    self.reshape(op, wanted).await?;
+                }
+                self.set_nat(op, &wanted.vm, nat).await
+            }
+        }
+    }
+
+    /// Row and `vm.json` only; what a disk lacks is added when the VM starts.
     ///
     /// # Errors
     /// The VM is not down, nothing could be made of the values (all that is wrong at once), a disk would shrink, or the
     /// host has less memory.
-    pub async fn reshape(
-        self: &Arc<Self>,
-        op: &Operation,
-        wanted: &VmSet,
-    ) -> Result<VmView, ApiError> {
+    async fn reshape(self: &Arc<Self>, op: &Operation, wanted: &VmSet) -> Result<VmView, ApiError> {
         self.core.writable()?;
         let vm = self.find_settled(&wanted.vm).await?;
         op.about(&vm);

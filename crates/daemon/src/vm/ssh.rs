@@ -44,7 +44,7 @@ impl VmService {
     /// Drops the pins of VMs that are gone.
     pub(super) async fn unpin(&self) {
         let _one_at_a_time = self.pins.lock().await;
-        match self.core.blocking(|core| pin(core)).await {
+        match self.core.blocking(pin).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) | Err(error) => tracing::warn!(%error, "known_hosts is out of date"),
         }

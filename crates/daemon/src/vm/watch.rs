@@ -129,7 +129,10 @@ impl VmService {
         // Its starter may have died before it was there.
         self.enclose(id);
         let service = Arc::clone(self);
-        tokio::spawn(async move { service.find_held(id).await });
+        tokio::spawn(async move {
+            service.find_held(id).await;
+            service.find_nat(id).await;
+        });
     }
 
     /// Deletes a VM when the command it was made for has ended and somebody has got its end, or nobody came for that

@@ -23,6 +23,9 @@ pub struct VmSet {
     /// Work disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_size: Option<ByteSize>,
+    /// Whether the guest reaches beyond the host: at once, and also of a VM that runs; not together with the others then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<bool>,
     /// More memory than the host has, too.
     #[serde(default)]
     pub force: bool,
