@@ -2,6 +2,9 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use super::baseline::{Baseline, Live};
 use super::figures::{median, quantile, spread};
@@ -65,11 +68,12 @@ fn copies(home: &Home, bare: &Live) -> Result<(), String> {
         .arg(format!("of={}", source.display()))
         .arg(format!("count={}", COPY >> 20));
     run::to_end(dd, "dd")?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut health) = (Vec::new(), Vec::new(), Vec::new());
     for copy in 0..COPIES {
         eprintln!("==> copy {} of {COPIES}", copy + 1);
         let from = source.to_string_lossy();
-        ours.push(home.timed(&["vm", "cp", &from, "bench:/root/copy"])?.whole);
+        let copy = || home.timed(&["vm", "cp", &from, "bench:/root/copy"]);
+        ours.push(beside(home, &mut health, copy)?.whole);
         home.run(&["vm", "exec", "bench", "--", "rm", "/root/copy"])?;
         let file = std::fs::File::open(&source)
             .map_err(|e| format!("cannot read {}: {e}", source.display()))?;
@@ -82,5 +86,36 @@ fn copies(home: &Home, bare: &Live) -> Result<(), String> {
         spread(&ours),
         spread(&theirs)
     );
+    println!(
+        "`vm health` during these copies: p50 {:.0}, p99 {:.0}, longest {:.0} ms of {}",
+        quantile(&health, 0.5),
+        quantile(&health, 0.99),
+        quantile(&health, 1.0),
+        health.len()
+    );
     Ok(())
+}
+
+/// Asks for the VM's health, five times a second, while something is done.
+fn beside<T>(
+    home: &Home,
+    health: &mut Vec<f64>,
+    work: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                times.push(home.timed(&["vm", "health", "bench"])?.whole);
+                thread::sleep(Duration::from_millis(200));
+            }
+            Ok::<_, String>(times)
+        });
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        let asked = asking.join().map_err(|_| "a thread panicked".to_owned())?;
+        health.extend(asked?);
+        done
+    })
 }

@@ -1,5 +1,6 @@
 //! A private home for the programs that are measured.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -117,6 +118,22 @@ impl Home {
     pub fn timed(&self, args: &[&str]) -> Result<Timed, String> {
         let mut command = self.command(args);
         command.stderr(Stdio::null());
+        timed(command, &format!("banger {}", args.join(" ")))
+    }
+
+    /// As [`Self::timed`], with more in its environment.
+    ///
+    /// # Errors
+    /// When it cannot be run or fails.
+    pub fn timed_with(
+        &self,
+        args: &[&str],
+        environment: &[(&str, OsString)],
+    ) -> Result<Timed, String> {
+        let mut command = self.command(args);
+        command
+            .stderr(Stdio::null())
+            .envs(environment.iter().map(|(k, v)| (k, v)));
         timed(command, &format!("banger {}", args.join(" ")))
     }
 

@@ -8,6 +8,7 @@ mod boots;
 mod figures;
 mod guest;
 mod home;
+mod life;
 mod rows;
 
 use std::path::Path;
@@ -33,11 +34,12 @@ const BOOTS: usize = 200;
 enum Wanted {
     All,
     Guest,
+    Life,
     Boots(usize),
 }
 
 /// Without arguments runs every measurement but the boots and prints a line for each; `guest` runs those on a VM that
-/// runs, `boots [COUNT]` the boots.
+/// runs, `life` those of many VMs and of their ends, `boots [COUNT]` the boots.
 ///
 /// # Errors
 /// When the arguments are others, or something that is to be measured does not work.
@@ -45,18 +47,20 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
     let wanted = match args {
         [] => Wanted::All,
         ["guest"] => Wanted::Guest,
+        ["life"] => Wanted::Life,
         ["boots"] => Wanted::Boots(BOOTS),
         ["boots", count] => Wanted::Boots(
             count
                 .parse()
                 .map_err(|e| format!("{count:?} is no number of boots: {e}"))?,
         ),
-        _ => return Err("usage: cargo xtask bench [guest | boots [COUNT]]".to_owned()),
+        _ => return Err("usage: cargo xtask bench [guest | life | boots [COUNT]]".to_owned()),
     };
     let home = Home::new(root)?;
     let result = match wanted {
         Wanted::All => measure(root, &home),
         Wanted::Guest => guest::measure(root, &home),
+        Wanted::Life => life::measure(&home),
         Wanted::Boots(count) => boots::measure(&home, count),
     };
     let closed = home.close();
@@ -72,6 +76,7 @@ fn measure(root: &Path, home: &Home) -> Result<(), String> {
     cold(home)?;
     cost_of_a_create(home)?;
     guest::measure(root, home)?;
+    life::measure(home)?;
     rows::measure(root, home)
 }
 
