@@ -94,7 +94,23 @@ async fn programs(daemon: &Daemon) -> Result<Vec<DoctorRow>, Failure> {
             "banger daemon logs",
         ),
     });
+    rows.push(ssh());
     Ok(rows)
+}
+
+/// The user's own `ssh`.
+fn ssh() -> DoctorRow {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|dir| dir.join("ssh").is_file()) {
+        let seen = "no ssh in PATH: `banger vm ssh` cannot be used, `banger vm exec` can";
+        return DoctorRow::warn(PROGRAMS, "ssh", seen, "apt install openssh-client");
+    }
+    let seen = if super::ssh::included() {
+        "`ssh NAME.vm` and `banger vm ssh` work"
+    } else {
+        "`banger vm ssh` works; `ssh NAME.vm` too after banger ssh-config --install"
+    };
+    DoctorRow::pass(PROGRAMS, "ssh", seen)
 }
 
 /// What the daemon's program sees.

@@ -48,6 +48,14 @@ pub async fn ssh(args: SshArgs) -> Result<ExitCode, Failure> {
         .hint("apt install openssh-client, or banger vm exec"))
 }
 
+/// Whether the user's own configuration knows banger's VMs.
+pub fn included() -> bool {
+    let text = users_own()
+        .ok()
+        .and_then(|file| fs::read_to_string(file).ok());
+    text.is_some_and(|text| without_include(&text) != text)
+}
+
 /// Prints what `ssh` needs to know, or makes the user's own configuration know it.
 pub fn ssh_config(args: &SshConfigArgs) -> Result<ExitCode, Failure> {
     let ours = paths()?.config.with_file_name("ssh_config");
