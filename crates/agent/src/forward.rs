@@ -106,7 +106,10 @@ fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
 
 /// Carries both directions until both have ended, or the connection breaks.
 async fn relay(stream: Stream, frames: Frames, sender: mpsc::Sender<Bytes>) {
-    let carried = tokio::try_join!(to_host(&stream, &sender), to_guest(&stream, frames));
+    let carried = tokio::try_join!(
+        to_host(&stream, &sender),
+        to_guest(&stream, frames, &sender)
+    );
     if carried.is_err() {
         // Who is at the other end is to hear that it broke, and not to take a part for the whole. (A Unix socket has no
         // way to say so.) The host hears it from a body that just ends.
@@ -136,10 +139,18 @@ async fn to_host(stream: &Stream, sender: &mpsc::Sender<Bytes>) -> Result<(), Br
     }
 }
 
-async fn to_guest(stream: &Stream, mut frames: Frames) -> Result<(), Broken> {
+async fn to_guest(
+    stream: &Stream,
+    mut frames: Frames,
+    sender: &mpsc::Sender<Bytes>,
+) -> Result<(), Broken> {
     loop {
         match frames.next().await {
-            Some(Frame::Stdin(data)) => stream.write_all(&data).await.map_err(|_| Broken)?,
+            Some(Frame::Stdin(data)) => tokio::select! {
+                written = stream.write_all(&data) => written.map_err(|_| Broken)?,
+                // A service that takes nothing keeps no place when the host is gone.
+                () = sender.closed() => return Err(Broken),
+            },
             Some(Frame::StdinEof) => {
                 return rustix::net::shutdown(stream.fd(), Shutdown::Write).map_err(|_| Broken);
             }

@@ -24,17 +24,23 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Of a file, absolute.
     Path,
-    /// Not empty.
-    Text,
     /// Seconds, or with a unit; zero only where that means *never*.
     Span {
         /// Zero is a value.
         zero: bool,
     },
-    /// Bytes with a unit, or MiB.
-    Size,
-    /// 1 to 4294967295.
-    Count,
+    /// Bytes with a unit, or MiB: whole MiB, and no fewer than these.
+    Size {
+        /// In MiB.
+        least: u64,
+    },
+    /// 1 to this.
+    Count {
+        /// The largest.
+        most: u32,
+    },
+    /// Of an image, or its id.
+    Image,
     /// `true` or `false`.
     Flag,
 }
@@ -64,7 +70,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "default_image_name",
-        Kind::Text,
+        Kind::Image,
         "debian",
         "Image of a VM whose request names none.",
     ),
@@ -94,25 +100,31 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "vm_defaults.vcpus",
-        Kind::Count,
+        Kind::Count { most: MOST_VCPUS },
         "",
         "Virtual CPUs; without it a quarter of the host's, 1 to 4.",
     ),
     key(
         "vm_defaults.memory",
-        Kind::Size,
+        Kind::Size {
+            least: LEAST_MEMORY.as_mib(),
+        },
         "",
         "Guest memory; without it an eighth of the host's, 512M to 8G.",
     ),
     key(
         "vm_defaults.system_overlay_size",
-        Kind::Size,
+        Kind::Size {
+            least: LEAST_DISK.as_mib(),
+        },
         "8G",
         "Room for changes to the system.",
     ),
     key(
         "vm_defaults.disk_size",
-        Kind::Size,
+        Kind::Size {
+            least: LEAST_DISK.as_mib(),
+        },
         "8G",
         "Size of the work disk at /root.",
     ),
@@ -129,6 +141,21 @@ pub const KEYS: &[Key] = &[
         "How the root disk of a new VM is provided.",
     ),
 ];
+
+/// The most virtual CPUs QEMU's microvm is asked for.
+pub const MOST_VCPUS: u32 = 64;
+/// Less does not boot Debian's kernel with its initramfs.
+pub const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
+/// Less holds no ext4 with a journal.
+pub const LEAST_DISK: ByteSize = ByteSize::mib(16);
+/// More is no file on ext4 with blocks of 4 KiB, which most hosts keep their files on.
+pub const MOST_DISK: ByteSize = ByteSize::gib(16 * 1024 - 1);
+
+/// Whether an image can be called so.
+fn is_image(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    (1..=63).contains(&name.len()) && name.bytes().all(legal)
+}
 
 /// Refuses keys that nobody knows and values that their key does not take.
 pub(super) fn check(path: &Path, inside: &str, table: &toml::Table) -> Result<(), ConfigError> {
@@ -186,8 +213,10 @@ impl Key {
             }
             (Kind::Path, String(p)) if Path::new(p).is_absolute() => None,
             (Kind::Path, _) => Some(format!("{name} is an absolute path, not '{text}'")),
-            (Kind::Text, String(said)) if !said.is_empty() => None,
-            (Kind::Text, _) => Some(format!("{name} is a text that is not empty, not '{text}'")),
+            (Kind::Image, String(said)) if is_image(said) => None,
+            (Kind::Image, _) => Some(format!(
+                "{name} is the name of an image (a-z, 0-9, '.', '_', '-') or its id, not '{text}'"
+            )),
             (Kind::Span { zero }, String(_) | Integer(_)) => match text.parse::<Span>() {
                 Ok(span) if span.is_zero() && !zero => Some(format!("{name} is longer than 0")),
                 Ok(_) => None,
@@ -196,16 +225,27 @@ impl Key {
             (Kind::Span { .. }, _) => Some(format!(
                 "{name} is a time like 90, \"90s\" or \"5m\", not {text}"
             )),
-            (Kind::Size, String(_) | Integer(_)) => text
-                .parse::<ByteSize>()
-                .err()
-                .map(|error| format!("{name}: {error}")),
-            (Kind::Size, _) => Some(format!(
+            (Kind::Size { least }, String(_) | Integer(_)) => match text.parse::<ByteSize>() {
+                Ok(size) if size < ByteSize::mib(least) => Some(format!(
+                    "{name} is at least {}, not {size}",
+                    ByteSize::mib(least)
+                )),
+                Ok(size) if !size.bytes().is_multiple_of(1 << 20) => {
+                    Some(format!("{name} is a whole number of MiB, not {size}"))
+                }
+                Ok(_) => None,
+                Err(error) => Some(format!("{name}: {error}")),
+            },
+            (Kind::Size { .. }, _) => Some(format!(
                 "{name} is a size like \"512M\" or \"4G\", not {text}"
             )),
-            (Kind::Count, Integer(n)) if u32::try_from(*n).is_ok_and(|n| n > 0) => None,
-            (Kind::Count, _) => Some(format!(
-                "{name} is a whole number of at least 1, not {text}"
+            (Kind::Count { most }, Integer(n))
+                if u32::try_from(*n).is_ok_and(|n| (1..=most).contains(&n)) =>
+            {
+                None
+            }
+            (Kind::Count { most }, _) => Some(format!(
+                "{name} is a whole number of 1 to {most}, not {text}"
             )),
             (Kind::Flag, Boolean(_)) => None,
             (Kind::Flag, _) => Some(format!("{name} is true or false, not {text}")),
@@ -221,10 +261,10 @@ impl Kind {
             Kind::Choice(words) if words.len() == 5 => &["'error'", "'warn'", "'trace'"],
             Kind::Choice(_) => &["'auto'", "'dm-snapshot'"],
             Kind::Path => &["'/opt/qemu'"],
-            Kind::Text => &["'box'"],
+            Kind::Image => &["'box'"],
             Kind::Span { .. } => &["3", "'3'", "'3s'", "'2d'"],
-            Kind::Size => &["3", "'3'", "'3G'", "'3 MiB'"],
-            Kind::Count => &["3"],
+            Kind::Size { .. } => &["300", "'300'", "'3G'", "'300 MiB'"],
+            Kind::Count { .. } => &["3"],
             Kind::Flag => &["true"],
         }
     }

@@ -9,7 +9,7 @@ mod show;
 mod span;
 
 pub use host::HostSize;
-pub use keys::{KEYS, Key, Kind};
+pub use keys::{KEYS, Key, Kind, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_VCPUS};
 pub use schema::schema;
 pub use show::{Setting, settings};
 pub use span::{Span, SpanError};
@@ -274,7 +274,11 @@ mod tests {
             "[vm_defaults]\nmemory = 1.5",
             "a = ",
             "[vm_defaults]\nvcpus = 0",
-            "[vm_defaults]\nvcpus = 99999999999",
+            "[vm_defaults]\nvcpus = 65",
+            "[vm_defaults]\nmemory = \"64M\"",
+            "[vm_defaults]\ndisk_size = \"1M\"",
+            "[vm_defaults]\ndisk_size = \"100000K\"",
+            "default_image_name = \"Foo Bar/x\"",
             "[vm_defaults]\nvcpus = \"2\"",
             "stop_timeout = -1",
             "boot_timeout = 0",

@@ -32,18 +32,18 @@ fn of(key: &Key) -> Value {
     let mut schema = match key.kind {
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Path => json!({ "type": "string", "pattern": "^/" }),
-        Kind::Text => json!({ "type": "string", "minLength": 1 }),
+        Kind::Image => json!({ "type": "string", "pattern": "^[a-z0-9._-]{1,63}$" }),
         Kind::Span { zero } => json!({
             "type": ["integer", "string"],
             "minimum": u8::from(!zero),
             "pattern": "^\\s*[0-9]+\\s*[smhd]?\\s*$",
         }),
-        Kind::Size => json!({
+        Kind::Size { least } => json!({
             "type": ["integer", "string"],
-            "minimum": 1,
+            "minimum": least,
             "pattern": "^\\s*[0-9]+\\s*([kKmMgGtT]([iI]?[bB])?)?\\s*$",
         }),
-        Kind::Count => json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
+        Kind::Count { most } => json!({ "type": "integer", "minimum": 1, "maximum": most }),
         Kind::Flag => json!({ "type": "boolean" }),
     };
     schema["description"] = json!(key.about);

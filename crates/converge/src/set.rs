@@ -4,7 +4,7 @@
 use crate::request::{self, Accepted, RequestError};
 use crate::{Change, Env, Error, Ledger, LedgerError};
 use banger_host::Host;
-use banger_model::{ByteSize, Goal, Phase, Vm, VmId, VmSpec};
+use banger_model::{ByteSize, Goal, Phase, Role, Vm, VmId, VmSpec};
 
 /// What is to be different; `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub fn set<H: Host, L: Ledger, R>(
         let vm = env.ledger.vm(id)?.ok_or(RequestError::NotFound(id))?;
         allowed(&vm)?;
         let spec = shape.of(&vm.spec);
-        grows_only(&vm, &spec)?;
+        grows_only(env, &vm, &spec)?;
         if spec == vm.spec {
             return Ok(request::accepted(&vm, false));
         }
@@ -101,18 +101,33 @@ pub fn allowed(vm: &Vm) -> Result<(), RequestError> {
     }
 }
 
-fn grows_only(vm: &Vm, spec: &VmSpec) -> Result<(), RequestError> {
-    let disks = [
-        ("overlay disk", vm.spec.overlay_size, spec.overlay_size),
-        ("work disk", vm.spec.disk_size, spec.disk_size),
-    ];
-    match disks.into_iter().find(|(_, is, wanted)| wanted < is) {
-        None => Ok(()),
-        Some((what, is, wanted)) => Err(RequestError::Shrinks {
-            what,
-            name: vm.name.clone(),
-            is,
-            wanted,
-        }),
+/// A disk is as large as its file: what was asked for and never came to be, because the VM was not started since or the
+/// host's file system cannot hold it, can be taken back.
+fn grows_only<H: Host, L, R>(
+    env: &Env<'_, H, L, R>,
+    vm: &Vm,
+    spec: &VmSpec,
+) -> Result<(), RequestError> {
+    for role in vm.spec.drivers.data_roles() {
+        let (Some(said), Some(wanted)) = (vm.spec.disk_of(role), spec.disk_of(role)) else {
+            continue;
+        };
+        let file = match env.site.disk(vm.id, role) {
+            Some(path) => env.host.stat(&path)?,
+            None => None,
+        };
+        let is = file.map_or(said, |file| said.min(ByteSize(file.len)));
+        if wanted < is {
+            return Err(RequestError::Shrinks {
+                what: match role {
+                    Role::WorkDisk => "work disk",
+                    _ => "overlay disk",
+                },
+                name: vm.name.clone(),
+                is,
+                wanted,
+            });
+        }
     }
+    Ok(())
 }

@@ -56,14 +56,16 @@ pub fn set_nat<H: Host, L: Ledger, R>(
     })
 }
 
-/// Asks a VM that is stopped to be gone, disks and all. One that was started meanwhile, or is fenced, is refused: it is
+/// Asks a VM that is stopped, and `free` at the moment of writing, to be gone, disks and all. One that was started meanwhile, or is fenced, is refused: it is
 /// for who clears up, and nobody looked at it since.
 pub fn delete_stopped<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
     id: VmId,
+    free: &dyn Fn() -> bool,
 ) -> Result<Accepted, RequestError> {
     decide(env, id, |vm| match (vm.goal, vm.phase) {
         (Goal::Absent, _) => Ok(None),
+        (_, Phase::Stopped) if !free() => Err(conflict(vm, "is being restarted", "it stays")),
         (_, Phase::Stopped) => Ok(Some(Change {
             goal: Some(Goal::Absent),
             phase: Some((

@@ -9,7 +9,7 @@ use banger_converge::{
     settle, settled,
 };
 use banger_host::sim::{SimHost, World};
-use banger_model::{Goal, Phase, ReasonKind, Vm};
+use banger_model::{ByteSize, Goal, Phase, ReasonKind, Vm};
 use harness::{
     drive::{Waits, ask, with_env},
     explore::{Depth, explore_script},
@@ -120,7 +120,7 @@ fn a_restart_cut_short_says_so() {
 #[test]
 fn only_what_is_stopped_is_cleared_away() {
     with_dev(|env, world| {
-        let clear = || settled::delete_stopped(env, vm_id(0, 1));
+        let clear = || settled::delete_stopped(env, vm_id(0, 1), &|| true);
         assert!(matches!(
             clear().unwrap_err(),
             RequestError::Conflict { .. }
@@ -131,7 +131,33 @@ fn only_what_is_stopped_is_cleared_away() {
             RequestError::Conflict { .. }
         ));
         converge(env, world);
+        let restarting = settled::delete_stopped(env, vm_id(0, 1), &|| false);
+        assert!(matches!(
+            restarting.unwrap_err(),
+            RequestError::Conflict { .. }
+        ));
         clear().unwrap();
         assert!(matches!(converge(env, world), Outcome::Gone));
+    });
+}
+
+/// R-CLI-3: a disk never shrinks; a size that was asked for by mistake and never came to be is taken back.
+#[test]
+fn what_a_disk_has_not_become_yet_is_taken_back() {
+    with_dev(|env, world| {
+        let set = |gib| ask(env, 0, 1, Verb::Set(gib));
+        let sizes = || (row(env).spec.overlay_size, row(env).spec.disk_size);
+        ask(env, 0, 1, Verb::Stop).unwrap();
+        converge(env, world);
+        set(64).unwrap();
+        set(4).unwrap();
+        assert_eq!(sizes(), (ByteSize::gib(4), ByteSize::gib(4)));
+        ask(env, 0, 1, Verb::Start).unwrap();
+        converge(env, world);
+        ask(env, 0, 1, Verb::Stop).unwrap();
+        converge(env, world);
+        let refused = set(3).unwrap_err();
+        assert!(matches!(refused, RequestError::Shrinks { .. }), "{refused}");
+        assert_eq!(sizes(), (ByteSize::gib(4), ByteSize::gib(4)));
     });
 }

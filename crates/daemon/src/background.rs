@@ -9,6 +9,8 @@ const DISK: Duration = Duration::from_secs(5);
 /// How often directories that were given up are swept.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// How long clients of a daemon that died have to come back.
+const RETURN: Duration = Duration::from_secs(300);
 /// The shortest time between two looks for VMs that nobody uses.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -20,9 +22,10 @@ pub async fn run(daemon: Arc<Daemon>) {
     let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let stale_after = vms.stale_after();
-    let mut stale = tokio::time::interval(
-        stale_after.map_or(SWEEP, |after| (after / 4).clamp(SHORTEST, SWEEP)),
-    );
+    let looks = stale_after.map_or(SWEEP, |after| (after / 4).clamp(SHORTEST, SWEEP));
+    // Late: whoever was with a VM when the last daemon died comes back to it first, and the row knows nothing of them.
+    let begins = stale_after.map_or(SWEEP, |after| after.clamp(SHORTEST, RETURN));
+    let mut stale = tokio::time::interval_at(Instant::now() + begins, looks);
     stale.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut next = None;
     loop {

@@ -42,7 +42,11 @@ fn bind(disk: &str, place: &str) -> Result<(), Reason> {
         match is_bare(Path::new(place)) {
             Ok(true) => {}
             // An image with content of an engine keeps it as it is: copying it may take gigabytes.
-            Ok(false) => return Ok(()),
+            Ok(false) => {
+                return Err(format!(
+                    "{place} has content of the image and stays on the overlay, on which its engine may not work"
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }

@@ -31,7 +31,7 @@ impl Places {
         }
         words.push(shell_word(&self.banger.to_string_lossy()));
         // Only the host is ssh's to fill in.
-        let proxy = words.join(" ").replace('%', "%%") + " internal connect %n";
+        let proxy = words.join(" ").replace('%', "%%") + " internal connect '%n'";
         let known_hosts = quoted(&self.known_hosts.to_string_lossy()).replace('%', "%%");
         vec![
             ("ProxyCommand", proxy),
@@ -122,7 +122,7 @@ mod tests {
     fn what_a_shell_or_ssh_would_take_apart_is_quoted() {
         let text = places().config();
         let proxy = "    ProxyCommand env 'BANGER_STATE_DIR=/it'\\''s' '/opt/my tools/100%%/banger' \
-                     internal connect %n\n";
+                     internal connect '%n'\n";
         assert!(text.contains(proxy), "{text}");
         assert!(
             text.contains("UserKnownHostsFile \"/home/a b/ssh/known_hosts\"\n"),

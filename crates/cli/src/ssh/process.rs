@@ -44,7 +44,7 @@ pub async fn output(guest: &Guest, words: &[&str]) -> Result<String, Failure> {
             ..Command::default()
         },
     };
-    let (mut sender, mut receiver) = guest.daemon.frames_again(&request).await?;
+    let (mut sender, mut receiver) = guest.daemon.frames(&request).await?;
     sender.send(&Frame::Command(GuestFrame::StdinEof)).await?;
     let mut output = Vec::new();
     while let Some(frame) = receiver.next().await? {

@@ -139,7 +139,7 @@ async fn run(
         vm: guest.vm.clone(),
         command,
     };
-    let (sender, receiver) = guest.daemon.frames_again(&request).await?;
+    let (sender, receiver) = guest.daemon.frames(&request).await?;
     tokio::select! {
         end = to_client(receiver, write) => end,
         // A client that closed the channel hears no end; its command gets SIGHUP.

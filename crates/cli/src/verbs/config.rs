@@ -58,7 +58,7 @@ pub fn check(args: ConfigCheckArgs) -> Result<ExitCode, Failure> {
         None => (file()?, false),
     };
     // A file that was named is to be there; without one everything has its default.
-    if !path.exists() {
+    if matches!(path.try_exists(), Ok(false)) {
         if named {
             return Err(Failure::new(format!("there is no file {}", path.display()))
                 .hint("banger config path"));

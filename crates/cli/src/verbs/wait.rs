@@ -8,7 +8,7 @@ use crate::{
     render,
     span::Span,
 };
-use banger_wire::api::{MAX_WAIT_MS, VmWait, WaitFor, WaitView};
+use banger_wire::api::{MAX_WAIT_MS, VmState, VmWait, WaitFor, WaitView};
 use std::{process::ExitCode, time::Instant};
 
 /// Exit status when a VM is not as wanted; banger itself did what it was asked.
@@ -76,7 +76,9 @@ async fn wait_one(
             view.name = vm.parse().ok();
         }
         let over = limit.is_some_and(|limit| began.elapsed() >= limit.0);
-        if view.reached || view.state.is_none() || over {
+        // Gone, or fenced: neither changes by itself.
+        let fenced = view.state == Some(VmState::Error) && wanted != WaitFor::Deleted;
+        if view.reached || view.state.is_none() || fenced || over {
             return Ok(view);
         }
     }

@@ -33,6 +33,8 @@ enum Database {
     Open,
     /// Nothing was made here yet.
     Fresh,
+    /// To be brought up to date by the next daemon.
+    Older,
     /// Of no use, for this reason.
     Unusable(String),
 }
@@ -99,13 +101,17 @@ fn patient(paths: Paths, config: Config) -> Result<Patient, ApiError> {
     let opened = Store::open_read_only(&path);
     let database = match &opened {
         Ok(_) => Database::Open,
-        Err(StoreError::Missing { .. }) if !recovery::has_vms(&host, &paths.state_dir)? => {
-            Database::Fresh
-        }
+        Err(StoreError::Missing { .. }) => match recovery::has_vms(&host, &paths.state_dir) {
+            Ok(false) => Database::Fresh,
+            Ok(true) => Database::Unusable("it is missing, and there are VMs".to_owned()),
+            Err(error) => Database::Unusable(error.to_string()),
+        },
+        Err(StoreError::Older { .. }) => Database::Older,
         Err(error) => Database::Unusable(ApiError::of(Code::Unavailable, error).to_string()),
     };
     let said = opened.as_ref().ok().map(Store::instance);
-    let written = recovery::written_instance(&host, &paths.state_dir)?;
+    // One that cannot be read is told by the row of its directory.
+    let written = recovery::written_instance(&host, &paths.state_dir).unwrap_or_default();
     let instance = said.or(written).unwrap_or(Instance::from_bytes([0; 4]));
     let why = opened.map_err(|error| error.to_string());
     let opened = Opened {

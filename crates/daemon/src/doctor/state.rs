@@ -134,6 +134,11 @@ pub(super) fn database(patient: &Patient) -> Vec<DoctorRow> {
     let what = "database";
     let row = match &patient.database {
         Database::Fresh => DoctorRow::pass(AREA, what, "made when it is first needed"),
+        Database::Older => DoctorRow::pass(
+            AREA,
+            what,
+            "of an older format; the daemon brings it up to date when it starts",
+        ),
         Database::Unusable(why) => DoctorRow::fail(AREA, what, why, "banger recover"),
         Database::Open => match banger_converge::Ledger::vms(&patient.core.ledger) {
             Ok(vms) => DoctorRow::pass(AREA, what, format!("{} VMs", vms.len())),

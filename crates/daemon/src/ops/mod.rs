@@ -18,7 +18,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -90,6 +90,8 @@ pub type Totals = BTreeMap<(String, Outcome), u64>;
 pub struct Registry {
     operations: Mutex<BTreeMap<OpId, Arc<Operation>>>,
     begun: AtomicU64,
+    /// Begins nothing more.
+    closed: AtomicBool,
     running: watch::Sender<usize>,
     totals: Mutex<Totals>,
     feed: Feed,
@@ -107,6 +109,7 @@ impl Registry {
         Registry {
             operations: Mutex::default(),
             begun: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             running: watch::channel(0).0,
             totals: Mutex::default(),
             feed,
@@ -157,6 +160,13 @@ impl Registry {
         method: &str,
         how: Begin,
     ) -> Result<Running, ApiError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(ApiError::new(
+                banger_wire::api::Code::Unavailable,
+                "the daemon ends, and begins nothing more",
+            )
+            .hint("type it again: the next daemon does it"));
+        }
         let id = OpId::from_bytes(random()?);
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let operation = Arc::new(Operation::new((id, number), method, how));
@@ -209,6 +219,11 @@ impl Registry {
     pub async fn idle(&self) {
         let mut running = self.running.subscribe();
         let _ = running.wait_for(|n| *n == 0).await;
+    }
+
+    /// Begins nothing more from now on: it would be lost with us.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Asks every operation to end.

@@ -110,7 +110,10 @@ async fn drain(daemon: &Daemon) {
     daemon.feed().tell(What::DaemonStopping {
         operations: u32::try_from(registry.running()).unwrap_or(u32::MAX),
     });
-    if timeout(DRAIN, registry.idle()).await.is_ok() {
+    let idle = timeout(DRAIN, registry.idle()).await.is_ok();
+    // No await since it was idle: nothing began in between.
+    registry.close();
+    if idle {
         return;
     }
     registry.cancel_all(crate::ops::Why::Shutdown);

@@ -280,8 +280,12 @@ impl VmService {
                 self.watch(vm.id);
                 Ok(())
             }
-            Driven::Settled(Outcome::Done(_) | Outcome::Gone)
-            | Driven::Cancelled(Why::Superseded) => Err(BootFailed::Superseded),
+            Driven::Settled(Outcome::Done(_) | Outcome::Gone) => Err(BootFailed::Superseded),
+            Driven::Cancelled(Why::Superseded) => {
+                // Whoever came drives it on, unless they were done before our goal was written: then nobody does.
+                self.retry_later(id);
+                Err(BootFailed::Superseded)
+            }
             Driven::Settled(Outcome::RolledBack { cause, kept_logs }) => {
                 self.set.entry(id).unlink();
                 if kept_logs.is_some() {
@@ -290,6 +294,7 @@ impl VmService {
                 Err(BootFailed::RolledBack(cause, kept_logs))
             }
             Driven::Settled(Outcome::Fenced { cause, undo }) => {
+                self.set.entry(id).unlink();
                 Err(BootFailed::Fenced(cause, undo))
             }
             Driven::Settled(Outcome::Unfinished { failures }) => {

@@ -9,32 +9,36 @@ use std::{
     time::Duration,
 };
 
-/// Somebody is with a VM, for as long as this lives.
+/// Somebody is with a VM, for as long as this lives. Its end is a use.
 #[derive(Debug)]
-pub struct InUse(Arc<super::set::Entry>);
-
-impl InUse {
-    fn of(entry: Arc<super::set::Entry>) -> Self {
-        entry.users.fetch_add(1, Ordering::Relaxed);
-        InUse(entry)
-    }
+pub struct InUse {
+    service: Arc<VmService>,
+    id: VmId,
+    entry: Arc<super::set::Entry>,
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.users.fetch_sub(1, Ordering::Relaxed);
+        self.entry.users.fetch_sub(1, Ordering::Relaxed);
+        self.service.used(self.id);
     }
 }
 
 /// Whether somebody is there.
-fn anybody(users: &AtomicU32) -> bool {
+pub(super) fn anybody(users: &AtomicU32) -> bool {
     users.load(Ordering::Relaxed) > 0
 }
 
 impl VmService {
-    /// Says that somebody is with a VM: a command, a copy, a forwarded connection.
-    pub fn in_use(&self, id: VmId) -> InUse {
-        InUse::of(self.set.entry(id))
+    /// Says that somebody is with a VM: a command, a copy, a forwarded connection, a restart.
+    pub fn in_use(self: &Arc<Self>, id: VmId) -> InUse {
+        let entry = self.set.entry(id);
+        entry.users.fetch_add(1, Ordering::Relaxed);
+        InUse {
+            service: Arc::clone(self),
+            id,
+            entry,
+        }
     }
 
     /// After how long a VM that nobody uses is stopped; never if `None`.

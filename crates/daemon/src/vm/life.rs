@@ -22,6 +22,8 @@ impl VmService {
         self.core.writable()?;
         let vm = self.find_settled(reference).await?;
         op.about(&vm);
+        // Between its halves it is a stopped VM to others: nobody clears it away then.
+        let _in_use = self.in_use(vm.id);
         self.check_start(&vm).await?;
         if vm.phase != Phase::Stopped {
             let id = vm.id;
@@ -92,7 +94,9 @@ impl VmService {
             link.borrow_and_update();
             paused.borrow_and_update();
             let seen = self.state_for(&vm, request.wanted).await?;
-            let hopeless = seen.state.is_none();
+            // One that is fenced is moved by a person only, and that may be next week.
+            let fenced = seen.state == Some(VmState::Error) && request.wanted != WaitFor::Deleted;
+            let hopeless = seen.state.is_none() || fenced;
             let asks = seen.state == Some(VmState::Running);
             if seen.reached || hopeless || Instant::now() >= deadline {
                 return Ok(seen);

@@ -63,6 +63,9 @@ impl VmService {
         let id = vm.id;
         let accepted = {
             let _no_recovery = self.create_lock.lock().await;
+            if let Some(why) = op.cancel.why() {
+                return Err(why.error());
+            }
             let started = self
                 .core
                 .blocking(move |core| request::start(&core.env(), id));
@@ -146,6 +149,8 @@ impl VmService {
             .blocking(ask)
             .await?
             .map_err(|e| request_error(&e))?;
+        // Who stops it had to do with it: `vm prune --older-than` counts from now.
+        self.used(id);
         match self.settle(id, graceful, &op.cancel).await {
             Forward::At => self.view(id).await,
             Forward::Gone => Err(conflict(vm, "was deleted meanwhile")),

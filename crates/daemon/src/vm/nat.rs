@@ -54,6 +54,8 @@ impl VmService {
                 .blocking(move |core| settled::set_nat(&core.env(), id, nat));
             written.await?.map_err(|e| request_error(&e))?;
         }
+        // As it is now: it may have come up while we waited for the lock.
+        let vm = self.find(&id.to_string()).await?;
         if vm.phase == Phase::Running && vm.spec.drivers.network == NetworkDriver::User {
             self.plug(&vm, nat).await?;
         }
@@ -62,6 +64,9 @@ impl VmService {
 
     /// Brings an adopted VM's network to what its row says: the daemon before may have died in between.
     pub(super) async fn find_nat(self: &Arc<Self>, id: VmId) {
+        // Not beside a request that changes it.
+        let entry = self.set.entry(id);
+        let _still = entry.lock.lock().await;
         let Ok(Some(vm)) = self.row(id).await else {
             return;
         };

@@ -1,5 +1,6 @@
 //! `vm.prune`: stopped VMs, logs of creates that failed, and caches that nothing will read again.
 
+use super::idle::anybody;
 use super::{Result, VmService, ledger_error, lifecycle::Forward, request_error, unfinished};
 use crate::core::Core;
 use crate::failed::{self, Kept};
@@ -75,7 +76,9 @@ impl VmService {
         }
         for delete in deletes {
             match delete.await {
-                Ok((vm, Ok(()))) => found.vms.push(vm),
+                Ok((vm, Ok(true))) => found.vms.push(vm),
+                // Somebody else was first, or wanted something else with it.
+                Ok((_, Ok(false))) => {}
                 Ok((_, Err(error))) => found.failures.push(error),
                 Err(error) => found
                     .failures
@@ -97,25 +100,30 @@ impl VmService {
         Ok(())
     }
 
-    /// Deletes a VM that was seen stopped, unless it was started since.
-    async fn delete_stopped(self: &Arc<Self>, vm: &PrunedVm) -> Result<()> {
+    /// Deletes a VM that was seen stopped, unless it was started since; whether we did.
+    async fn delete_stopped(self: &Arc<Self>, vm: &PrunedVm) -> Result<bool> {
         let id = vm.id;
         let settled = self.find_settled(&id.to_string()).await;
         match settled {
-            Err(error) if error.code == Code::NotFound => return Ok(()),
+            Err(error) if error.code == Code::NotFound => return Ok(false),
             found => drop(found?),
         }
+        let entry = self.set.entry(id);
         let written = self
             .core
-            .blocking(move |core| settled::delete_stopped(&core.env(), id))
+            .blocking(move |core| {
+                let free = || !anybody(&entry.users);
+                settled::delete_stopped(&core.env(), id, &free)
+            })
             .await?;
         match written {
             Ok(_) => {}
-            Err(RequestError::NotFound(_)) => return Ok(()),
+            Err(RequestError::NotFound(_)) => return Ok(false),
             Err(error) => return Err(request_error(&error)),
         }
         match self.settle(id, false, &super::drive::unasked()).await {
-            Forward::Gone | Forward::At | Forward::Superseded => Ok(()),
+            Forward::Gone => Ok(true),
+            Forward::At | Forward::Superseded => Ok(false),
             Forward::Unfinished(failures) => Err(unfinished(
                 format!("VM '{}' is not gone yet", vm.name),
                 &failures,

@@ -192,7 +192,14 @@ impl VmService {
 
     /// Serves the published ports of a running VM; never ends by itself.
     pub(super) async fn keep_published(self: &Arc<Self>, id: VmId) {
-        if let Ok(Some(vm)) = self.row(id).await {
+        let row = loop {
+            match self.row(id).await {
+                Ok(row) => break row,
+                Err(error) => tracing::warn!(vm = %id, %error, "its ports cannot be served yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
+        if let Some(vm) = row {
             let mut ports = JoinSet::new();
             for port in &vm.spec.ports {
                 ports.spawn(Arc::clone(self).keep_port(id, *port));
@@ -275,7 +282,7 @@ async fn carry(
         let mut to_client = std::pin::pin!(to_client(&mut output, &mut write));
         tokio::select! {
             done = &mut to_client => { done?; true }
-            sent = to_guest(&mut read, &input) => { sent?; to_client.await?; false }
+            sent = to_guest(&mut read, &input) => { let ended = sent?; to_client.await?; !ended }
         }
     };
     if guest_done {
@@ -302,23 +309,23 @@ async fn to_client(
     Ok(())
 }
 
-/// Until the client sends no more, or the guest takes no more: what comes from it then tells why.
+/// Until the client sends no more (true), or the guest takes no more: what comes from it then tells why.
 async fn to_guest(
     read: &mut ReadHalf<'_>,
     input: &ForwardInput,
-) -> std::result::Result<(), ClientError> {
+) -> std::result::Result<bool, ClientError> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = read.read(&mut buffer).await;
         match count.map_err(|_| ClientError::ConnectionLost)? {
             0 => {
                 let _ = input.eof().await;
-                return Ok(());
+                return Ok(true);
             }
             count => {
                 let data = Bytes::copy_from_slice(&buffer[..count]);
                 if input.send(data).await.is_err() {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }

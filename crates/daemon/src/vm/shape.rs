@@ -1,18 +1,12 @@
 //! What a new VM will be: request, then configuration, then this host, then built-in defaults (R-CLI-7). Pure.
 
 pub use banger_config::HostSize;
-use banger_config::VmDefaults;
+use banger_config::{LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_VCPUS, VmDefaults};
 use banger_model::{ByteSize, spec::Origin};
 use banger_wire::api::{ApiError, Code, SpecValue, VmShape};
 
 /// Overlay and work disk where nobody says otherwise.
 const DISK: ByteSize = ByteSize::gib(8);
-/// The most virtual CPUs QEMU's microvm is asked for.
-const MOST_VCPUS: u32 = 64;
-/// Less does not boot Debian's kernel with its initramfs.
-const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
-/// Less holds no ext4 with a journal.
-const LEAST_DISK: ByteSize = ByteSize::mib(16);
 
 /// The numbers of a new VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +100,11 @@ pub fn obstacles(sized: &Sized) -> Vec<ApiError> {
             refuse(
                 format!("the {what} has at least {LEAST_DISK}, not {size}"),
                 format!("{flag} {}M or more", LEAST_DISK.as_mib()),
+            );
+        } else if size > MOST_DISK {
+            refuse(
+                format!("the {what} has at most {MOST_DISK}, not {size}"),
+                format!("{flag} {}G or less", MOST_DISK.as_mib() / 1024),
             );
         } else if !size.bytes().is_multiple_of(1 << 20) {
             refuse(

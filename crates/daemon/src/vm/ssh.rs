@@ -89,8 +89,14 @@ fn pin(core: &Core) -> Result<()> {
         String::from("# banger's own; written anew with every VM that is reached by ssh.\n");
     let mut any = false;
     for vm in core.ledger.vms().map_err(|e| ledger_error(&e))? {
-        let Some(text) = core.host.read(&key_file(core, &vm)).map_err(failed)? else {
-            continue;
+        let text = match core.host.read(&key_file(core, &vm)) {
+            Ok(Some(text)) => text,
+            Ok(None) => continue,
+            // Who asks for its VM is told; the others are reached all the same.
+            Err(error) => {
+                tracing::warn!(vm = %vm.id, %error, "its SSH host key cannot be read");
+                continue;
+            }
         };
         // Of a damaged one nothing is pinned: who asks for its VM is told.
         if let Ok(key) = PrivateKey::from_openssh(text) {

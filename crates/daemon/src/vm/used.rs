@@ -99,8 +99,11 @@ impl VmService {
             .core
             .blocking(move |core| core.ledger.store().map(|s| s.touch(id, at)))
             .await;
-        if !matches!(noted, Ok(Ok(Ok(())))) {
-            tracing::debug!(vm = %id, "a use was not noted");
+        match noted {
+            Ok(Ok(Ok(()))) => {}
+            // The end of a command comes after the end of its VM.
+            Ok(Ok(Err(banger_store::Error::NotFound(_)))) => self.uses.forget(id),
+            _ => tracing::debug!(vm = %id, "a use was not noted"),
         }
     }
 }

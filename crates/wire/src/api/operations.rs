@@ -15,13 +15,11 @@ pub const OPERATIONS: &[&str] = &[
     "vm.start",
     "vm.stop",
     "vm.restart",
-    "vm.rename",
-    "vm.prune",
     "vm.kill",
-    "vm.delete",
-    "vm.restart",
+    "vm.set",
     "vm.rename",
     "vm.prune",
+    "vm.delete",
     "image.import",
     "image.delete",
 ];
@@ -149,4 +147,19 @@ pub struct OperationView {
     /// Unix time in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::METHODS;
+
+    #[test]
+    fn operations_are_methods_each_named_once() {
+        for (n, name) in OPERATIONS.iter().enumerate() {
+            assert!(!OPERATIONS[..n].contains(name), "{name} is named twice");
+            let known = METHODS.iter().any(|(method, _)| method == name);
+            assert!(known, "{name} is no method");
+        }
+    }
 }
