@@ -26,7 +26,14 @@ fn answers_about_a_vm_fit_the_published_schemas() {
         assert!(told.contains(&event), "{told:?}");
     }
     call("vm.list", json!({ "running": true }));
-    for method in ["vm.show", "vm.health", "vm.ports", "vm.logs", "vm.stats"] {
+    for method in [
+        "vm.show",
+        "vm.health",
+        "vm.ports",
+        "vm.logs",
+        "vm.stats",
+        "vm.ssh",
+    ] {
         call(method, vm.clone());
     }
     call("vm.stop", vm.clone());
@@ -43,6 +50,7 @@ fn answers_about_a_vm_fit_the_published_schemas() {
     call("vm.rename", json!({ "vm": "dev", "name": "other" }));
     call("vm.rename", json!({ "vm": "other", "name": "dev" }));
     call("vm.kill", vm);
+    call("vm.set", json!({ "vm": "dev", "vcpus": 1, "nat": true }));
     call("vm.prune", json!({ "dry_run": true }));
     call("vm.list", json!({}));
     call("vm.delete", json!({ "vm": "dev" }));

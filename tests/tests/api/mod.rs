@@ -217,6 +217,8 @@ pub const WITH_A_VM: &[&str] = &[
     "vm.restart",
     "vm.wait",
     "vm.rename",
+    "vm.set",
+    "vm.ssh",
     "vm.prune",
 ];
 
