@@ -36,7 +36,9 @@ fn every_command_of_the_documentation_runs_as_printed() {
     let docs = fs::read_dir(root.join("docs")).expect("docs").flatten();
     files.extend(
         docs.map(|e| e.path())
-            .filter(|p| p.extension().is_some_and(|e| e == "md")),
+            .filter(|p| p.extension().is_some_and(|e| e == "md"))
+            // Its commands ask one daemon after the other: tests/tests/api/doc.rs runs them.
+            .filter(|p| !p.ends_with("api.md")),
     );
     files[1..].sort();
     let (mut run, mut left_out) = (0, 0);

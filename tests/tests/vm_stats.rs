@@ -127,6 +127,7 @@ fn what_listens_in_a_vm_is_listed_with_its_owner() {
         expected.push(serde_json::json!({
             "protocol": protocol, "address": address, "port": port, "uid": 0,
             "pid": pid.trim().parse::<u32>().expect("a pid"), "process": "perl",
+            "published": [], "urls": [],
         }));
     }
     expected.sort_by_key(|socket| socket["port"].as_u64());

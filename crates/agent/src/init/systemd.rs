@@ -26,6 +26,8 @@ const MASKED: &[&str] = &[
     // Looks for the cloud that the image was made for.
     "cloud-init.target",
 ];
+/// Asks the image's kmod for device nodes as soon as there are modules, which here do not come with the image.
+const STATIC_NODES: &str = "kmod-static-nodes.service";
 /// Needs a kernel module.
 const AUTOMOUNT: &str = "proc-sys-fs-binfmt_misc.automount";
 const FSTAB: &str = "/run/banger/fstab";
@@ -60,6 +62,12 @@ fn mask() -> io::Result<()> {
     let mut units = MASKED.to_vec();
     if !has_automounts() {
         units.push(AUTOMOUNT);
+    }
+    if !["/bin/kmod", "/usr/bin/kmod"]
+        .iter()
+        .any(|kmod| Path::new(kmod).exists())
+    {
+        units.push(STATIC_NODES);
     }
     for unit in units {
         symlink("/dev/null", Path::new(UNITS).join(unit))?;
