@@ -1,7 +1,6 @@
 //! What users type and what labels say: what is accepted is shown as something that means the same.
 
-use banger_config::Span;
-use banger_model::{ByteSize, Label, MacAddress, OpId, VmId, VmName, parse_publish};
+use banger_model::{ByteSize, Label, MacAddress, OpId, Span, VmId, VmName, parse_publish};
 use std::{fmt::Display, str::FromStr};
 
 fn shown<T: FromStr + Display + PartialEq>(text: &str) {

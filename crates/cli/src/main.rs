@@ -13,7 +13,6 @@ mod output;
 mod progress;
 mod render;
 mod signals;
-mod span;
 mod spawn;
 mod ssh;
 mod stream;

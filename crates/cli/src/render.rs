@@ -1,7 +1,10 @@
 //! How answers look: aligned columns on stdout, and ages and sizes for people.
 
 use banger_model::spec::Origin;
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Lays rows out in columns two blanks apart; no trailing blanks.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -25,6 +28,13 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         line(&mut row.iter().map(String::as_str));
     }
     text
+}
+
+/// Unix time in seconds.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 /// Time since `then` in the largest fitting unit: `5s`, `3m`, `2h`, `4d`.

@@ -34,21 +34,26 @@ pub fn daemon_binary() -> Option<PathBuf> {
 /// # Errors
 /// The operating system's, if the program cannot be started.
 pub fn spawn_daemon(binary: &Path) -> io::Result<Child> {
-    #[allow(clippy::disallowed_methods, reason = "the command line's first spawn")]
-    let mut command = Command::new(binary);
-    command
-        .env_clear()
-        .envs(
-            INHERITED
-                .iter()
-                .filter_map(|n| Some((n, std::env::var_os(n)?))),
-        )
-        .stdin(Stdio::null())
+    daemon_program(binary)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .current_dir("/")
         .process_group(0)
         .spawn()
+}
+
+/// The daemon's program with what it may have of us.
+fn daemon_program(binary: &Path) -> Command {
+    #[allow(clippy::disallowed_methods, reason = "the command line's first spawn")]
+    let mut command = Command::new(binary);
+    let variables = INHERITED
+        .iter()
+        .filter_map(|n| Some((n, std::env::var_os(n)?)));
+    command
+        .env_clear()
+        .envs(variables)
+        .stdin(Stdio::null())
+        .current_dir("/");
+    command
 }
 
 /// Has the daemon's program look at this machine and say how it stands, in the environment that a daemon would have.
@@ -57,19 +62,7 @@ pub fn spawn_daemon(binary: &Path) -> io::Result<Child> {
 /// # Errors
 /// The operating system's.
 pub fn look_at_machine(binary: &Path) -> io::Result<Output> {
-    #[allow(clippy::disallowed_methods, reason = "the command line's second spawn")]
-    let mut command = Command::new(binary);
-    command
-        .arg("--doctor")
-        .env_clear()
-        .envs(
-            INHERITED
-                .iter()
-                .filter_map(|n| Some((n, std::env::var_os(n)?))),
-        )
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .output()
+    daemon_program(binary).arg("--doctor").output()
 }
 
 /// Becomes the user's own `ssh`, with all that is ours: terminal, environment, signals. Comes back only with the reason why

@@ -1,7 +1,7 @@
 //! Which keys there are, and what each takes.
 
-use super::{ConfigError, Span};
-use banger_model::ByteSize;
+use super::ConfigError;
+use banger_model::{ByteSize, Span};
 use std::path::Path;
 
 /// One key of the file.

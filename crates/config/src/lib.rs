@@ -6,19 +6,19 @@ mod host;
 mod keys;
 mod schema;
 mod show;
-mod span;
 
 pub use host::HostSize;
 pub use keys::{KEYS, Key, Kind, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_VCPUS};
 pub use schema::schema;
 pub use show::{Setting, settings};
-pub use span::{Span, SpanError};
 
-use banger_model::{ByteSize, Drivers, RootDriver};
+use banger_model::{ByteSize, Drivers, RootDriver, Span};
 use serde::{Deserialize, Deserializer};
 use std::{
+    fmt::Display,
     io,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 /// What a user may set.
@@ -32,12 +32,16 @@ pub struct Config {
     /// Image used when none is named.
     pub default_image_name: Option<String>,
     /// How long a guest may take to power off before its VMM is asked to end; 10 s if absent (R-HOST-5).
+    #[serde(deserialize_with = "typed")]
     pub stop_timeout: Option<Span>,
     /// How long a VMM may take to end before it is killed; 5 s if absent.
+    #[serde(deserialize_with = "typed")]
     pub terminate_timeout: Option<Span>,
     /// From the start of a VMM to the agent's first word before the boot counts as failed; 60 s if absent.
+    #[serde(deserialize_with = "typed")]
     pub boot_timeout: Option<Span>,
     /// VMs that nobody used for so long are stopped; never if absent or 0 (R-SVC-7).
+    #[serde(deserialize_with = "typed")]
     pub auto_stop_stale_after: Option<Span>,
     /// Shape of VMs whose request leaves it open.
     pub vm_defaults: VmDefaults,
@@ -52,13 +56,13 @@ pub struct VmDefaults {
     /// Virtual CPUs.
     pub vcpus: Option<u32>,
     /// Guest memory.
-    #[serde(deserialize_with = "size")]
+    #[serde(deserialize_with = "typed")]
     pub memory: Option<ByteSize>,
     /// Size of the overlay disk.
-    #[serde(deserialize_with = "size")]
+    #[serde(deserialize_with = "typed")]
     pub system_overlay_size: Option<ByteSize>,
     /// Size of the work disk.
-    #[serde(deserialize_with = "size")]
+    #[serde(deserialize_with = "typed")]
     pub disk_size: Option<ByteSize>,
     /// Whether guests reach beyond the host.
     pub nat: Option<bool>,
@@ -217,17 +221,19 @@ fn parse(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     Ok(table)
 }
 
-/// A size as users type it; a plain number is MiB.
-fn size<'de, D: Deserializer<'de>>(input: D) -> Result<Option<ByteSize>, D::Error> {
+/// What a user typed, as a text or as a plain number.
+fn typed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    input: D,
+) -> Result<Option<T>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    enum Typed {
         Number(i64),
         Text(String),
     }
-    let text = match Written::deserialize(input)? {
-        Written::Number(n) => n.to_string(),
-        Written::Text(text) => text,
+    let text = match Typed::deserialize(input)? {
+        Typed::Number(n) => n.to_string(),
+        Typed::Text(text) => text,
     };
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }

@@ -36,7 +36,7 @@ fn of(key: &Key) -> Value {
         Kind::Span { zero } => json!({
             "type": ["integer", "string"],
             "minimum": u8::from(!zero),
-            "pattern": "^\\s*[0-9]+\\s*[smhd]?\\s*$",
+            "pattern": "^\\s*[0-9]+\\s*[smhdw]?\\s*$",
         }),
         Kind::Size { least } => json!({
             "type": ["integer", "string"],

@@ -1,8 +1,8 @@
 //! `set`: another shape for a VM that is down (R-CLI-3). Only the spec changes; disks are grown when the VM starts, by
 //! the same convergence as everything else, so that there is nothing to undo.
 
-use crate::request::{self, Accepted, RequestError};
-use crate::{Change, Env, Error, Ledger, LedgerError};
+use crate::request::{self, Accepted, RequestError, decide};
+use crate::{Change, Env, Ledger};
 use banger_host::Host;
 use banger_model::{ByteSize, Goal, Phase, Role, Vm, VmId, VmSpec};
 
@@ -42,32 +42,16 @@ pub fn set<H: Host, L: Ledger, R>(
     id: VmId,
     shape: &NewShape,
 ) -> Result<Accepted, RequestError> {
-    loop {
-        let vm = env.ledger.vm(id)?.ok_or(RequestError::NotFound(id))?;
-        allowed(&vm)?;
+    decide(env, id, |vm| {
+        allowed(vm)?;
         let spec = shape.of(&vm.spec);
-        grows_only(env, &vm, &spec)?;
-        if spec == vm.spec {
-            return Ok(request::accepted(&vm, false));
-        }
-        let change = Change {
+        grows_only(env, vm, &spec)?;
+        Ok((spec != vm.spec).then(|| Change {
             goal: Some(Goal::Stopped),
             spec: Some(spec),
             ..Change::default()
-        };
-        match request::write_goal(env, &vm, &change) {
-            Ok(generation) => {
-                return Ok(Accepted {
-                    id,
-                    generation,
-                    new: true,
-                });
-            }
-            // Each turn means that another request was accepted: this ends.
-            Err(Error::Ledger(LedgerError::Stale { .. })) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+        }))
+    })
 }
 
 /// Whether a VM takes another shape now.

@@ -155,12 +155,8 @@ impl Images for ImageService {
     fn kernel(&self, name: &str, op: &Operation) -> Result<Kernel, ApiError> {
         let (host, dir) = (&*self.core.host, self.core.recipes.kernels_dir());
         let look = || Kernel::load(host, &dir, name).map_err(|e| failed(&e));
-        let there = look()?;
-        if let Some(kernel) = there
-            .as_ref()
-            .filter(|k| name != DEFAULT_KERNEL || k.is_current())
-        {
-            return Ok(kernel.clone());
+        if let Some(kernel) = look()? {
+            return Ok(kernel);
         }
         if name != DEFAULT_KERNEL {
             return Err(no_kernel(name));
@@ -168,14 +164,8 @@ impl Images for ImageService {
         let core = Arc::clone(&self.core);
         let fetch = move |op: &Operation| fetch_kernel(&core, op);
         let what = ("the default kernel", "kernel.fetch");
-        match (self.shared.join(&self.registry, what, op, fetch), there) {
-            // One without a modules disk is better than none.
-            (Err(error), Some(older)) if op.cancel.why().is_none() => {
-                tracing::warn!(?error, "the default kernel stays as it is");
-                Ok(older)
-            }
-            (joined, _) => joined.and_then(|()| look()?.ok_or_else(|| no_kernel(name))),
-        }
+        self.shared.join(&self.registry, what, op, fetch)?;
+        look()?.ok_or_else(|| no_kernel(name))
     }
 
     fn kernel_obstacles(&self, name: &str) -> Vec<ApiError> {
@@ -223,7 +213,7 @@ impl Images for ImageService {
 fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
     let (host, dir) = (&*core.host, core.recipes.kernels_dir());
     let there = Kernel::load(host, &dir, DEFAULT_KERNEL).map_err(|e| failed(&e))?;
-    if there.is_some_and(|kernel| kernel.is_current()) {
+    if there.is_some() {
         return Ok(()); // whoever fetched it was done just before we began
     }
     make_dir(host, &dir)?;

@@ -3,10 +3,11 @@
 use crate::core::{Core, DaemonHost};
 use crate::recipes::{DriverPaths, DriverRecipes};
 use crate::recovery::Opened;
-use banger_config::{Config, Span};
+use banger_config::Config;
 use banger_converge::{Bridge, Limits, Shared, Site};
 use banger_host::crash::{CrashAt, CrashPoints};
 use banger_host::linux::{LinuxConfig, LinuxHost};
+use banger_model::Span;
 use banger_plan::Pool;
 use banger_wire::api::Paths;
 use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc};

@@ -14,6 +14,7 @@ pub mod name;
 pub mod publish;
 pub mod role;
 pub mod size;
+pub mod span;
 pub mod spec;
 pub mod vm;
 
@@ -27,5 +28,6 @@ pub use name::{DmName, NameError, TapName, VmName};
 pub use publish::{PortError, PortWish, PublishedPort, parse_publish};
 pub use role::{Role, RoleSet};
 pub use size::{ByteSize, SizeError};
+pub use span::{Span, SpanError};
 pub use spec::{Origin, VmSpec};
 pub use vm::{Goal, Phase, Reason, ReasonKind, Vm, VmRuntime};

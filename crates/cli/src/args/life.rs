@@ -1,7 +1,7 @@
 //! What the verbs about the life of VMs are given: wait, rename, prune.
 
-use crate::{complete, span::Span};
-use banger_model::VmName;
+use crate::complete;
+use banger_model::{Span, VmName};
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 

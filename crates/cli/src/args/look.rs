@@ -1,6 +1,7 @@
 //! What the verbs that look at VMs are given: list, health, ports, stats.
 
-use crate::{complete, filter::Filter, span::Span};
+use crate::{complete, filter::Filter};
+use banger_model::Span;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
@@ -61,8 +62,8 @@ pub struct StatsArgs {
 fn interval(text: &str) -> Result<Span, String> {
     let span: Span = text
         .parse()
-        .map_err(|e: crate::span::SpanError| e.to_string())?;
-    match span.0.as_secs() {
+        .map_err(|e: banger_model::SpanError| e.to_string())?;
+    match span.duration().as_secs() {
         1..=10 => Ok(span),
         _ => Err(format!("an interval takes 1s to 10s, not {span}")),
     }

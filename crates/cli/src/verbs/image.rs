@@ -9,10 +9,7 @@ use crate::{
 };
 use banger_model::ByteSize;
 use banger_wire::api::{ImageDelete, ImageList, ImageShow, ImageView};
-use std::{
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::process::ExitCode;
 
 /// Lists images.
 pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
@@ -21,16 +18,13 @@ pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
         print_json(&images)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let rows: Vec<_> = images.iter().map(|image| row(image, now())).collect();
+    let rows: Vec<_> = images
+        .iter()
+        .map(|image| row(image, render::now()))
+        .collect();
     let header = ["NAME", "ID", "SIZE", "ON DISK", "CREATED", "VMS", "SOURCE"];
     print_text(&render::table(&header, &rows))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
 }
 
 fn row(image: &ImageView, now: u64) -> Vec<String> {
@@ -93,7 +87,7 @@ fn text(image: &ImageView) -> String {
         ("on disk", mib(image.disk_usage)),
         (
             "created",
-            format!("{} ago", render::age(now(), image.created_at)),
+            format!("{} ago", render::age(render::now(), image.created_at)),
         ),
         ("source", or_none(&image.source)),
         ("distribution", or_none(&image.distro)),

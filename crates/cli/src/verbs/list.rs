@@ -3,10 +3,7 @@
 use super::{ports::published, print_json, print_text};
 use crate::{args::ListArgs, connection::Daemon, failure::Failure, filter::is_meant, render};
 use banger_wire::api::{VmList, VmView};
-use std::{
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::process::ExitCode;
 
 /// Lists VMs: all, or those alive.
 pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
@@ -21,9 +18,7 @@ pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
                 .collect::<String>(),
         )?;
     } else {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
+        let now = render::now();
         let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
         print_text(&render::table(
             &[

@@ -12,10 +12,7 @@ use banger_model::OpId;
 use banger_wire::api::{
     Event, MIN_PREFIX, OperationCancel, OperationList, OperationShow, OperationView, OperationWatch,
 };
-use std::{
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::process::ExitCode;
 
 /// Lists operations.
 pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
@@ -23,18 +20,12 @@ pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&all)?;
     } else {
-        let now = now();
+        let now = render::now();
         let rows: Vec<_> = all.iter().map(|op| row(op, now)).collect();
         let header = ["ID", "METHOD", "VM", "OUTCOME", "STAGE", "STARTED", "TOOK"];
         print_text(&render::table(&header, &rows))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
 }
 
 fn row(op: &OperationView, now: u64) -> Vec<String> {
@@ -112,7 +103,7 @@ pub async fn show(args: OperationsArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&shown)?;
     } else {
-        let now = now();
+        let now = render::now();
         let texts: Vec<String> = shown.iter().map(|op| text(op, now)).collect();
         print_text(&texts.join("\n"))?;
     }

@@ -11,14 +11,13 @@ use banger_wire::api::{Pruned, PrunedFile, VmPrune};
 use std::{
     io::{self, BufRead, IsTerminal, Write},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Says what is there to go, asks, removes it, and says what went.
 pub async fn prune(args: PruneArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
     let mut request = VmPrune {
-        older_than: args.older_than.map(|span| span.0.as_secs()),
+        older_than: args.older_than.map(|span| span.duration().as_secs()),
         vms: None,
         dry_run: true,
     };
@@ -89,8 +88,7 @@ fn listed(found: &Pruned) -> String {
     if is_empty(found) {
         return String::new();
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |now| now.as_secs());
+    let now = render::now();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for vm in &found.vms {
         rows.push(vec![

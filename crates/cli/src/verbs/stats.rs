@@ -2,6 +2,7 @@
 
 use super::{lifecycle::each, print_json, print_text, stats_live};
 use crate::{args::StatsArgs, connection::Daemon, failure::Failure, render, terminal};
+use banger_model::Span;
 use banger_wire::api::{StatsView, VmList, VmStats};
 use std::{
     io::{self, Write},
@@ -31,7 +32,7 @@ pub const COLUMNS: [(&str, u8); 12] = [
 /// Shows what VMs use.
 pub async fn stats(args: StatsArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
-    let again = args.interval.map(|span| span.0);
+    let again = args.interval.map(Span::duration);
     if !args.json && !args.no_stream && terminal::is_interactive() {
         return stats_live::live(daemon, args.vms, again.unwrap_or(INTERVAL)).await;
     }

@@ -6,8 +6,8 @@ use crate::{
     connection::Daemon,
     failure::{Failure, tell},
     render,
-    span::Span,
 };
+use banger_model::Span;
 use banger_wire::api::{MAX_WAIT_MS, VmState, VmWait, WaitFor, WaitView};
 use std::{process::ExitCode, time::Instant};
 
@@ -61,7 +61,7 @@ async fn wait_one(
     limit: Option<Span>,
 ) -> Result<WaitView, Failure> {
     loop {
-        let left = limit.map(|limit| limit.0.saturating_sub(began.elapsed()).as_millis());
+        let left = limit.map(|limit| limit.duration().saturating_sub(began.elapsed()).as_millis());
         let timeout_ms = left.map_or(MAX_WAIT_MS, |left| {
             u32::try_from(left).unwrap_or(MAX_WAIT_MS).min(MAX_WAIT_MS)
         });
@@ -75,7 +75,7 @@ async fn wait_one(
             // Nobody knows it any more, but by what we were given.
             view.name = vm.parse().ok();
         }
-        let over = limit.is_some_and(|limit| began.elapsed() >= limit.0);
+        let over = limit.is_some_and(|limit| began.elapsed() >= limit.duration());
         // Gone, or fenced: neither changes by itself.
         let fenced = view.state == Some(VmState::Error) && wanted != WaitFor::Deleted;
         if view.reached || view.state.is_none() || fenced || over {

@@ -72,7 +72,7 @@ impl VmService {
 
     /// Writes the goal; the background loop does the rest, tries again what fails, and holds up no other VM.
     async fn stop_one(self: &Arc<Self>, vm: &Vm, after: Duration) {
-        let unused = banger_config::Span::seconds(after.as_secs());
+        let unused = banger_model::Span::seconds(after.as_secs());
         let reason = Reason {
             kind: ReasonKind::Idle,
             text: format!("nobody used it for {unused} (auto_stop_stale_after)"),

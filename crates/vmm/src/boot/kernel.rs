@@ -29,8 +29,6 @@ pub const DEBIAN_CLOUD: &str = "linux-image-cloud-amd64";
 
 /// Bumped when the directory's layout or the lists of modules change; a kernel of another format is fetched anew.
 pub const KERNEL_FORMAT: u32 = 2;
-/// The oldest format that VMs can still be started with: it lacks the modules disk.
-const OLDEST_FORMAT: u32 = 1;
 /// File name of the modules disk.
 const MODULES_DISK: &str = "modules.ext4";
 
@@ -54,7 +52,6 @@ pub struct KernelManifest {
     /// Module files to load after it, in order, relative to `modules/`.
     pub second: Vec<String>,
     /// Whether there is a disk with all modules beside it.
-    #[serde(default)]
     pub modules_disk: bool,
 }
 
@@ -164,19 +161,13 @@ impl Kernel {
         self.dir.join("modules").join(file)
     }
 
-    /// The disk with all modules; kernels that were put here by hand or long ago may have none.
+    /// The disk with all modules; a kernel with everything built in has none.
     pub fn modules_disk(&self) -> Option<PathBuf> {
         let there = self.manifest.modules_disk;
         there.then(|| self.dir.join(MODULES_DISK))
     }
 
-    /// Whether it has all that a kernel fetched now has.
-    pub fn is_current(&self) -> bool {
-        self.manifest.format == KERNEL_FORMAT
-    }
-
-    /// The kernel `name` under `kernels`; `None` if it is not there or of a format that this program does not know
-    /// (then fetch it).
+    /// The kernel `name` under `kernels`; `None` if it is not there or of another format (then fetch it).
     ///
     /// # Errors
     /// The manifest cannot be read or is damaged.
@@ -195,8 +186,7 @@ impl Kernel {
         };
         let manifest: KernelManifest = serde_json::from_slice(&bytes)
             .map_err(|source| KernelError::Manifest { path, source })?;
-        let known = (OLDEST_FORMAT..=KERNEL_FORMAT).contains(&manifest.format);
-        Ok(known.then_some(Kernel { dir, manifest }))
+        Ok((manifest.format == KERNEL_FORMAT).then_some(Kernel { dir, manifest }))
     }
 }
 
@@ -536,17 +526,12 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_of_a_newer_format_is_not_there_and_a_damaged_one_is_told() {
+    fn a_kernel_of_another_format_is_not_there_and_a_damaged_one_is_told() {
         let host = LinuxHost::new(LinuxConfig::default());
         let kernels = tempfile::tempdir().unwrap();
-        let of_format = |format| {
-            let kernel = made(kernels.path(), |parts| parts.manifest.format = format).unwrap();
-            (kernel, Kernel::load(&host, kernels.path(), "k").unwrap())
-        };
-        let (_, loaded) = of_format(OLDEST_FORMAT);
-        assert!(loaded.is_some_and(|kernel| !kernel.is_current()));
-        let (kernel, loaded) = of_format(KERNEL_FORMAT + 1);
-        assert_eq!(loaded, None);
+        let newer = |parts: &mut KernelParts| parts.manifest.format = KERNEL_FORMAT + 1;
+        let kernel = made(kernels.path(), newer).unwrap();
+        assert_eq!(Kernel::load(&host, kernels.path(), "k").unwrap(), None);
         std::fs::write(kernel.dir.join("manifest.json"), "{").unwrap();
         let damaged = Kernel::load(&host, kernels.path(), "k")
             .unwrap_err()
