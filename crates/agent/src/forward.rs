@@ -110,9 +110,11 @@ async fn relay(stream: Stream, frames: Frames, sender: mpsc::Sender<Bytes>) {
         to_host(&stream, &sender),
         to_guest(&stream, frames, &sender)
     );
-    if carried.is_err() {
+    if carried.is_ok() {
+        let _ = sender.send(Frame::End.encode()).await;
+    } else {
         // Who is at the other end is to hear that it broke, and not to take a part for the whole. (A Unix socket has no
-        // way to say so.) The host hears it from a body that just ends.
+        // way to say so.) The host hears it from a body without the last frame.
         let _ = sockopt::set_socket_linger(stream.fd(), Some(Duration::ZERO));
     }
 }

@@ -166,6 +166,18 @@ async fn what_breaks_at_one_end_breaks_at_the_other() {
     drop(service);
     let read = next(&mut stream.output).await;
     assert!(matches!(read, Err(ClientError::ConnectionLost)), "{read:?}");
+    // It does after its own end of file: what was on the way to it is lost, and that is no orderly end.
+    let (mut stream, mut service) = connected(&client).await;
+    service.shutdown().await.unwrap();
+    assert_eq!(to_eof(&mut stream.output).await, b"");
+    service.set_zero_linger().unwrap();
+    drop(service);
+    let sent = async { while stream.input.send(Bytes::from(vec![7; 4096])).await.is_ok() {} };
+    timeout(LIMIT, sent)
+        .await
+        .expect("a guest that takes no more");
+    let read = next(&mut stream.output).await;
+    assert!(matches!(read, Err(ClientError::ConnectionLost)), "{read:?}");
 }
 
 #[tokio::test]

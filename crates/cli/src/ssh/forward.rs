@@ -67,8 +67,8 @@ async fn to_client(mut receiver: FrameReceiver, write: &ChannelWriteHalf<Msg>) {
         let sent = match receiver.next().await {
             Ok(Some(Frame::Command(GuestFrame::Stdout(data)))) => write.data_bytes(data).await,
             Ok(Some(Frame::Command(GuestFrame::StdinEof))) => write.eof().await,
+            Ok(Some(Frame::Command(GuestFrame::End)) | None) | Err(_) => return,
             Ok(Some(_)) => Ok(()),
-            Ok(None) | Err(_) => return,
         };
         if sent.is_err() {
             return;

@@ -92,7 +92,7 @@ async fn send(mut sender: FrameSender) -> Result<(), Failure> {
     std::future::pending().await
 }
 
-/// Passes on what comes. The end of what comes closes our stdout, and that of the stream is the end of all.
+/// Passes on what comes. The end of what comes closes our stdout; that of both directions is the end of all.
 async fn receive(mut receiver: FrameReceiver) -> Result<(), Failure> {
     let (output, writer) = output::start(CHUNKS);
     let mut open = Some((output, writer));
@@ -106,9 +106,8 @@ async fn receive(mut receiver: FrameReceiver) -> Result<(), Failure> {
                 }
             }
             Ok(Some(Frame::Command(GuestFrame::StdinEof))) => written(open.take()).await?,
+            Ok(Some(Frame::Command(GuestFrame::End))) => return Ok(()),
             Ok(Some(_)) => {}
-            // After the guest's last byte it is no matter how the connection is closed.
-            Ok(None) | Err(ClientError::Lost(_)) if open.is_none() => return Ok(()),
             Ok(None) => return Err(ClientError::Cut.into()),
             Err(error) => return Err(error.into()),
         }

@@ -54,18 +54,19 @@ async fn relay(
     }
 }
 
-/// Ends when the guest takes nothing more and sends nothing more, or the client is gone.
+/// Ends when both directions have ended in order, or the client is gone.
 async fn to_client(output: &mut ForwardOutput, writer: &mut Writer) -> Result<(), ClientError> {
-    while let Some(event) = output.next().await? {
-        let frame = match event {
-            ForwardEvent::Data(data) => GuestFrame::Stdout(data),
-            ForwardEvent::Eof => GuestFrame::StdinEof,
+    loop {
+        let frame = match output.next().await? {
+            Some(ForwardEvent::Data(data)) => GuestFrame::Stdout(data),
+            Some(ForwardEvent::Eof) => GuestFrame::StdinEof,
+            None => GuestFrame::End,
         };
-        if writer.write(&Frame::Command(frame)).await.is_err() {
-            break;
+        let last = frame == GuestFrame::End;
+        if writer.write(&Frame::Command(frame)).await.is_err() || last {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Ends when the client is gone or sends what is no part of a connection. A guest that takes no more says so by its end.

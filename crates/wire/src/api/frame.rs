@@ -1,4 +1,4 @@
-//! Frames after an upgrade: those of the guest channel (types 0 to 11, see [`crate::guest::frame`], and 32 to 37, see
+//! Frames after an upgrade: those of the guest channel (types 0 to 12, see [`crate::guest::frame`], and 32 to 37, see
 //! [`crate::guest::copy`]) and two of the API's own: type 16, an [`Event`] as JSON; type 17, an [`ApiError`] as JSON, the
 //! last frame of a stream that failed.
 

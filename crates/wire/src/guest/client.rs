@@ -425,15 +425,15 @@ impl ExecOutput {
                 self.ended = true;
                 Ok(Some(ExecEvent::Exit(status)))
             }
-            // Frames of the other direction.
-            Frame::Stdin(_) | Frame::Request { .. } => {
-                Err(ClientError::Frame(FrameError::UnknownType(0)))
-            }
-            Frame::StdinEof
+            // Frames of the other direction, or of another stream.
+            Frame::Stdin(_)
+            | Frame::Request { .. }
+            | Frame::StdinEof
             | Frame::Resize(_)
             | Frame::Signal(_)
             | Frame::Got(_)
-            | Frame::Leave => Err(ClientError::Frame(FrameError::UnknownType(4))),
+            | Frame::Leave
+            | Frame::End => Err(ClientError::Frame(FrameError::Misplaced)),
         }
     }
 

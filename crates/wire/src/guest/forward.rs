@@ -132,7 +132,7 @@ pub struct ForwardOutput {
 }
 
 impl ForwardOutput {
-    /// The next event; `None` when the guest takes no more bytes either. May be dropped and called again without
+    /// The next event; `None`, once, when the guest has all that was sent to it too. May be dropped and called again without
     /// losing anything.
     ///
     /// # Errors
@@ -147,7 +147,8 @@ impl ForwardOutput {
                     self.eof = true;
                     return Ok(Some(ForwardEvent::Eof));
                 }
-                Some(_) => return Err(ClientError::Frame(FrameError::UnknownType(0))),
+                Some(Frame::End) if self.eof => return Ok(None),
+                Some(_) => return Err(ClientError::Frame(FrameError::Misplaced)),
                 None => {}
             }
             match self.body.frame().await {
@@ -156,7 +157,6 @@ impl ForwardOutput {
                         self.decoder.push(data);
                     }
                 }
-                Some(Err(_)) | None if self.eof => return Ok(None),
                 Some(Err(_)) | None => return Err(ClientError::ConnectionLost),
             }
         }

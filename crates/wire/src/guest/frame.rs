@@ -28,8 +28,9 @@ const REQUEST_END: u8 = 8;
 const TAKEN: u8 = 9;
 const GOT: u8 = 10;
 const LEAVE: u8 = 11;
+const END: u8 = 12;
 /// The greatest type there is.
-const LAST: u8 = LEAVE;
+const LAST: u8 = END;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub enum Frame {
     Got(u64),
     /// Host to guest, type 11: nobody will come for this command again. One that runs gets SIGHUP.
     Leave,
+    /// Guest to host, type 12, the last frame of a connection into the guest: both of its directions ended in order.
+    End,
 }
 
 /// How much of a command's standard input has arrived, in bytes from its beginning.
@@ -79,6 +82,9 @@ pub enum FrameError {
     /// The type is unknown.
     #[error("unknown frame type {0}")]
     UnknownType(u8),
+    /// The frame is one of another stream or of another moment.
+    #[error("a frame that has no place here")]
+    Misplaced,
     /// The payload is longer than [`MAX_PAYLOAD`].
     #[error("a frame of {0} bytes is longer than {MAX_PAYLOAD}")]
     TooLong(usize),
@@ -120,6 +126,7 @@ impl Frame {
             }
             Self::Got(offset) => header_and(GOT, &offset.to_be_bytes()),
             Self::Leave => header_and(LEAVE, &[]),
+            Self::End => header_and(END, &[]),
             Self::Request { part, last } => {
                 header_and(if *last { REQUEST_END } else { REQUEST_PART }, part)
             }
@@ -171,7 +178,8 @@ impl Frame {
                 payload[..].try_into().map_err(|_| wrong)?,
             )),
             LEAVE if payload.is_empty() => Self::Leave,
-            STDIN_EOF | LEAVE => return Err(wrong),
+            END if payload.is_empty() => Self::End,
+            STDIN_EOF | LEAVE | END => return Err(wrong),
             other => return Err(FrameError::UnknownType(other)),
         })
     }
@@ -292,6 +300,7 @@ mod tests {
                 .prop_map(|(received, consumed)| Frame::Taken(Taken { received, consumed })),
             any::<u64>().prop_map(Frame::Got),
             Just(Frame::Leave),
+            Just(Frame::End),
         ]
     }
 

@@ -122,6 +122,8 @@ proptest! {
         second in proptest::collection::vec(any::<u8>(), 0..300),
         cuts in proptest::collection::vec(1_usize..120, 1..20),
     ) {
+        // The beginning of the same hello once more waits for its rest; a session begins with other bytes.
+        prop_assume!(second.is_empty() || !hello(9).encode(&TOKEN).starts_with(&second));
         let start = hello(7).encode(&TOKEN);
         let mut bytes = first.clone();
         // A hello that was cut short, by a client that was killed too.
