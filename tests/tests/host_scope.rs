@@ -101,19 +101,13 @@ fn cgroup(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
 }
 
-/// The VMM's pid, by its label.
-fn vmm(home: &Home) -> Option<u32> {
-    let instance = home.instance()?;
-    banger_testkit::Machine::look(Some(&instance)).pids().next()
-}
-
 #[test]
 fn a_vmm_outlives_the_service_that_started_the_daemon() {
     let Some(host) = dm::Host::here() else { return };
     let home = host.home();
     let manager = Manager::start();
     start_in_a_service(&manager, &home, &["vm", "create", "--name", "dev"]);
-    let (daemon, vmm) = (home.daemons()[0], vmm(&home).expect("a VMM"));
+    let (daemon, vmm) = (home.daemons()[0], home.vmms()[0]);
     assert!(
         cgroup(daemon).contains("starter.service"),
         "{}",
@@ -137,7 +131,7 @@ fn a_vmm_outlives_the_service_that_started_the_daemon() {
     );
     let exec = ["vm", "exec", "dev", "--", "echo", "alive"];
     assert_eq!(home.banger(&exec).exits(0).out(), "alive");
-    assert_eq!(self::vmm(&home), Some(vmm), "the same VMM");
+    assert_eq!(home.vmms(), [vmm], "the same VMM");
 
     home.finish();
     wait_until("the scope to go with its VMM", MANAGER, || {

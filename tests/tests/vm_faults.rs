@@ -10,7 +10,7 @@
 mod api;
 
 use api::Lines;
-use banger_testkit::{Home, Machine, binaries, skip, wait_until};
+use banger_testkit::{Home, Signal, binaries, signal, skip, wait_until};
 use std::{
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
@@ -18,21 +18,6 @@ use std::{
     process::Command,
     time::{Duration, Instant, UNIX_EPOCH},
 };
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    if let Some(pid) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    {
-        let _ = rustix::process::kill_process(pid, signal);
-    }
-}
-
-fn vmms(home: &Home) -> Vec<u32> {
-    home.instance()
-        .map(|i| Machine::look(Some(&i)).pids().collect())
-        .unwrap_or_default()
-}
 
 /// The path after `see ` or in the text of an error that lies under `failed/`.
 fn kept_logs(error: &str) -> PathBuf {
@@ -55,12 +40,13 @@ fn a_silent_guest_is_given_up_with_its_logs_kept() {
         .read_link()
         .is_ok()
     {
-        for pid in vmms(&home)
+        for pid in home
+            .vmms()
             .into_iter()
             .filter(|pid| !stopped.contains(pid))
             .collect::<Vec<_>>()
         {
-            signal(pid, rustix::process::Signal::STOP);
+            signal(pid, Signal::STOP);
             stopped.push(pid);
         }
         assert!(
@@ -202,6 +188,7 @@ fn a_guest_that_fills_the_disk_is_held_and_goes_on() {
     let words = format!(
         "{WRITE} | dd of=/root/big bs=1M iflag=fullblock oflag=direct status=none && sync && cksum </root/big; echo $?"
     );
+    let mut events = Lines::ask(&home, "events", "", b"{}");
     let writing = home.start(&["vm", "exec", "dev", "--", "sh", "-c", &words], b"");
     let free = || {
         let seen = rustix::fs::statvfs(home.state()).expect("the small disk");
@@ -218,7 +205,7 @@ fn a_guest_that_fills_the_disk_is_held_and_goes_on() {
     });
     // Nobody looks: the daemon stands still.
     let daemon = home.daemon_pid().expect("a daemon");
-    signal(daemon, rustix::process::Signal::STOP);
+    signal(daemon, Signal::STOP);
     let ballast = home.state().join("ballast");
     let size = free().saturating_sub(20 << 20).to_string();
     run("fallocate", &["-l", &size, &ballast.display().to_string()]).expect("ballast");
@@ -233,13 +220,17 @@ fn a_guest_that_fills_the_disk_is_held_and_goes_on() {
     // Room comes before anyone has seen that there was none.
     std::thread::sleep(Duration::from_secs(1));
     fs::remove_file(&ballast).expect("ballast");
-    signal(daemon, rustix::process::Signal::CONT);
+    signal(daemon, Signal::CONT);
     let expected = Command::new("sh")
         .args(["-c", &format!("{WRITE} | cksum")])
         .output();
     let expected = String::from_utf8(expected.expect("cksum").stdout).expect("text");
     let said = writing.finish_within(Duration::from_secs(180)).exits(0);
     assert_eq!(said.out(), format!("{expected}0"));
+    for change in ["paused", "resumed"] {
+        let told = events.until("a VM", |e| e["event"] == "vm");
+        assert_eq!(told["change"], change);
+    }
     end_on_a_small_disk(home, disk);
 }
 
@@ -412,7 +403,7 @@ fn a_guest_that_lost_its_root_is_stopped_again() {
         );
         let reason = vm["reason"]["text"].as_str().unwrap_or_default();
         assert!(reason.contains("cannot be mounted"), "{disk}: {vm}");
-        assert_eq!(vmms(&home), [0; 0], "{disk}: no VMM is left");
+        assert_eq!(home.vmms(), [0; 0], "{disk}: no VMM is left");
         damaged.mend();
     }
     home.banger(&["vm", "start", "dev"]).exits(0);

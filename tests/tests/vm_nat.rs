@@ -1,10 +1,11 @@
 //! `--nat` and `vm set --nat` of a user network (R-NET-3, R-CLI-3), seen from inside the guest.
 
-use banger_testkit::Home;
+use banger_testkit::{Home, Signal, signal, wait_until};
 use std::{
     io::Write,
     net::TcpListener,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 /// Connections the host's service has seen.
@@ -73,5 +74,30 @@ fn nat_is_changed_while_the_guest_runs() {
         .banger(&["run", "--rm", "--nat", "--", "true"])
         .exits(0);
     assert!(open.err().contains("10.0.2.2"), "{}", open.err());
+    home.finish();
+}
+
+/// The row says first what is wanted: a daemon that is killed before the VMM was told leaves that to the next.
+#[test]
+fn a_vmm_that_was_not_told_yet_is_told_by_the_next_daemon() {
+    let home = Home::new();
+    let port = service();
+    home.banger(&["vm", "create", "--name", "dev"]).exits(0);
+    let vmm = home.vmms()[0];
+    signal(vmm, Signal::STOP);
+    let mut asked = home.start(&["vm", "set", "dev", "--nat"], b"");
+    wait_until("the row to say it", Duration::from_secs(30), || {
+        let row = home.show("dev");
+        (row["nat"] == true).then_some(()).ok_or(row.to_string())
+    });
+    asked.kill();
+    home.kill_daemon();
+    asked.finish();
+    signal(vmm, Signal::CONT);
+    wait_until("the next daemon to do it", Duration::from_secs(60), || {
+        reached(&home, port)
+            .then_some(())
+            .ok_or("closed".to_owned())
+    });
     home.finish();
 }

@@ -1,7 +1,7 @@
 //! A storm of kills: daemon (at a drawn effect), command line and VMM, beside working VMs. The seed is
 //! printed; `BANGER_SEED` replays it, `BANGER_STORM_KILLS` (default 30) makes it longer.
 
-use banger_testkit::{Home, wait_until};
+use banger_testkit::{Home, Signal, signal, wait_until};
 use std::{collections::BTreeMap, time::Duration};
 
 /// xorshift64*: small, replayable.
@@ -86,8 +86,8 @@ fn command_line_dies(home: &Home, args: &[&str], milliseconds: u64) -> bool {
 fn vmm_dies(home: &Home, args: &[&str], milliseconds: u64) -> bool {
     let running = home.start(args, b"");
     std::thread::sleep(Duration::from_millis(milliseconds));
-    for pid in vmms(home) {
-        kill(pid);
+    for pid in home.vmms() {
+        signal(pid, Signal::KILL);
     }
     running.finish().status == 0
 }
@@ -156,15 +156,6 @@ fn start_and_read(home: &Home, name: &str, word: &str) {
     );
 }
 
-fn vmms(home: &Home) -> Vec<u32> {
-    let Some(instance) = home.instance() else {
-        return Vec::new();
-    };
-    banger_testkit::Machine::look(Some(&instance))
-        .pids()
-        .collect()
-}
-
 /// No two live processes carry the same VMM label.
 fn one_vmm_per_disk(home: &Home) {
     let Some(instance) = home.instance() else {
@@ -180,13 +171,4 @@ fn one_vmm_per_disk(home: &Home) {
         labels.len(),
         "two processes with one label: {machine:?}"
     );
-}
-
-fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
 }

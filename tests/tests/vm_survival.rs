@@ -7,7 +7,7 @@
     reason = "impostors are real programs"
 )]
 
-use banger_testkit::{Home, Running, wait_until};
+use banger_testkit::{Home, Running, Signal, signal, wait_until};
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixStream},
@@ -40,10 +40,10 @@ fn a_vmm_killed_behind_the_daemons_back_is_a_stopped_vm() {
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
     let vmm = vmm_pid(&home);
     home.kill_daemon();
-    kill(vmm);
+    signal(vmm, Signal::KILL);
     stopped_because_its_vmm_ended(&home);
     home.banger(&["vm", "start", "dev"]).exits(0);
-    kill(vmm_pid(&home));
+    signal(vmm_pid(&home), Signal::KILL);
     stopped_because_its_vmm_ended(&home);
     home.finish();
 }
@@ -226,12 +226,4 @@ fn vmm_pid(home: &Home) -> u32 {
     let shown = home.show("dev");
     let pid = shown["handles"]["processes"]["vmm"]["pid"].as_u64();
     u32::try_from(pid.unwrap_or_else(|| panic!("no VMM in {shown}"))).expect("a pid")
-}
-
-fn kill(pid: u32) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
 }

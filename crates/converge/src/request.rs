@@ -301,16 +301,16 @@ fn stop_because<H: Host, L: Ledger, R>(
     })
 }
 
-/// Stops a VM that nobody uses, if it still runs and is `free` at the moment of writing.
+/// Stops a VM that nobody uses, if it still runs and is `stale` at the moment of writing.
 pub fn stop_unless_used<H: Host, L: Ledger, R>(
     env: &Env<'_, H, L, R>,
     id: VmId,
-    free: &dyn Fn() -> bool,
+    stale: &dyn Fn(&Vm) -> bool,
     reason: &Reason,
 ) -> Result<Accepted, RequestError> {
     decide(env, id, |vm| {
         let runs = (vm.goal, vm.phase) == (Goal::Running, Phase::Running);
-        Ok((runs && free()).then(|| Change {
+        Ok((runs && stale(vm)).then(|| Change {
             goal: Some(Goal::Stopped),
             phase: Some((Phase::Stopping, Some(reason.clone()))),
             ..Change::default()

@@ -2,7 +2,7 @@
 //! the same convergence as everything else, so that there is nothing to undo.
 
 use crate::request::{self, Accepted, RequestError, decide};
-use crate::{Change, Env, Ledger};
+use crate::{Change, Env, Ledger, settled};
 use banger_host::Host;
 use banger_model::{ByteSize, Goal, Phase, Role, Vm, VmId, VmSpec};
 
@@ -59,29 +59,22 @@ pub fn set<H: Host, L: Ledger, R>(
 /// # Errors
 /// It is not down, with what to do.
 pub fn allowed(vm: &Vm) -> Result<(), RequestError> {
-    let name = &vm.name;
-    match (vm.goal, vm.phase) {
-        (Goal::Absent, _) => Err(request::conflict(
-            vm,
-            "is being deleted",
-            "choose another VM",
-        )),
-        (_, Phase::Stopped) => Ok(()),
-        (_, Phase::Error) => Err(request::conflict(
+    settled::at_rest(vm)?;
+    match vm.phase {
+        Phase::Error => Err(request::conflict(
             vm,
             "is in phase error",
             &request::way_out(vm),
         )),
-        (_, Phase::Stopping) => Err(request::conflict(
-            vm,
-            "is stopping",
-            "try again when it has stopped",
-        )),
-        (_, _) => Err(request::conflict(
+        Phase::Running => Err(request::conflict(
             vm,
             "is running, and what it has now was given to it when it started",
-            &format!("banger vm stop {name}, then set, then banger vm start {name}"),
+            &format!(
+                "banger vm stop {name}, then set, then banger vm start {name}",
+                name = vm.name
+            ),
         )),
+        _ => Ok(()),
     }
 }
 

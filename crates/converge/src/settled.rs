@@ -81,7 +81,11 @@ pub fn delete_stopped<H: Host, L: Ledger, R>(
     })
 }
 
-fn at_rest(vm: &Vm) -> Result<(), RequestError> {
+/// Whether a VM is on its way nowhere.
+///
+/// # Errors
+/// It is, with what it does.
+pub(crate) fn at_rest(vm: &Vm) -> Result<(), RequestError> {
     let doing = match (vm.goal, vm.phase) {
         (Goal::Absent, _) | (_, Phase::Deleting) => "is being deleted",
         (_, Phase::Creating) => "is being created",

@@ -51,6 +51,14 @@ fn a_new_name_survives_every_crash() {
     assert!(tally.cases > 200, "{} cases", tally.cases);
 }
 
+/// R-NET-3: what was said of a guest's network is the row's after every crash, and the VM lives on.
+#[test]
+fn a_network_given_survives_every_crash() {
+    let (tally, _) = explore_script(&scripts::networks(Profile::Everywhere), Depth::WIDE);
+    assert_eq!(tally.failed, 0, "{:?}", tally.failures);
+    assert!(tally.cases > 200, "{} cases", tally.cases);
+}
+
 /// R-STATE-8: and after the loss of the database.
 #[test]
 fn a_new_name_survives_the_database() {

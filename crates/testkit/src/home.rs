@@ -7,7 +7,7 @@
     reason = "tests run the product's programs"
 )]
 
-use crate::{Machine, Run, Running, wait_until};
+use crate::{Machine, Run, Running, Signal, signal, wait_until};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -290,7 +290,7 @@ impl Home {
     #[track_caller]
     pub fn kill_daemon(&self) {
         let pid = self.daemon_pid().expect("a daemon to kill");
-        kill(pid);
+        signal(pid, Signal::KILL);
         wait_until(
             "the killed daemon to be gone",
             Duration::from_secs(10),
@@ -302,6 +302,12 @@ impl Home {
                 }
             },
         );
+    }
+
+    /// Pids of its VMMs, by their labels.
+    pub fn vmms(&self) -> Vec<u32> {
+        let machine = |instance: String| Machine::look(Some(&instance)).pids().collect();
+        self.instance().map(machine).unwrap_or_default()
     }
 
     /// The VM as `vm show --json` prints it.
@@ -366,11 +372,11 @@ impl Drop for Home {
         // Only what a failed test may have left of its own: the daemon, which would start things
         // again, then VMMs by label.
         for pid in self.daemons() {
-            kill(pid);
+            signal(pid, Signal::KILL);
         }
         if let Some(instance) = self.instance() {
             for pid in Machine::look(Some(&instance)).pids() {
-                kill(pid);
+                signal(pid, Signal::KILL);
             }
         }
         let _ = fs::remove_dir_all(self.runtime());
@@ -403,14 +409,5 @@ impl Home {
             exe.ends_with("bangerd") && environ.split(|b| *b == 0).any(|v| v == variable.as_bytes())
         })
         .collect()
-    }
-}
-
-fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }

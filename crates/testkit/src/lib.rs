@@ -15,10 +15,19 @@ pub use image::image_seeds;
 pub use local_guest::LocalGuest;
 pub use machine::Machine;
 pub use run::{Run, Running};
+pub use rustix::process::Signal;
 pub use skip::{in_test_host, skip};
 pub use terminal::OnTerminal;
 
 use std::time::{Duration, Instant};
+
+/// Signals a process, if it is there.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok();
+    if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
 
 /// Waits until `probe` yields a value, polling every 20 ms.
 ///

@@ -32,6 +32,8 @@ pub struct Acks {
     pub failed_logs: BTreeSet<(VmId, String)>,
     /// Names that VMs were given, and of which no other was asked since.
     pub names: BTreeMap<VmId, &'static str>,
+    /// VMs of which it was said whether their guests reach beyond the host, and nothing else since.
+    pub nat: BTreeMap<VmId, bool>,
     /// The host lost power at least once.
     pub rebooted: bool,
 }
@@ -57,7 +59,10 @@ impl Acks {
         if matches!(verb, Verb::Delete | Verb::Rename(_)) {
             self.names.remove(&vm);
         }
-        if matches!(verb, Verb::Rename(_)) {
+        if matches!(verb, Verb::Delete | Verb::Nat(_)) {
+            self.nat.remove(&vm);
+        }
+        if matches!(verb, Verb::Rename(_) | Verb::Nat(_)) {
             // Of its life nothing else is promised than before.
             return;
         }

@@ -62,6 +62,7 @@ pub fn ask(
             id,
             &name.parse().unwrap_or_else(|e| panic!("{name}: {e}")),
         ),
+        Verb::Nat(nat) => settled::set_nat(env, id, nat),
         Verb::Set(gib) => {
             let size = Some(ByteSize::gib(u64::from(gib)));
             let shape = NewShape {

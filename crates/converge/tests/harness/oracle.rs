@@ -247,6 +247,14 @@ fn promises(world: &World, acks: &Acks, stuck: &BTreeSet<VmId>) -> Vec<String> {
             ));
         }
     }
+    for (vm, nat) in &acks.nat {
+        let row = rows().find(|row| row.vm().id == *vm);
+        if row.is_some_and(|row| row.vm().spec.nat != *nat) {
+            findings.push(format!(
+                "of VM {vm} nat {nat} was accepted, and is not its row's"
+            ));
+        }
+    }
     findings
 }
 

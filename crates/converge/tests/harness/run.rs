@@ -440,6 +440,9 @@ impl Run {
             Verb::Rename(name) => {
                 self.acks.names.insert(vm, name);
             }
+            Verb::Nat(nat) => {
+                self.acks.nat.insert(vm, nat);
+            }
             Verb::Create(..) | Verb::Start => {}
         }
         let turn = self.requests.entry(vm).or_default();

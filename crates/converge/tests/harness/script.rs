@@ -15,6 +15,8 @@ pub enum Verb {
     Rename(&'static str),
     /// Work disk and overlay of so many GiB.
     Set(u8),
+    /// Whether its guest reaches beyond the host.
+    Nat(bool),
 }
 
 /// Something that happens.

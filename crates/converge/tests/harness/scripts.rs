@@ -8,7 +8,7 @@ use super::{
 use Deed::{
     Ask, CorruptHandles, GuestEnds, KillDaemons, LoseDisk, LoseHandles, LoseRow, PowerLoss,
 };
-use Verb::{Create, Delete, Kill, Rename, Set, Start, Stop};
+use Verb::{Create, Delete, Kill, Nat, Rename, Set, Start, Stop};
 use When::{After, Quiet};
 use banger_host::sim::Guest;
 
@@ -278,6 +278,24 @@ fn losses(small: Profile, big: Profile) -> Vec<Script> {
             ],
         ),
     ]
+}
+
+/// Guests let out and closed in again, while they run, are on their way, and are stopped.
+pub fn networks(profile: Profile) -> Script {
+    Script::new(
+        &format!("networks {profile:?}"),
+        &[
+            (Quiet, Ask(0, 1, Create("dev", profile))),
+            (Quiet, Ask(0, 1, Nat(false))),
+            (Quiet, Ask(0, 1, Stop)),
+            (After(1), Ask(0, 1, Nat(true))),
+            (Quiet, Ask(0, 1, Nat(true))),
+            (Quiet, Ask(0, 1, Start)),
+            (Quiet, PowerLoss),
+            (Quiet, Ask(0, 1, Nat(false))),
+            (Quiet, KillDaemons),
+        ],
+    )
 }
 
 /// Other names for what runs and what is stopped, one of them taken.

@@ -43,12 +43,12 @@ pub async fn copy(
     let checked = request.copy.check();
     checked.map_err(|message| ApiError::new(Code::BadRequest, message))?;
     let (vm, guest) = daemon.vms().session(&request.vm).await?;
+    let in_use = daemon.vms().in_use(vm.id);
     let stream = guest
         .copy(&request.copy)
         .await
         .map_err(|error| guest_error(vm.name.as_str(), Asked::Copy, &error))?;
     let (running, _events) = daemon.registry.begin("vm.copy")?;
-    daemon.vms().used(vm.id);
     running.about(&vm);
     running.stage("copy", "running");
     let (attached, span) = (daemon.attach(), running.span());
@@ -57,9 +57,8 @@ pub async fn copy(
             mut reader,
             mut writer,
         } = client;
-        let _in_use = daemon.vms().in_use(vm.id);
         let end = relay(&mut reader, &mut writer, stream, &running.cancel).await;
-        daemon.vms().used(vm.id);
+        drop(in_use);
         let untold = match end {
             End::Told(CopyOutcome::Done { .. }) => {
                 let _ = running.end(Ok(()));

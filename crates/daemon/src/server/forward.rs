@@ -20,6 +20,7 @@ pub async fn forward(
     let target = request.target();
     let target = target.map_err(|message| ApiError::new(Code::BadRequest, message))?;
     let (vm, guest) = daemon.vms().session_again(&request.vm).await?;
+    let in_use = daemon.vms().in_use(vm.id);
     let stream = guest
         .forward(&target)
         .await
@@ -29,12 +30,11 @@ pub async fn forward(
             mut reader,
             mut writer,
         } = client;
-        let _in_use = daemon.vms().in_use(vm.id);
         if let Err(error) = relay(&mut reader, &mut writer, stream).await {
             let error = guest_error(vm.name.as_str(), Asked::Forward, &error);
             writer.send(&Frame::Error(error)).await;
         }
-        daemon.vms().used(vm.id);
+        drop(in_use);
         part(reader, writer).await;
     }))
 }

@@ -35,6 +35,7 @@ pub async fn exec(
         return Err(bad("this id is that of the command of a vm.run"));
     }
     let (vm, guest) = daemon.vms().session(&request.vm).await?;
+    let in_use = daemon.vms().in_use(vm.id);
     if command.detach && !guest.knows_ids() {
         return Err(older_agent(
             vm.name.as_str(),
@@ -45,7 +46,6 @@ pub async fn exec(
         .exec(&command)
         .await
         .map_err(|error| guest_error(vm.name.as_str(), &error))?;
-    daemon.vms().used(vm.id);
     let command = Command {
         vm: Some(vm.id),
         named: command.id.is_some(),
@@ -57,7 +57,7 @@ pub async fn exec(
             mut writer,
         } = client;
         let end = relay(&daemon, &mut reader, &mut writer, command).await;
-        daemon.vms().used(vm.id);
+        drop(in_use);
         if let End::Failed(error) = end {
             let error = guest_error(vm.name.as_str(), &error);
             writer.send(&Frame::Error(error)).await;
@@ -78,6 +78,7 @@ pub async fn attach(
         Err(error) if error.code == Code::Unavailable => return Err(error),
         Err(error) => return Err(ended(&request.vm, &error)),
     };
+    let in_use = daemon.vms().in_use(vm.id);
     let wanted = AttachRequest {
         id: request.id,
         output: request.output,
@@ -87,7 +88,6 @@ pub async fn attach(
         Err(error) if error.unknown() => return Err(forgotten(&vm, &error)),
         Err(error) => return Err(guest_error(vm.name.as_str(), &error)),
     };
-    daemon.vms().used(vm.id);
     let command = Command {
         vm: Some(vm.id),
         named: true,
@@ -99,6 +99,7 @@ pub async fn attach(
             mut writer,
         } = client;
         let end = relay(&daemon, &mut reader, &mut writer, command).await;
+        drop(in_use);
         let last = match end {
             End::Exited if request.id == ExecId::MAIN => Some(after_main(&daemon, &vm).await),
             End::Failed(error) => Some(Frame::Error(guest_error(vm.name.as_str(), &error))),
@@ -114,7 +115,6 @@ pub async fn attach(
 /// What follows the command of a `vm.run` that was attached to again.
 async fn after_main(daemon: &Arc<Daemon>, vm: &Vm) -> Frame {
     if !vm.spec.remove_on_exit {
-        daemon.vms().used(vm.id);
         return done(daemon, vm.id, false).await;
     }
     let removed = match daemon.registry.begin("vm.delete") {
@@ -194,8 +194,10 @@ async fn run_in(
         Ok(stream) => {
             running.stage(COMMAND_STAGE, "running");
             writer.send(&command_started()).await;
+            let vm = running.view().vm;
+            let _in_use = vm.map(|vm| daemon.vms().in_use(vm));
             let command = Command {
-                vm: running.view().vm,
+                vm,
                 named: true,
                 stream,
             };
@@ -232,7 +234,6 @@ async fn run_in(
     let removed = if request.rm {
         daemon.vms().remove(&running, vm.id).await
     } else {
-        daemon.vms().used(vm.id);
         Ok(())
     };
     let ended = running.end(match (failed, removed) {

@@ -42,7 +42,6 @@ pub async fn relay(
     command: Command,
 ) -> End {
     let Command { vm, named, stream } = command;
-    let _in_use = vm.map(|vm| daemon.vms().in_use(vm));
     let (input, mut output) = stream.split();
     // An agent that knows no ids knows neither of those who come back nor of windows.
     let named = named && input.knows_ids();

@@ -102,8 +102,48 @@ impl VmService {
         }
     }
 
-    /// Image, kernel and templates first, because they may take minutes; then name, leases and row under the create
-    /// lock.
+    /// Name, leases and row, under the create lock.
+    async fn name_and_row(
+        &self,
+        wanted: &VmShape,
+        id: VmId,
+        owner_uid: u32,
+        spec: &VmSpec,
+    ) -> Result<request::Accepted> {
+        let _creating = self.create_lock.lock().await;
+        let mut tries = 0;
+        loop {
+            let name = match &wanted.name {
+                Some(name) => name.clone(),
+                None => name::made_up(ops::random()?).ok_or_else(|| {
+                    ApiError::new(Code::OperationFailed, "no name could be made up")
+                })?,
+            };
+            let new = request::NewVm {
+                id,
+                name,
+                owner_uid,
+                spec: spec.clone(),
+            };
+            let (memory, host) = (spec.memory, self.host_size);
+            let force = wanted.force;
+            let made = self.core.blocking(move |core| {
+                // Looked at before, but others may have been promised it while the image was made.
+                if !force {
+                    preflight::unpromised(core, memory, host)?;
+                }
+                Ok(request::create(&core.env(), new))
+            });
+            tries += 1;
+            match made.await.flatten()? {
+                Err(request::RequestError::AlreadyExists(_))
+                    if wanted.name.is_none() && tries < NAME_TRIES => {}
+                made => return made.map_err(|error| request_error(&error)),
+            }
+        }
+    }
+
+    /// Image, kernel and templates first, because they may take minutes; then the row.
     async fn reserve(
         self: &Arc<Self>,
         op: &Operation,
@@ -121,46 +161,10 @@ impl VmService {
         let entry = self.set.entry(id);
         entry.take_over(&op.cancel);
         entry.ports.put(ports);
-        let _creating = self.create_lock.lock().await;
-        let mut tries = 0;
-        let accepted = loop {
-            let name = match &wanted.name {
-                Some(name) => name.clone(),
-                None => name::made_up(ops::random()?).ok_or_else(|| {
-                    ApiError::new(Code::OperationFailed, "no name could be made up")
-                })?,
-            };
-            let new = request::NewVm {
-                id,
-                name,
-                owner_uid,
-                spec: spec.clone(),
-            };
-            let (memory, host) = (spec.memory, self.host_size);
-            let force = wanted.force;
-            let made = self
-                .core
-                .blocking(move |core| {
-                    // Looked at before, but others may have been promised it while the image was made.
-                    if !force {
-                        preflight::unpromised(core, memory, host)?;
-                    }
-                    Ok(request::create(&core.env(), new))
-                })
-                .await
-                .flatten();
-            let made = made.inspect_err(|_| self.set.forget(id))?;
-            tries += 1;
-            match made {
-                Err(request::RequestError::AlreadyExists(_))
-                    if wanted.name.is_none() && tries < NAME_TRIES => {}
-                Ok(accepted) => break accepted,
-                Err(error) => {
-                    self.set.forget(id);
-                    return Err(request_error(&error));
-                }
-            }
-        };
+        let accepted = self
+            .name_and_row(wanted, id, owner_uid, &spec)
+            .await
+            .inspect_err(|_| self.set.forget(id))?;
         let vm = self.row(accepted.id).await?.ok_or_else(gone)?;
         op.about(&vm);
         op.tell(Event::Accepted {

@@ -84,16 +84,19 @@ impl VmService {
         }
         match done {
             Ok(Ok(())) => {
-                entry.paused.send_replace(still);
                 tracing::warn!(vm = %id, still, "held or let go on: disk pressure changed");
-                self.tell_held(id, still).await;
+                self.is_held(id, still).await;
             }
             Ok(Err(error)) => tracing::warn!(vm = %id, still, %error, "its VMM does not obey"),
             Err(error) => tracing::error!(vm = %id, still, %error, "its VMM cannot be told"),
         }
     }
 
-    async fn tell_held(&self, id: VmId, still: bool) {
+    /// Notes how a guest stands, and tells of it once, whoever saw it first.
+    pub(super) async fn is_held(&self, id: VmId, still: bool) {
+        if self.set.entry(id).paused.send_replace(still) == still {
+            return;
+        }
         let change = match still {
             true => VmChange::Paused,
             false => VmChange::Resumed,

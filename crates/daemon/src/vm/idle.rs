@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// Somebody is with a VM, for as long as this lives. Its end is a use.
+/// Somebody is with a VM, for as long as this lives. Its beginning and its end are uses.
 #[derive(Debug)]
 pub struct InUse {
     service: Arc<VmService>,
@@ -34,6 +34,7 @@ impl VmService {
     pub fn in_use(self: &Arc<Self>, id: VmId) -> InUse {
         let entry = self.set.entry(id);
         entry.users.fetch_add(1, Ordering::Relaxed);
+        self.used(id);
         InUse {
             service: Arc::clone(self),
             id,
@@ -60,28 +61,36 @@ impl VmService {
             }
         };
         let now = crate::ops::now();
-        for mut vm in rows {
-            // The row may be a minute behind.
-            vm.last_used_at = self.uses.last(vm.id, vm.last_used_at);
-            let used = anybody(&self.set.entry(vm.id).users);
-            if stale(&vm, used, now, after) {
-                self.stop_one(&vm, after).await;
+        for vm in rows {
+            if self.is_stale(&vm, now, after) {
+                self.stop_one(&vm, now, after).await;
             }
         }
     }
 
+    /// Whether nobody is with a VM, nor was for `after`.
+    fn is_stale(&self, row: &Vm, now: u64, after: Duration) -> bool {
+        // The row may be a minute behind.
+        let last_used_at = self.uses.last(row.id, row.last_used_at);
+        let vm = Vm {
+            last_used_at,
+            ..row.clone()
+        };
+        stale(&vm, anybody(&self.set.entry(row.id).users), now, after)
+    }
+
     /// Writes the goal; the background loop does the rest, tries again what fails, and holds up no other VM.
-    async fn stop_one(self: &Arc<Self>, vm: &Vm, after: Duration) {
+    async fn stop_one(self: &Arc<Self>, vm: &Vm, now: u64, after: Duration) {
         let unused = banger_model::Span::seconds(after.as_secs());
         let reason = Reason {
             kind: ReasonKind::Idle,
             text: format!("nobody used it for {unused} (auto_stop_stale_after)"),
         };
-        let (id, entry) = (vm.id, self.set.entry(vm.id));
+        let (id, service) = (vm.id, Arc::clone(self));
         let stopped = self.core.blocking(move |core| {
-            // Somebody may have come since the look.
-            let free = || !anybody(&entry.users);
-            request::stop_unless_used(&core.env(), id, &free, &reason)
+            // Somebody may have come since the look, or come and gone.
+            let stale = |row: &Vm| service.is_stale(row, now, after);
+            request::stop_unless_used(&core.env(), id, &stale, &reason)
         });
         match stopped.await {
             Ok(Ok(accepted)) if accepted.new => {

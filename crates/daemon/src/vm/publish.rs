@@ -259,7 +259,6 @@ impl VmService {
         socket.set_nodelay(true).map_err(|e| failed(&e))?;
         let (_, guest) = self.session_again(&id.to_string()).await?;
         let _in_use = self.in_use(id);
-        self.used(id);
         let target = ForwardTarget::Loopback(port.guest);
         let stream = guest.forward(&target).await;
         let stream = stream.map_err(|e| ApiError::of(Code::Unavailable, &e))?;

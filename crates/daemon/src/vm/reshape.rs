@@ -57,6 +57,9 @@ impl VmService {
         };
         let (id, host) = (vm.id, self.host_size);
         let more = wanted.memory.filter(|_| !wanted.force);
+        let entry = self.set.entry(id);
+        // Not between two steps of whoever works on it.
+        let _still = entry.lock.lock().await;
         let accepted = {
             let _no_recovery = self.create_lock.lock().await;
             self.core

@@ -43,9 +43,9 @@ impl VmService {
     async fn until_end(self: &Arc<Self>, id: VmId) -> Option<ReasonKind> {
         let socket = control_socket(&self.core.site, id);
         // It holds its guest still by itself when a write finds no room; the disk-full watch lets it go on.
-        let entry = self.set.entry(id);
         let held = || {
-            entry.paused.send_replace(true);
+            let service = Arc::clone(self);
+            tokio::spawn(async move { service.is_held(id, true).await });
         };
         let mut listening = pin!(last_word(&socket, held));
         let mut ended = pin!(self.vmm_exited(id));
