@@ -21,7 +21,7 @@ pub struct NewShape {
 
 impl NewShape {
     /// The spec with the changes in it.
-    fn of(&self, spec: &VmSpec) -> VmSpec {
+    pub fn of(&self, spec: &VmSpec) -> VmSpec {
         VmSpec {
             vcpus: self.vcpus.unwrap_or(spec.vcpus),
             memory: self.memory.unwrap_or(spec.memory),

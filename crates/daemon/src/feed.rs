@@ -65,7 +65,7 @@ impl Feed {
         let state = match change {
             VmChange::Deleted => None,
             VmChange::Paused => Some(VmState::Paused),
-            _ => Some(state(vm.phase)),
+            _ => Some(vm.phase.into()),
         };
         self.tell(What::Vm(VmNotice {
             change,
@@ -105,18 +105,6 @@ const fn reached(phase: Phase) -> VmChange {
         Phase::Stopped => VmChange::Stopped,
         Phase::Deleting => VmChange::Deleting,
         Phase::Error => VmChange::Error,
-    }
-}
-
-const fn state(phase: Phase) -> VmState {
-    match phase {
-        Phase::Creating => VmState::Creating,
-        Phase::Starting => VmState::Starting,
-        Phase::Running => VmState::Running,
-        Phase::Stopping => VmState::Stopping,
-        Phase::Stopped => VmState::Stopped,
-        Phase::Deleting => VmState::Deleting,
-        Phase::Error => VmState::Error,
     }
 }
 

@@ -3,9 +3,8 @@
 //! Nothing is sampled in the background: who reads pays for the look.
 
 use crate::daemon::Daemon;
-use crate::host_network::{Usage, usage};
+use crate::host_network::{Usage, own_usage};
 use banger_host::Files;
-use banger_model::ProcessHandle;
 use banger_wire::api::{ApiError, Outcome, Version, VmState, VmView};
 use std::{
     collections::BTreeMap,
@@ -184,15 +183,6 @@ fn of_vms(text: &mut Text, vms: &[Seen]) {
         "Processor time of the VMM of a VM since it started.",
         &|(_, vmm)| vmm.map(|vmm| seconds(vmm.cpu_ms)),
     );
-}
-
-fn own_usage() -> Option<Usage> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let started = stat.rsplit_once(") ")?.1.split(' ').nth(19)?;
-    usage(ProcessHandle {
-        pid: std::process::id(),
-        start_time: started.parse().ok()?,
-    })
 }
 
 /// Milliseconds as seconds.

@@ -1,5 +1,6 @@
 //! Waiting for a process that is not ours to wait for.
 
+use super::stat::Stat;
 use banger_model::ProcessHandle;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
@@ -32,11 +33,8 @@ pub fn is_there(process: ProcessHandle) -> bool {
     start_time(process.pid) == Some(process.start_time)
 }
 
-/// Field 22 of `/proc/<pid>/stat` (proc(5)); the name before it may hold anything but ends at the last `)`.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(19)?.parse().ok()
+    Stat::of(pid)?.start_time()
 }
 
 #[cfg(test)]

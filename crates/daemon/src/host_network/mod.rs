@@ -3,11 +3,12 @@
 
 mod exit;
 mod last_word;
+mod stat;
 mod usage;
 
 pub use exit::{exited, is_there};
 pub use last_word::last_word;
-pub use usage::{Usage, usage};
+pub use usage::{Usage, own_usage, usage};
 
 use crate::core::DaemonHost;
 use banger_host::{ProcessIdentity, Processes, Proof};

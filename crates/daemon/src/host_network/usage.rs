@@ -1,5 +1,6 @@
 //! What a process uses: proc(5), for one that is known by number and start time.
 
+use super::stat::Stat;
 use banger_model::ProcessHandle;
 
 /// A tick of `/proc/<pid>/stat` in milliseconds: USER_HZ is 100 on x86.
@@ -18,23 +19,19 @@ pub struct Usage {
 
 /// What this process uses; `None` if it is not that process any more.
 pub fn usage(process: ProcessHandle) -> Option<Usage> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
-    of(&stat, process.start_time)
+    let stat = Stat::of(process.pid)?;
+    (stat.start_time()? == process.start_time).then(|| of(&stat))?
 }
 
-/// Fields 14, 15, 22 and 24; the name before them may hold anything but ends at the last `)`.
-fn of(stat: &str, start_time: u64) -> Option<Usage> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    if field(22)? != start_time {
-        return None;
-    }
+/// What the daemon itself uses.
+pub fn own_usage() -> Option<Usage> {
+    of(&Stat::of(std::process::id())?)
+}
+
+fn of(stat: &Stat) -> Option<Usage> {
     Some(Usage {
-        memory: field(24)?.saturating_mul(PAGE),
-        cpu_ms: field(14)?
-            .saturating_add(field(15)?)
-            .saturating_mul(TICK_MS),
+        memory: stat.resident()?.saturating_mul(PAGE),
+        cpu_ms: stat.cpu()?.saturating_mul(TICK_MS),
     })
 }
 
@@ -43,39 +40,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_behind_a_nasty_name() {
-        let stat = "77 (a) 1 b) S 1 77 77 0 -1 4194560 900 0 1 0 12 34 0 0 20 0 3 0 5555 1000 2000 18446744073709551615";
-        let usage = Usage {
-            memory: 2000 * 4096,
-            cpu_ms: 460,
-        };
-        assert_eq!(of(stat, 5555), Some(usage));
-        assert_eq!(of(stat, 5556), None, "another process of that number");
-        for junk in [
-            "",
-            "77 (x",
-            "77 (x) S 1",
-            "77 (x) S 1 77 77 0 -1 4194560 900 0 1 0 x 34",
-        ] {
-            assert_eq!(of(junk, 5555), None);
-        }
-    }
-
-    #[test]
-    fn this_process_uses_memory() {
+    fn another_process_of_that_number_is_not_it() {
         let pid = std::process::id();
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let start_time = stat
-            .rsplit_once(") ")
-            .unwrap()
-            .1
-            .split(' ')
-            .nth(19)
-            .unwrap();
-        let me = ProcessHandle {
-            pid,
-            start_time: start_time.parse().unwrap(),
-        };
-        assert!(usage(me).unwrap().memory > 0);
+        let start_time = Stat::of(pid).unwrap().start_time().unwrap();
+        assert!(usage(ProcessHandle { pid, start_time }).unwrap().memory > 0);
+        let start_time = start_time + 1;
+        assert_eq!(usage(ProcessHandle { pid, start_time }), None);
+        assert!(own_usage().unwrap().memory > 0);
     }
 }

@@ -312,8 +312,6 @@ impl VmService {
     fn look(&self, vm: &Vm) -> VmView {
         let mut reason = vm.reason.clone();
         let state = match vm.phase {
-            Phase::Creating => VmState::Creating,
-            Phase::Starting => VmState::Starting,
             Phase::Running if !self.alive(vm) => {
                 let said = self.said_at_the_end(vm, None);
                 reason = Some(said.unwrap_or_else(|| banger_model::Reason {
@@ -326,11 +324,7 @@ impl VmService {
                 reason = Some(crate::feed::disk_full());
                 VmState::Paused
             }
-            Phase::Running => VmState::Running,
-            Phase::Stopping => VmState::Stopping,
-            Phase::Stopped => VmState::Stopped,
-            Phase::Deleting => VmState::Deleting,
-            Phase::Error => VmState::Error,
+            phase => phase.into(),
         };
         VmView {
             id: vm.id,

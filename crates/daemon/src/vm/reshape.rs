@@ -40,21 +40,22 @@ impl VmService {
         let vm = self.find_settled(&wanted.vm).await?;
         op.about(&vm);
         set::allowed(&vm).map_err(|e| request_error(&e))?;
-        let sized = Sized {
-            vcpus: wanted.vcpus.unwrap_or(vm.spec.vcpus),
-            memory: wanted.memory.unwrap_or(vm.spec.memory),
-            overlay_size: wanted.overlay_size.unwrap_or(vm.spec.overlay_size),
-            disk_size: wanted.disk_size.unwrap_or(vm.spec.disk_size),
-            nat: vm.spec.nat,
-            told: Vec::new(),
-        };
-        ApiError::all(shape::obstacles(&sized))?;
         let shape = NewShape {
             vcpus: wanted.vcpus,
             memory: wanted.memory,
             overlay_size: wanted.overlay_size,
             disk_size: wanted.disk_size,
         };
+        let spec = shape.of(&vm.spec);
+        let sized = Sized {
+            vcpus: spec.vcpus,
+            memory: spec.memory,
+            overlay_size: spec.overlay_size,
+            disk_size: spec.disk_size,
+            nat: spec.nat,
+            told: Vec::new(),
+        };
+        ApiError::all(shape::obstacles(&sized))?;
         let (id, host) = (vm.id, self.host_size);
         let more = wanted.memory.filter(|_| !wanted.force);
         let entry = self.set.entry(id);

@@ -2,7 +2,7 @@
 
 use super::{PublishedView, Version};
 use banger_model::{
-    ByteSize, Drivers, Goal, Init, Lease, Reason, VmHandles, VmId, VmName, VmRuntime,
+    ByteSize, Drivers, Goal, Init, Lease, Phase, Reason, VmHandles, VmId, VmName, VmRuntime,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -33,6 +33,20 @@ pub enum VmState {
     Deleting,
     /// Needs a person; the reason names the way out.
     Error,
+}
+
+impl From<Phase> for VmState {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Creating => VmState::Creating,
+            Phase::Starting => VmState::Starting,
+            Phase::Running => VmState::Running,
+            Phase::Stopping => VmState::Stopping,
+            Phase::Stopped => VmState::Stopped,
+            Phase::Deleting => VmState::Deleting,
+            Phase::Error => VmState::Error,
+        }
+    }
 }
 
 impl std::fmt::Display for VmState {
