@@ -268,6 +268,10 @@ mod tests {
         assert!(told("[zzz]\na = 1").contains("unknown key 'zzz'"));
         assert!(told("qemu_bin = \"qemu\"").contains("qemu_bin is an absolute path, not 'qemu'"));
         assert!(told("[vm_defaults]\nmemory = \"2X\"").contains("vm_defaults.memory: '2X'"));
+        assert!(
+            told("[vm_defaults]\ndisk_size = \"100T\"")
+                .contains("vm_defaults.disk_size is at most 16383.0 GiB, not 100 TiB")
+        );
         assert!(told("[vm_defaults]\nnat = 1").contains("vm_defaults.nat is true or false, not 1"));
         assert!(told("stop_timeout = \"soon\"").contains("stop_timeout: 'soon'"));
         assert!(told("log_level = \"inof\"").contains("did you mean 'info'?"));
@@ -284,6 +288,8 @@ mod tests {
             "[vm_defaults]\nmemory = \"64M\"",
             "[vm_defaults]\ndisk_size = \"1M\"",
             "[vm_defaults]\ndisk_size = \"100000K\"",
+            "[vm_defaults]\ndisk_size = \"16384G\"",
+            "[vm_defaults]\nsystem_overlay_size = \"100T\"",
             "default_image_name = \"Foo Bar/x\"",
             "[vm_defaults]\nvcpus = \"2\"",
             "stop_timeout = -1",
@@ -295,6 +301,11 @@ mod tests {
         ] {
             assert!(config(bad).is_err(), "{bad}");
         }
+        let most = format!("[vm_defaults]\ndisk_size = {}", MOST_DISK.as_mib());
+        assert_eq!(
+            config(&most).unwrap().vm_defaults.disk_size,
+            Some(MOST_DISK)
+        );
     }
 
     #[test]
