@@ -1,6 +1,6 @@
 //! Which keys there are, and what each takes.
 
-use super::ConfigError;
+use super::{ConfigError, builtin};
 use banger_model::{ByteSize, Span};
 use std::path::Path;
 
@@ -73,7 +73,7 @@ pub const KEYS: &[Key] = &[
     key(
         "default_image_name",
         Kind::Image,
-        "debian",
+        builtin::IMAGE,
         "Image of a VM whose request names none.",
     ),
     key(
