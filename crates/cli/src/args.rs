@@ -1,21 +1,27 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
+mod completion;
+mod config;
+mod daemon;
+mod doctor;
 mod examples;
 mod internal;
 mod life;
 mod look;
 mod operation;
-mod operations;
 mod set;
 mod ssh;
 mod volume;
 
+pub use completion::*;
+pub use config::*;
+pub use daemon::*;
+pub use doctor::*;
 use examples::*;
 pub use internal::*;
 pub use life::*;
 pub use look::*;
-pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
-pub use operations::*;
+pub use operation::*;
 pub use set::*;
 pub use ssh::*;
 pub use volume::NoVolumes;
@@ -451,21 +457,4 @@ pub struct ImageDeleteArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// `banger daemon …`
-#[derive(Debug, Subcommand)]
-pub enum DaemonCommand {
-    /// Is it running, and where
-    #[command(after_help = DAEMON_STATUS_EXAMPLES)]
-    Status(JsonArgs),
-    /// End it; VMs keep running
-    #[command(after_help = DAEMON_STOP_EXAMPLES)]
-    Stop,
-    /// Print its log
-    #[command(after_help = DAEMON_LOGS_EXAMPLES)]
-    Logs(DaemonLogsArgs),
-    /// Print its metrics, as Prometheus reads them
-    #[command(after_help = "Example:\n  banger daemon metrics | grep banger_")]
-    Metrics,
 }

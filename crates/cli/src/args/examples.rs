@@ -51,11 +51,3 @@ pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
 pub const IMAGE_SHOW_EXAMPLES: &str = "Examples:\n  \
   banger image show debian\n  \
   banger image show debian --json | jq '.[].digest'";
-
-pub const DAEMON_STATUS_EXAMPLES: &str = "Example:\n  \
-  banger daemon status --json | jq .pid\n\n\
-Starts nothing. Exit status: 0 it runs; 3 it does not.";
-
-pub const DAEMON_STOP_EXAMPLES: &str = "Example:\n  \
-  banger daemon stop\n\n\
-What is under way gets 10 s to end, and is undone then. The next command starts another daemon.";
