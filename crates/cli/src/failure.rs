@@ -41,6 +41,13 @@ impl Failure {
         self
     }
 
+    /// Adds a cause that is told in words.
+    #[must_use]
+    pub fn because(mut self, why: &str) -> Self {
+        self.causes.push(why.to_owned());
+        self
+    }
+
     /// Adds the next command to type.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -20,4 +20,4 @@ const DOCTOR_EXAMPLES: &str = "Examples:\n  \
   banger doctor --json | jq '.[] | select(.status != \"pass\")'\n\n\
 It reads only and needs no daemon. PASS: as it should be; WARN: works, and could be better;\n\
 FAIL: VMs cannot be had before this is mended. --fix never touches a disk of yours.\n\n\
-Exit status: 0 no FAIL; 1 one or more; 125 banger failed.";
+Exit status: 0 no FAIL; 1 one or more; 125 banger failed, or --fix could not adopt a VM.";
