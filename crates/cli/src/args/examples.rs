@@ -21,7 +21,8 @@ pub const START_EXAMPLES: &str = "Examples:\n  \
 pub const STOP_EXAMPLES: &str = "Examples:\n  \
   banger vm stop dev\n  \
   banger vm stop $(banger ps -q)\n\n\
-The guest is asked to power off; one that does not is ended after 15 s. What it wrote stays.";
+The guest is asked to power off; one that has not after stop_timeout of the configuration (10 s unless\n\
+set) is ended. What it wrote stays.";
 
 pub const KILL_EXAMPLES: &str = "Examples:\n  \
   banger vm kill dev\n\n\

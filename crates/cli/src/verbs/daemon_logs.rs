@@ -18,7 +18,12 @@ const LOOK: Duration = Duration::from_millis(200);
 pub async fn logs(args: DaemonLogsArgs) -> Result<ExitCode, Failure> {
     let path = connection::paths()?.daemon_log();
     let failed = |error: std::io::Error| {
-        Failure::new(format!("cannot read the daemon's log {}", path.display())).caused_by(&error)
+        let failure = Failure::new(format!("cannot read the daemon's log {}", path.display()))
+            .caused_by(&error);
+        match error.kind() {
+            ErrorKind::NotFound => failure.hint("banger vm list starts a daemon, which writes it"),
+            _ => failure.hint(format!("see what {} is", path.display())),
+        }
     };
     let mut log = match File::open(&path) {
         Ok(file) => Some(BufReader::new(file)),

@@ -81,7 +81,7 @@ fn meant(reference: &str, all: &[OperationView]) -> Result<OpId, Failure> {
         _ => {
             let ids: Vec<String> = found.iter().map(|op| op.id.to_string()).collect();
             let message = format!("'{reference}' could be any of {}", ids.join(", "));
-            Err(Failure::new(message))
+            Err(Failure::new(message).hint("more digits of it; banger operation list has them"))
         }
     }
 }
@@ -212,6 +212,8 @@ mod tests {
         assert_eq!(find("ffffffffffff").as_deref(), Some("ffffffffffff"));
         for bad in ["00ab", "00", "", "xyz"] {
             assert_eq!(find(bad), None, "{bad}");
+            let told = meant(bad, &all).unwrap_err().text();
+            assert!(told.contains("\nhint: "), "{told}");
         }
     }
 }
