@@ -1,11 +1,7 @@
 //! `recover`: the database anew from the VM directories.
 
-use super::{print_json, print_text};
-use crate::{
-    args::JsonArgs,
-    connection::Daemon,
-    failure::{BANGER_FAILED, Failure},
-};
+use super::{print_json, print_text, report_all};
+use crate::{args::JsonArgs, connection::Daemon, failure::Failure};
 use banger_wire::api::{Recover, RecoverView};
 use std::process::ExitCode;
 
@@ -34,17 +30,12 @@ pub fn text(answer: &RecoverView) -> String {
 
 /// Tells what could not be adopted; the exit status of having tried.
 pub fn report(answer: &RecoverView) -> ExitCode {
-    for failed in &answer.failed {
+    report_all(answer.failed.iter().map(|failed| {
         let directory = failed.directory.display();
         Failure::new(format!("{directory} could not be adopted"))
             .because(&failed.message)
             .hint(format!(
                 "mend it, or move {directory} away; then: banger recover"
             ))
-            .report();
-    }
-    match answer.failed.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(BANGER_FAILED),
-    }
+    }))
 }
