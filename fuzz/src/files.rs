@@ -3,8 +3,16 @@
 use banger_config::Config;
 use banger_converge::SelfDescription;
 use banger_model::VmHandles;
-use banger_tree::tar::Reader;
-use std::{fmt::Debug, path::Path};
+use banger_tree::{
+    entry_parts,
+    tar::{Kind, Reader},
+};
+use std::{
+    ffi::OsStr,
+    fmt::Debug,
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path},
+};
 
 fn same_again<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + Debug>(data: &[u8]) {
     let Ok(read) = serde_json::from_slice::<T>(data) else {
@@ -37,11 +45,16 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// A tar stream as `vm cp` reads it: ends, never asks for more than there is, never names a way out of its directory.
+/// A tar stream as `vm cp` reads it: ends, never asks for more than there is, never names a way out of its directory
+/// that is taken for one into it.
 pub fn tar(data: &[u8]) {
     let mut reader = Reader::new(data);
     let mut given = 0_u64;
     while let Ok(Some(entry)) = reader.next_entry() {
+        stays_below(&entry.path);
+        if let Kind::HardLink { target } = &entry.kind {
+            stays_below(target);
+        }
         loop {
             match reader.data(4096) {
                 Ok([]) | Err(_) => break,
@@ -53,6 +66,21 @@ pub fn tar(data: &[u8]) {
                 }
             }
         }
-        drop(entry);
     }
+}
+
+/// A path that is unpacked goes down only, as the standard library reads it.
+fn stays_below(path: &[u8]) {
+    let Ok(parts) = entry_parts(path) else {
+        return;
+    };
+    let mut down = Vec::new();
+    for part in Path::new(OsStr::from_bytes(path)).components() {
+        match part {
+            Component::Normal(name) => down.push(name.as_bytes()),
+            Component::CurDir => {}
+            other => panic!("{other:?} of '{}' is unpacked", path.escape_ascii()),
+        }
+    }
+    assert_eq!(parts, down, "parts of '{}'", path.escape_ascii());
 }

@@ -35,12 +35,27 @@ pub fn texts(data: &[u8]) {
         );
     }
     if let Ok(size) = text.parse::<ByteSize>() {
-        // Shown rounded, so only of the same magnitude.
         assert!(size.bytes() > 0 && i64::try_from(size.bytes()).is_ok());
-        let shown = size.to_string();
-        assert!(
-            shown.parse::<ByteSize>().is_ok() || shown.contains('.') || shown.contains('B'),
-            "{shown}"
-        );
+        same_magnitude(size);
     }
+}
+
+/// A size that is shown with a fraction is rounded to a tenth of its unit (and to what a double holds); any other is exact.
+fn same_magnitude(size: ByteSize) {
+    let shown = size.to_string();
+    let bytes = u128::from(size.bytes());
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (number, unit) = shown.split_once(' ').expect("a number and a unit");
+    let power = units.iter().position(|known| *known == unit);
+    let scale = 1_u128 << (10 * power.expect("a unit"));
+    let (tenths, off) = match number.split_once('.') {
+        Some((whole, tenth)) => (format!("{whole}{tenth}"), scale / 20 + 1024),
+        None => (format!("{number}0"), 0),
+    };
+    let tenths: u128 = tenths.parse().expect("digits");
+    let told = tenths * scale / 10;
+    assert!(
+        told.abs_diff(bytes) <= off,
+        "{bytes} bytes are shown as {shown}"
+    );
 }

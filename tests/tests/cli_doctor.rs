@@ -129,6 +129,32 @@ fn what_is_left_over_is_told_and_fixed() {
     home.finish();
 }
 
+/// `recover` and `doctor --fix` ask the same of the daemon, and tell its answer in the same words.
+#[test]
+fn what_cannot_be_adopted_is_told_with_its_way_out() {
+    let home = Home::bare();
+    let lost = home.state().join("vms/00ab12cd34ef");
+    fs::create_dir_all(&lost).expect("a directory");
+    fs::set_permissions(home.state(), fs::Permissions::from_mode(0o700)).expect("a mode");
+    fs::write(lost.join("vm.json"), "no description at all").expect("a description");
+    let told = format!(
+        "banger: {dir} could not be adopted: its vm.json is missing or damaged\n\
+         hint: mend it, or move {dir} away; then: banger recover\n",
+        dir = lost.display()
+    );
+    let recover = home.banger(&["recover"]).exits(125);
+    assert_eq!(
+        (recover.out().as_str(), recover.err()),
+        ("0 VMs adopted", told.clone())
+    );
+    let fix = home.banger(&["doctor", "--fix"]).exits(125);
+    assert_eq!(fix.err(), format!("0 VMs adopted\n{told}"));
+    assert!(fix.out().starts_with("STATUS"), "{}", fix.out());
+    assert!(lost.join("vm.json").exists());
+    fs::remove_dir_all(&lost).expect("a clean end");
+    home.finish();
+}
+
 /// The same file is shown, checked and used.
 #[test]
 fn the_configuration_is_shown_and_checked_without_a_daemon() {

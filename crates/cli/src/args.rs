@@ -1,26 +1,33 @@
 //! The command line as clap sees it. One struct per verb; the verbs themselves are in `verbs/`.
 
+mod completion;
+mod config;
+mod daemon;
+mod doctor;
 mod examples;
 mod internal;
 mod life;
 mod look;
 mod operation;
-mod operations;
 mod set;
 mod ssh;
 mod volume;
 
+pub use completion::*;
+pub use config::*;
+pub use daemon::*;
+pub use doctor::*;
 use examples::*;
 pub use internal::*;
 pub use life::*;
 pub use look::*;
-pub use operation::{ConfigCheckArgs, ConfigCommand, DoctorArgs};
-pub use operations::*;
+pub use operation::*;
 pub use set::*;
 pub use ssh::*;
 pub use volume::NoVolumes;
 
 use crate::complete;
+use banger_config::MOST_VCPUS;
 use banger_model::{ByteSize, Init, PortError, PortWish, VmName, parse_publish};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
@@ -190,15 +197,15 @@ pub struct ShapeArgs {
     #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
-    #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_VCPUS)))]
     pub vcpu: Option<u32>,
     /// Memory: 512M, 4G or MiB [default: config, then an eighth of the host's, 512M to 8G]
     #[arg(long, short = 'm')]
     pub memory: Option<ByteSize>,
-    /// Size of the disk at /root, kept when the system is thrown away [default: 8G]
+    /// Size of the disk at /root, kept when the system is thrown away [default: config, then 8G]
     #[arg(long)]
     pub disk_size: Option<ByteSize>,
-    /// Size of the disk that takes the system's changes [default: 8G]
+    /// Size of the disk that takes the system's changes [default: config, then 8G]
     #[arg(long)]
     pub system_overlay_size: Option<ByteSize>,
     /// Let the guest reach beyond the host, and services on the host's loopback
@@ -451,21 +458,4 @@ pub struct ImageDeleteArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// `banger daemon …`
-#[derive(Debug, Subcommand)]
-pub enum DaemonCommand {
-    /// Is it running, and where
-    #[command(after_help = DAEMON_STATUS_EXAMPLES)]
-    Status(JsonArgs),
-    /// End it; VMs keep running
-    #[command(after_help = DAEMON_STOP_EXAMPLES)]
-    Stop,
-    /// Print its log
-    #[command(after_help = DAEMON_LOGS_EXAMPLES)]
-    Logs(DaemonLogsArgs),
-    /// Print its metrics, as Prometheus reads them
-    #[command(after_help = "Example:\n  banger daemon metrics | grep banger_")]
-    Metrics,
 }

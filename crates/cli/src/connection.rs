@@ -131,8 +131,8 @@ impl Daemon {
         &self,
         request: &M,
     ) -> Result<(FrameSender, FrameReceiver), Failure> {
-        let lost = |error: &ClientError| matches!(error, ClientError::Lost(_) | ClientError::Cut);
-        self.until_answered(request, BIRTH, lost).await
+        let ask = || self.client.frames(request);
+        self.until_answered(BIRTH, lost, ask).await
     }
 
     /// Calls a method that may safely be asked twice, until it is answered: a connection that breaks, and a daemon that
@@ -141,21 +141,8 @@ impl Daemon {
     /// # Errors
     /// The daemon cannot be started, or what it says.
     pub async fn call_again<M: Method>(&self, request: &M) -> Result<M::Reply, Failure> {
-        let deadline = Instant::now() + BIRTH;
-        let ask = || async {
-            match self.client.call(request).await {
-                Err(error @ (ClientError::Lost(_) | ClientError::Cut)) => Ok(Err(error)),
-                other => other.map(Ok),
-            }
-        };
-        loop {
-            match self.started(ask).await? {
-                Ok(answer) => return Ok(answer),
-                // How long the answer took is no part of it: it is the daemon that has so long to be there again.
-                Err(error) if Instant::now() >= deadline => return Err(error.into()),
-                Err(_) => tokio::time::sleep(AGAIN).await,
-            }
-        }
+        let ask = || self.client.call(request);
+        self.until_answered(BIRTH, lost, ask).await
     }
 
     /// Takes up a command whose connection was lost. An agent that cannot be reached yet is asked for again.
@@ -168,29 +155,34 @@ impl Daemon {
     ) -> Result<(FrameSender, FrameReceiver), Failure> {
         let passes = |error: &ClientError| match error {
             ClientError::Api(error) => error.code == Code::Unavailable,
-            error => matches!(error, ClientError::Lost(_) | ClientError::Cut),
+            error => lost(error),
         };
-        self.until_answered(request, REACHED, passes).await
+        let ask = || self.client.frames(request);
+        self.until_answered(REACHED, passes, ask).await
     }
 
     /// Asks until there is an answer or a failure that does not pass.
-    async fn until_answered<M: Method>(
+    async fn until_answered<T, F>(
         &self,
-        request: &M,
         limit: Duration,
         passes: impl Fn(&ClientError) -> bool,
-    ) -> Result<(FrameSender, FrameReceiver), Failure> {
+        ask: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         let deadline = Instant::now() + limit;
         // What passes is not the end of the asking, but for those who look for a daemon.
         let ask = || async {
-            match self.client.frames(request).await {
+            match ask().await {
                 Err(error) if passes(&error) => Ok(Err(error)),
                 other => other.map(Ok),
             }
         };
         loop {
             match self.started(ask).await? {
-                Ok(frames) => return Ok(frames),
+                Ok(answer) => return Ok(answer),
+                // How long the answer took is no part of it: it is the daemon that has so long to be there again.
                 Err(error) if Instant::now() >= deadline => return Err(error.into()),
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
@@ -219,8 +211,8 @@ impl Daemon {
     async fn is_gone(&self, show: &VmShow) -> Result<bool, ClientError> {
         match self.client.call(show).await {
             Err(ClientError::Api(error)) if error.code == Code::NotFound => Ok(true),
-            Ok(_) | Err(ClientError::Lost(_) | ClientError::Cut) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) if !lost(&error) => Err(error),
+            _ => Ok(false),
         }
     }
 
@@ -253,7 +245,7 @@ impl Daemon {
     pub async fn notices_if_running(&self) -> Result<Option<NoticeStream>, Failure> {
         match self.client.notices().await {
             Err(error) if error.no_daemon() => Ok(None),
-            Err(ClientError::Lost(_) | ClientError::Cut) => Ok(None),
+            Err(error) if lost(&error) => Ok(None),
             Err(ClientError::Api(error)) if error.code == Code::Unavailable => Ok(None),
             answer => Ok(Some(answer?)),
         }
@@ -286,6 +278,11 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Whether the connection is what failed: the daemon ended, or is ending.
+const fn lost(error: &ClientError) -> bool {
+    matches!(error, ClientError::Lost(_) | ClientError::Cut)
 }
 
 /// Starts a daemon and waits until one answers.

@@ -1,6 +1,6 @@
 //! The one place where failures become text and exit status: what, why, and the next command.
 
-use banger_wire::api::{ApiError, ClientError};
+use banger_wire::api::{ApiError, ClientError, sources};
 use std::{
     error::Error,
     io::{self, Write},
@@ -38,6 +38,13 @@ impl Failure {
     pub fn caused_by(mut self, error: &(dyn Error + 'static)) -> Self {
         self.causes.push(error.to_string());
         self.causes.extend(sources(error));
+        self
+    }
+
+    /// Adds a cause that is told in words.
+    #[must_use]
+    pub fn because(mut self, why: &str) -> Self {
+        self.causes.push(why.to_owned());
         self
     }
 
@@ -91,16 +98,6 @@ impl Failure {
 /// Says a line on stderr; if that is closed or full there is nobody to tell.
 pub fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
-}
-
-fn sources(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut texts = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        texts.push(cause.to_string());
-        next = cause.source();
-    }
-    texts
 }
 
 impl From<ApiError> for Failure {

@@ -21,10 +21,15 @@ pub enum FilterError {
     #[error("'{0}' is no filter; write state=STATE, name=PART or image=NAME")]
     Form(String),
     /// No such state.
-    #[error(
-        "there is no state '{0}'; there are creating, starting, running, paused, stopping, stopped, deleting, error"
-    )]
-    State(String),
+    #[error("there is no state '{state}'; there are {}", states())]
+    State {
+        /// What was asked for.
+        state: String,
+    },
+}
+
+fn states() -> String {
+    VmState::ALL.map(|state| state.to_string()).join(", ")
 }
 
 impl FromStr for Filter {
@@ -33,10 +38,12 @@ impl FromStr for Filter {
     fn from_str(text: &str) -> Result<Self, FilterError> {
         match text.split_once('=') {
             Some(("state" | "status" | "phase", state)) => {
-                let known = serde_json::from_value(serde_json::json!(state));
-                known
+                let mut all = VmState::ALL.into_iter();
+                all.find(|known| known.to_string() == state)
                     .map(Filter::State)
-                    .map_err(|_| FilterError::State(state.to_owned()))
+                    .ok_or_else(|| FilterError::State {
+                        state: state.to_owned(),
+                    })
             }
             Some(("name", part)) => Ok(Filter::Name(part.to_owned())),
             Some(("image", image)) => Ok(Filter::Image(image.to_owned())),

@@ -1,7 +1,7 @@
 //! Progress of long work on stderr: one plain line per stage.
 
 use banger_model::Origin;
-use banger_wire::api::{Event, SpecValue};
+use banger_wire::api::{ClientError, Event, EventStream, SpecValue, VmView};
 use std::io::{self, IsTerminal, Write};
 
 /// Prints events as they come, each line once.
@@ -77,6 +77,21 @@ impl Progress {
             text.clone_into(&mut self.last);
         }
     }
+}
+
+/// Shows progress until a VM is as it is to be; `None` if the daemon ends without saying so.
+///
+/// # Errors
+/// What the daemon says, or the connection broke.
+pub async fn until_done(mut events: EventStream) -> Result<Option<VmView>, ClientError> {
+    let mut progress = Progress::default();
+    while let Some(event) = events.next().await? {
+        match event {
+            Event::Done { vm: Some(vm) } => return Ok(Some(*vm)),
+            other => progress.event(&other),
+        }
+    }
+    Ok(None)
 }
 
 impl Drop for Progress {

@@ -1,6 +1,6 @@
 //! Which keys there are, and what each takes.
 
-use super::ConfigError;
+use super::{ConfigError, builtin};
 use banger_model::{ByteSize, Span};
 use std::path::Path;
 
@@ -29,10 +29,12 @@ pub enum Kind {
         /// Zero is a value.
         zero: bool,
     },
-    /// Bytes with a unit, or MiB: whole MiB, and no fewer than these.
+    /// Bytes with a unit, or MiB: whole MiB, no fewer and no more than these.
     Size {
-        /// In MiB.
-        least: u64,
+        /// The smallest.
+        least: ByteSize,
+        /// The largest, if there is one.
+        most: Option<ByteSize>,
     },
     /// 1 to this.
     Count {
@@ -71,7 +73,7 @@ pub const KEYS: &[Key] = &[
     key(
         "default_image_name",
         Kind::Image,
-        "debian",
+        builtin::IMAGE,
         "Image of a VM whose request names none.",
     ),
     key(
@@ -107,24 +109,21 @@ pub const KEYS: &[Key] = &[
     key(
         "vm_defaults.memory",
         Kind::Size {
-            least: LEAST_MEMORY.as_mib(),
+            least: LEAST_MEMORY,
+            most: None,
         },
         "",
         "Guest memory; without it an eighth of the host's, 512M to 8G.",
     ),
     key(
         "vm_defaults.system_overlay_size",
-        Kind::Size {
-            least: LEAST_DISK.as_mib(),
-        },
+        DISK,
         "8G",
         "Room for changes to the system.",
     ),
     key(
         "vm_defaults.disk_size",
-        Kind::Size {
-            least: LEAST_DISK.as_mib(),
-        },
+        DISK,
         "8G",
         "Size of the work disk at /root.",
     ),
@@ -150,6 +149,11 @@ pub const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
 pub const LEAST_DISK: ByteSize = ByteSize::mib(16);
 /// More is no file on ext4 with blocks of 4 KiB, which most hosts keep their files on.
 pub const MOST_DISK: ByteSize = ByteSize::gib(16 * 1024 - 1);
+
+const DISK: Kind = Kind::Size {
+    least: LEAST_DISK,
+    most: Some(MOST_DISK),
+};
 
 /// Whether an image can be called so.
 fn is_image(name: &str) -> bool {
@@ -225,15 +229,8 @@ impl Key {
             (Kind::Span { .. }, _) => Some(format!(
                 "{name} is a time like 90, \"90s\" or \"5m\", not {text}"
             )),
-            (Kind::Size { least }, String(_) | Integer(_)) => match text.parse::<ByteSize>() {
-                Ok(size) if size < ByteSize::mib(least) => Some(format!(
-                    "{name} is at least {}, not {size}",
-                    ByteSize::mib(least)
-                )),
-                Ok(size) if !size.bytes().is_multiple_of(1 << 20) => {
-                    Some(format!("{name} is a whole number of MiB, not {size}"))
-                }
-                Ok(_) => None,
+            (Kind::Size { least, most }, String(_) | Integer(_)) => match text.parse() {
+                Ok(size) => unfit(size, least, most).map(|why| format!("{name} is {why}")),
                 Err(error) => Some(format!("{name}: {error}")),
             },
             (Kind::Size { .. }, _) => Some(format!(
@@ -251,6 +248,18 @@ impl Key {
             (Kind::Flag, _) => Some(format!("{name} is true or false, not {text}")),
         }
     }
+}
+
+/// What a size is to be that is none of these.
+fn unfit(size: ByteSize, least: ByteSize, most: Option<ByteSize>) -> Option<String> {
+    if size < least {
+        return Some(format!("at least {least}, not {size}"));
+    }
+    if let Some(most) = most.filter(|most| size > *most) {
+        return Some(format!("at most {most}, not {size}"));
+    }
+    let whole = size.bytes().is_multiple_of(1 << 20);
+    (!whole).then(|| format!("a whole number of MiB, not {size}"))
 }
 
 #[cfg(test)]

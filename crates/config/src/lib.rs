@@ -2,6 +2,7 @@
 //! written there and what holds where nothing is; an unknown key is refused with a suggestion. The daemon reads it at
 //! its start; the command line shows and checks it without one.
 
+pub mod builtin;
 mod host;
 mod keys;
 mod schema;
@@ -21,26 +22,26 @@ use std::{
     str::FromStr,
 };
 
-/// What a user may set.
+/// What a user may set. What holds where nothing is set, [`builtin`] says.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// `error`, `warn`, `info`, `debug`, `trace`; `info` if absent.
+    /// How much the daemon writes to its log.
     pub log_level: Option<LogLevel>,
     /// The QEMU program, absolute.
     pub qemu_bin: Option<PathBuf>,
     /// Image used when none is named.
     pub default_image_name: Option<String>,
-    /// How long a guest may take to power off before its VMM is asked to end; 10 s if absent (R-HOST-5).
+    /// How long a guest may take to power off before its VMM is asked to end (R-HOST-5).
     #[serde(deserialize_with = "typed")]
     pub stop_timeout: Option<Span>,
-    /// How long a VMM may take to end before it is killed; 5 s if absent.
+    /// How long a VMM may take to end before it is killed.
     #[serde(deserialize_with = "typed")]
     pub terminate_timeout: Option<Span>,
-    /// From the start of a VMM to the agent's first word before the boot counts as failed; 60 s if absent.
+    /// From the start of a VMM to the agent's first word before the boot counts as failed.
     #[serde(deserialize_with = "typed")]
     pub boot_timeout: Option<Span>,
-    /// VMs that nobody used for so long are stopped; never if absent or 0 (R-SVC-7).
+    /// VMs that nobody used for so long are stopped; 0: never (R-SVC-7).
     #[serde(deserialize_with = "typed")]
     pub auto_stop_stale_after: Option<Span>,
     /// Shape of VMs whose request leaves it open.
@@ -72,7 +73,7 @@ pub struct VmDefaults {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DriverChoice {
-    /// How the root disk is provided; `auto` if absent.
+    /// How the root disk is provided.
     pub root: RootChoice,
 }
 
@@ -268,6 +269,10 @@ mod tests {
         assert!(told("[zzz]\na = 1").contains("unknown key 'zzz'"));
         assert!(told("qemu_bin = \"qemu\"").contains("qemu_bin is an absolute path, not 'qemu'"));
         assert!(told("[vm_defaults]\nmemory = \"2X\"").contains("vm_defaults.memory: '2X'"));
+        assert!(
+            told("[vm_defaults]\ndisk_size = \"100T\"")
+                .contains("vm_defaults.disk_size is at most 16383.0 GiB, not 100 TiB")
+        );
         assert!(told("[vm_defaults]\nnat = 1").contains("vm_defaults.nat is true or false, not 1"));
         assert!(told("stop_timeout = \"soon\"").contains("stop_timeout: 'soon'"));
         assert!(told("log_level = \"inof\"").contains("did you mean 'info'?"));
@@ -284,6 +289,8 @@ mod tests {
             "[vm_defaults]\nmemory = \"64M\"",
             "[vm_defaults]\ndisk_size = \"1M\"",
             "[vm_defaults]\ndisk_size = \"100000K\"",
+            "[vm_defaults]\ndisk_size = \"16384G\"",
+            "[vm_defaults]\nsystem_overlay_size = \"100T\"",
             "default_image_name = \"Foo Bar/x\"",
             "[vm_defaults]\nvcpus = \"2\"",
             "stop_timeout = -1",
@@ -295,6 +302,11 @@ mod tests {
         ] {
             assert!(config(bad).is_err(), "{bad}");
         }
+        let most = format!("[vm_defaults]\ndisk_size = {}", MOST_DISK.as_mib());
+        assert_eq!(
+            config(&most).unwrap().vm_defaults.disk_size,
+            Some(MOST_DISK)
+        );
     }
 
     #[test]

@@ -38,11 +38,17 @@ fn of(key: &Key) -> Value {
             "minimum": u8::from(!zero),
             "pattern": "^\\s*[0-9]+\\s*[smhdw]?\\s*$",
         }),
-        Kind::Size { least } => json!({
-            "type": ["integer", "string"],
-            "minimum": least,
-            "pattern": "^\\s*[0-9]+\\s*([kKmMgGtT]([iI]?[bB])?)?\\s*$",
-        }),
+        Kind::Size { least, most } => {
+            let mut schema = json!({
+                "type": ["integer", "string"],
+                "minimum": least.as_mib(),
+                "pattern": "^\\s*[0-9]+\\s*([kKmMgGtT]([iI]?[bB])?)?\\s*$",
+            });
+            if let Some(most) = most {
+                schema["maximum"] = json!(most.as_mib());
+            }
+            schema
+        }
         Kind::Count { most } => json!({ "type": "integer", "minimum": 1, "maximum": most }),
         Kind::Flag => json!({ "type": "boolean" }),
     };
@@ -59,6 +65,7 @@ fn of(key: &Key) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MOST_DISK;
 
     #[test]
     fn every_key_is_in_it_and_nothing_else() {
@@ -79,5 +86,8 @@ mod tests {
             schema["properties"]["vm_defaults"]["properties"]["nat"]["default"],
             false
         );
+        let vm = &schema["properties"]["vm_defaults"]["properties"];
+        assert_eq!(vm["disk_size"]["maximum"], MOST_DISK.as_mib());
+        assert_eq!(vm["memory"]["maximum"], Value::Null);
     }
 }

@@ -32,7 +32,7 @@ pub struct Bridge {
 }
 
 /// How long things may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// From the VMM's start to the guest's hello.
     pub hello: Duration,

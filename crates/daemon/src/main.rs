@@ -25,7 +25,7 @@ mod services;
 mod vm;
 
 use crate::core::Core;
-use banger_config::{Config, LogLevel};
+use banger_config::{Config, LogLevel, builtin};
 use banger_host::crash::CrashPoints;
 use banger_wire::api::{Paths, Version};
 use birth::Readiness;
@@ -164,12 +164,16 @@ fn open(paths: &Paths, config: &Config) -> Result<Core, Fatal> {
 }
 
 const fn level(config: &Config) -> tracing::Level {
-    match config.log_level {
-        Some(LogLevel::Error) => tracing::Level::ERROR,
-        Some(LogLevel::Warn) => tracing::Level::WARN,
-        None | Some(LogLevel::Info) => tracing::Level::INFO,
-        Some(LogLevel::Debug) => tracing::Level::DEBUG,
-        Some(LogLevel::Trace) => tracing::Level::TRACE,
+    let level = match config.log_level {
+        Some(level) => level,
+        None => builtin::LOG_LEVEL,
+    };
+    match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
     }
 }
 

@@ -37,17 +37,6 @@ impl Requests {
 /// A VM as it is shown, and what its VMM uses.
 pub type Seen = (VmView, Option<Usage>);
 
-const STATES: [VmState; 8] = [
-    VmState::Creating,
-    VmState::Starting,
-    VmState::Running,
-    VmState::Paused,
-    VmState::Stopping,
-    VmState::Stopped,
-    VmState::Deleting,
-    VmState::Error,
-];
-
 /// The whole text.
 ///
 /// # Errors
@@ -142,7 +131,7 @@ fn of_daemon(text: &mut Text, daemon: &Daemon, read_only: bool) {
 
 fn of_vms(text: &mut Text, vms: &[Seen]) {
     text.family("banger_vms", "gauge", "VMs by state.");
-    for state in STATES {
+    for state in VmState::ALL {
         let count = vms.iter().filter(|(vm, _)| vm.state == state).count();
         text.sample("banger_vms", &[("state", &state.to_string())], count);
     }

@@ -3,7 +3,7 @@
 use crate::core::{Core, DaemonHost};
 use crate::recipes::{DriverPaths, DriverRecipes};
 use crate::recovery::Opened;
-use banger_config::Config;
+use banger_config::{Config, builtin};
 use banger_converge::{Bridge, Limits, Shared, Site};
 use banger_host::crash::{CrashAt, CrashPoints};
 use banger_host::linux::{LinuxConfig, LinuxHost};
@@ -48,8 +48,7 @@ pub fn core(
 }
 
 fn site(paths: &Paths, config: &Config, instance: banger_model::Instance) -> Site {
-    let standard = Limits::default();
-    let span = |wanted: Option<Span>, or| wanted.map_or(or, Span::duration);
+    let span = |wanted: Option<Span>, or| wanted.unwrap_or(or).duration();
     Site {
         instance,
         state_dir: paths.state_dir.clone(),
@@ -62,10 +61,10 @@ fn site(paths: &Paths, config: &Config, instance: banger_model::Instance) -> Sit
             },
         },
         limits: Limits {
-            hello: span(config.boot_timeout, standard.hello),
-            power_off: span(config.stop_timeout, standard.power_off),
-            terminate: span(config.terminate_timeout, standard.terminate),
-            ..standard
+            hello: span(config.boot_timeout, builtin::BOOT_TIMEOUT),
+            power_off: span(config.stop_timeout, builtin::STOP_TIMEOUT),
+            terminate: span(config.terminate_timeout, builtin::TERMINATE_TIMEOUT),
+            ..Limits::default()
         },
     }
 }
@@ -81,4 +80,21 @@ fn data_dir() -> PathBuf {
 
 fn beside_us(name: &str) -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_image::DebianBuild;
+    use banger_model::Instance;
+    use banger_wire::api::Paths;
+
+    /// What lower crates are tried with, and what they build, is what users have who set nothing.
+    #[test]
+    fn lower_crates_have_the_defaults_of_the_configuration() {
+        let paths = Paths::resolve(|_| Some("/x".into()), 0).unwrap();
+        let site = site(&paths, &Config::default(), Instance::from_bytes([0; 4]));
+        assert_eq!(site.limits, Limits::default());
+        assert_eq!(DebianBuild::DEFAULT_NAME, builtin::IMAGE);
+    }
 }

@@ -21,6 +21,9 @@ pub enum NameError {
     LooksLikeId(String),
 }
 
+/// What stands behind a VM's name where it is a host's.
+const DOMAIN: &str = ".vm";
+
 /// A VM's name: a DNS label that is not of the form of an id (R-CLI-7). Never rewritten.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -36,7 +39,12 @@ impl VmName {
 
     /// `<name>.vm`; the only maker of `.vm` names (R-NET-2).
     pub fn dns(&self) -> String {
-        format!("{}.vm", self.0)
+        format!("{}{DOMAIN}", self.0)
+    }
+
+    /// What was typed for a VM without the `.vm` that may stand behind a name.
+    pub fn without_domain(typed: &str) -> &str {
+        typed.strip_suffix(DOMAIN).unwrap_or(typed)
     }
 }
 

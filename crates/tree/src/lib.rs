@@ -15,4 +15,4 @@ pub use destination::Destination;
 pub use error::{Error, Shown};
 pub use pack::{Output, Pack, Packed, pack};
 pub use stream::{Chunk, StreamReader, StreamWriter, sum_of};
-pub use unpack::{Owner, Reach, Unpack, Unpacked, unpack};
+pub use unpack::{Owner, Reach, Unpack, Unpacked, entry_parts, unpack};

@@ -81,7 +81,7 @@ pub fn unpack<R: BufRead>(
     } else {
         let root = reader.next_entry()?;
         let root = root.ok_or_else(|| Error::stream("the tar stream is empty"))?;
-        if !parts(&root.path)?.is_empty() {
+        if !entry_parts(&root.path)?.is_empty() {
             return Err(Error::entry(
                 "the tar stream does not begin with its root but with",
                 &root.path,
@@ -148,7 +148,10 @@ fn root_of<'a, R: BufRead>(
 }
 
 /// The parts of an entry's path below the destination; none for the destination itself.
-fn parts(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
+///
+/// # Errors
+/// It is absolute, or leads out of the destination.
+pub fn entry_parts(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
     if path.starts_with(b"/") {
         return Err(Error::entry("refused, for it is an absolute name:", path));
     }
@@ -205,7 +208,7 @@ impl<'a> Tree<'a> {
             }
             return Ok(false);
         }
-        let parts = parts(&entry.path)?;
+        let parts = entry_parts(&entry.path)?;
         let Some((name, parents)) = parts.split_last() else {
             // An archive may name the directory it was made in.
             return match entry.kind {
@@ -259,7 +262,7 @@ impl<'a> Tree<'a> {
                 &entry.path,
             )
         };
-        let target = parts(target).map_err(refused)?;
+        let target = entry_parts(target).map_err(refused)?;
         let Some((name, parents)) = target.split_last() else {
             return Err(refused(Error::stream("")));
         };

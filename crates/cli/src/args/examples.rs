@@ -21,7 +21,8 @@ pub const START_EXAMPLES: &str = "Examples:\n  \
 pub const STOP_EXAMPLES: &str = "Examples:\n  \
   banger vm stop dev\n  \
   banger vm stop $(banger ps -q)\n\n\
-The guest is asked to power off; one that does not is ended after 15 s. What it wrote stays.";
+The guest is asked to power off; one that has not after stop_timeout of the configuration (10 s unless\n\
+set) is ended. What it wrote stays.";
 
 pub const KILL_EXAMPLES: &str = "Examples:\n  \
   banger vm kill dev\n\n\
@@ -51,11 +52,3 @@ pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
 pub const IMAGE_SHOW_EXAMPLES: &str = "Examples:\n  \
   banger image show debian\n  \
   banger image show debian --json | jq '.[].digest'";
-
-pub const DAEMON_STATUS_EXAMPLES: &str = "Example:\n  \
-  banger daemon status --json | jq .pid\n\n\
-Starts nothing. Exit status: 0 it runs; 3 it does not.";
-
-pub const DAEMON_STOP_EXAMPLES: &str = "Example:\n  \
-  banger daemon stop\n\n\
-What is under way gets 10 s to end, and is undone then. The next command starts another daemon.";

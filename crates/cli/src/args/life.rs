@@ -16,7 +16,8 @@ pub const WAIT_EXAMPLES: &str = "Examples:\n  \
   banger vm wait dev web --for healthy --timeout 2m\n  \
   banger vm wait --for deleted dev && echo gone\n\n\
 Prints the name of each VM that is as wanted, in the order given.\n\n\
-Exit status: 0 all are; 1 one is not in time, or was deleted and cannot be any more; 125 banger failed.";
+Exit status: 0 all are; 1 one is not in time, or will not be: it was deleted, or its state is error;\n\
+125 banger failed.";
 
 pub const RENAME_EXAMPLES: &str = "Examples:\n  \
   banger vm rename calm-otter-07 dev\n\n\

@@ -23,7 +23,7 @@ pub const STATS_EXAMPLES: &str = "Examples:\n  \
   banger vm stats dev web --no-stream\n  \
   banger vm stats dev web --json | jq '.[] | {name, cpu_percent, memory_used}'\n  \
   banger vm stats --json --interval 5s     a line of JSON for each VM, every 5 s\n\n\
-Where stdout is no terminal, or with --json, it looks once unless --interval is given.\n\
+Where stdin or stdout is no terminal, or with --json, it looks once unless --interval is given.\n\
 CPU is measured between two looks, for a single one over a quarter of a second; 100% is one CPU.\n\
 VMM CPU and VMM MEMORY are what the VM costs the host.";
 

@@ -1,61 +1,63 @@
-//! `config` and `doctor`.
+//! `operation …` and `events`.
 
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
 
-use super::JsonArgs;
-
-/// `banger config …`
+/// `banger operation …`
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Print every setting with its value and where that comes from
-    #[command(after_help = SHOW_EXAMPLES)]
-    Show(JsonArgs),
-    /// Print the path of the configuration file
-    #[command(after_help = "Example:\n  ${EDITOR:-vi} \"$(banger config path)\"")]
-    Path,
-    /// Say whether the configuration can be used
-    #[command(after_help = CHECK_EXAMPLES)]
-    Check(ConfigCheckArgs),
-    /// Print the JSON Schema of the configuration file, for editors
-    #[command(after_help = "Example:\n  banger config schema > config.schema.json")]
-    Schema,
+pub enum OperationCommand {
+    /// List operations: what runs, and what ended in the last minutes
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  banger operation list --json | jq '.[].stage'"
+    )]
+    List(super::JsonArgs),
+    /// Show everything about operations
+    #[command(after_help = "Example:\n  banger operation show 3f2a")]
+    Show(OperationsArgs),
+    /// Follow an operation to its end
+    #[command(
+        after_help = "Examples:\n  banger operation watch 3f2a\n  banger operation watch 3f2a --json | jq .stage\n\nExit status: 0 it succeeded; 125 it did not, stderr says why."
+    )]
+    Watch(OperationWatchArgs),
+    /// Ask operations to end and be undone
+    #[command(after_help = "Example:\n  banger operation cancel 3f2a")]
+    Cancel(OperationsArgs),
 }
 
-const SHOW_EXAMPLES: &str = "Examples:\n  \
-  banger config show\n  \
-  banger config show --json | jq -r '.[] | select(.origin == \"config\").key'\n\n\
-ORIGIN: config, the file; host, derived from this host; builtin, banger's own default.\n\
-The daemon reads the file at its start: after a change, `banger daemon stop`; VMs stay.";
-
-const CHECK_EXAMPLES: &str = "Examples:\n  \
-  banger config check\n  \
-  banger config check ./new.toml && cp new.toml \"$(banger config path)\"\n\n\
-Exit status: 0 it can be used (none is a configuration too); 125 not, stderr says why.";
-
-/// `config check`
+/// Any number of operations.
 #[derive(Debug, Args)]
-pub struct ConfigCheckArgs {
-    /// The file [default: the one in use]
-    pub file: Option<PathBuf>,
-}
-
-/// `doctor`
-#[derive(Debug, Args)]
-#[command(after_help = DOCTOR_EXAMPLES)]
-pub struct DoctorArgs {
-    /// Repair what can be repaired: have the daemon take away what is left over and adopt lost VMs, then look again
-    #[arg(long)]
-    pub fix: bool,
+pub struct OperationsArgs {
+    /// Operations: ids or unique id prefixes of at least 3 digits
+    #[arg(required = true, value_name = "ID")]
+    pub operations: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-const DOCTOR_EXAMPLES: &str = "Examples:\n  \
-  banger doctor\n  \
-  banger doctor --fix\n  \
-  banger doctor --json | jq '.[] | select(.status != \"pass\")'\n\n\
-It reads only and needs no daemon. PASS: as it should be; WARN: works, and could be better;\n\
-FAIL: VMs cannot be had before this is mended. --fix never touches a disk of yours.\n\n\
-Exit status: 0 no FAIL; 1 one or more; 125 banger failed.";
+/// `operation watch`
+#[derive(Debug, Args)]
+pub struct OperationWatchArgs {
+    /// Operation: id or unique id prefix
+    #[arg(value_name = "ID")]
+    pub operation: String,
+    /// Print each event as JSON on a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// After the help of `events`.
+pub const EVENTS_EXAMPLES: &str = "Examples:\n  \
+  banger events\n  \
+  banger events --json | jq 'select(.event == \"vm\") | .name, .change'\n\n\
+What happens from now on: VMs, operations and images that come, change and go. It goes on when\n\
+the daemon ends and says 'reconnected' when there is another one, and 'lost' when this reader was\n\
+too slow for it: list again then, for what happened meanwhile is not told.";
+
+/// `events`
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Print each event as JSON on a line
+    #[arg(long)]
+    pub json: bool,
+}

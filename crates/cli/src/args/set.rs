@@ -1,6 +1,7 @@
 //! `vm set`.
 
 use crate::complete;
+use banger_config::MOST_VCPUS;
 use banger_model::ByteSize;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
@@ -20,7 +21,7 @@ pub struct SetArgs {
     #[arg(required = true, add = ArgValueCompleter::new(complete::vms))]
     pub vms: Vec<String>,
     /// Virtual CPUs
-    #[arg(long, alias = "cpus", group = "change", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, alias = "cpus", group = "change", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_VCPUS)))]
     pub vcpu: Option<u32>,
     /// Memory: 512M, 4G or MiB
     #[arg(long, short = 'm', group = "change")]

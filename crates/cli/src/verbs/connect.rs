@@ -7,6 +7,7 @@ use crate::{
     output::{self, Chunk},
     ssh,
 };
+use banger_model::VmName;
 use banger_wire::{
     api::{ClientError, Frame, FrameReceiver, FrameSender, VmForward, VmSsh},
     guest::{PathBytes, frame::BEST_PAYLOAD, frame::Frame as GuestFrame},
@@ -25,11 +26,12 @@ const CHUNKS: usize = 4;
 
 /// Connects.
 pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
+    let vm = VmName::without_domain(&args.vm);
     if args.port.is_none() && args.socket.is_none() {
-        return serve_ssh(without_suffix(&args.vm)).await;
+        return serve_ssh(vm).await;
     }
     let request = VmForward {
-        vm: without_suffix(&args.vm).to_owned(),
+        vm: vm.to_owned(),
         port: args.port,
         host: args.host,
         socket: args
@@ -54,11 +56,6 @@ async fn serve_ssh(vm: &str) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
     let vm = daemon.call(&VmSsh { vm: vm.to_owned() }).await?;
     ssh::serve(daemon, vm).await
-}
-
-/// The VM's name without the domain that an `ssh` configuration puts behind it.
-fn without_suffix(name: &str) -> &str {
-    name.strip_suffix(".vm").unwrap_or(name)
 }
 
 /// Passes our stdin on to its end, then keeps the connection.

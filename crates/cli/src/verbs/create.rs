@@ -5,9 +5,9 @@ use crate::{
     args::{CreateArgs, ShapeArgs},
     connection::Daemon,
     failure::Failure,
-    progress::Progress,
+    progress::until_done,
 };
-use banger_wire::api::{Event, VmCreate, VmShape, VmView};
+use banger_wire::api::{VmCreate, VmShape, VmView};
 use std::process::ExitCode;
 
 impl From<ShapeArgs> for VmShape {
@@ -42,13 +42,8 @@ pub async fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
 
 /// Creates and boots a VM with progress on stderr.
 pub async fn create_vm(daemon: &Daemon, shape: VmShape, detached: bool) -> Result<VmView, Failure> {
-    let mut events = daemon.events(&VmCreate { shape, detached }).await?;
-    let mut progress = Progress::default();
-    while let Some(event) = events.next().await? {
-        match event {
-            Event::Done { vm: Some(vm) } => return Ok(*vm),
-            other => progress.event(&other),
-        }
-    }
-    Err(Failure::new("the daemon did not say which VM it made").hint("banger vm list"))
+    let events = daemon.events(&VmCreate { shape, detached }).await?;
+    until_done(events).await?.ok_or_else(|| {
+        Failure::new("the daemon did not say which VM it made").hint("banger vm list")
+    })
 }

@@ -1,6 +1,6 @@
 //! `daemon logs`: what the daemon wrote, with no daemon needed.
 
-use super::print_line;
+use super::print_now;
 use crate::{args::DaemonLogsArgs, connection, failure::Failure, log::Line};
 use std::{
     fs::File,
@@ -18,7 +18,12 @@ const LOOK: Duration = Duration::from_millis(200);
 pub async fn logs(args: DaemonLogsArgs) -> Result<ExitCode, Failure> {
     let path = connection::paths()?.daemon_log();
     let failed = |error: std::io::Error| {
-        Failure::new(format!("cannot read the daemon's log {}", path.display())).caused_by(&error)
+        let failure = Failure::new(format!("cannot read the daemon's log {}", path.display()))
+            .caused_by(&error);
+        match error.kind() {
+            ErrorKind::NotFound => failure.hint("banger vm list starts a daemon, which writes it"),
+            _ => failure.hint(format!("see what {} is", path.display())),
+        }
     };
     let mut log = match File::open(&path) {
         Ok(file) => Some(BufReader::new(file)),
@@ -61,7 +66,8 @@ fn print(args: &DaemonLogsArgs, line: &[u8]) -> Result<bool, Failure> {
     if args.operation.as_ref().is_some_and(|op| !line.is_of(op)) {
         return Ok(true);
     }
-    print_line(&if args.json { line.json() } else { line.text() })
+    let text = if args.json { line.json() } else { line.text() };
+    print_now(&(text + "\n"))
 }
 
 /// Whether the path means another file by now: a log that has grown long is put aside by the next daemon.

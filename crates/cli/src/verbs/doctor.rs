@@ -1,6 +1,6 @@
 //! `doctor`: how this machine stands (R-OPS-1). The daemon's program looks, without a daemon; we tell.
 
-use super::{print_json, print_text};
+use super::{print_json, print_text, recover};
 use crate::{
     args::DoctorArgs,
     connection::{self, Daemon},
@@ -15,9 +15,10 @@ const PROGRAMS: &str = "programs";
 /// Looks, mends if asked to and looks again, and tells.
 pub async fn doctor(args: DoctorArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
-    if args.fix {
-        fix(&daemon).await?;
-    }
+    let mended = match args.fix {
+        true => fix(&daemon).await?,
+        false => ExitCode::SUCCESS,
+    };
     let mut rows = programs(&daemon).await?;
     rows.extend(machine()?);
     if args.json {
@@ -25,30 +26,19 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode, Failure> {
     } else {
         print_text(&text(&rows))?;
     }
+    if mended != ExitCode::SUCCESS {
+        return Ok(mended);
+    }
     let failed = rows.iter().any(|row| row.status == Standing::Fail);
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// A daemon takes away what is left over when it starts; one that runs is asked to look again.
-async fn fix(daemon: &Daemon) -> Result<(), Failure> {
+/// A daemon takes away what is left over when it starts; one that runs is asked to look again. Told as `recover` tells it,
+/// but beside the rows, which stdout is for.
+async fn fix(daemon: &Daemon) -> Result<ExitCode, Failure> {
     let done = daemon.call(&Recover {}).await?;
-    for adopted in &done.adopted {
-        tell(&format!("banger: adopted the lost VM {adopted}"));
-    }
-    if let Some(kept) = &done.kept_database {
-        tell(&format!(
-            "banger: the damaged database is kept at {}",
-            kept.display()
-        ));
-    }
-    for failure in &done.failed {
-        tell(&format!(
-            "banger: {} could not be adopted: {}",
-            failure.directory.display(),
-            failure.message
-        ));
-    }
-    Ok(())
+    tell(recover::text(&done).trim_end());
+    Ok(recover::report(&done))
 }
 
 /// The programs, and the daemon if one runs.
@@ -118,13 +108,19 @@ fn machine() -> Result<Vec<DoctorRow>, Failure> {
     let Some(binary) = spawn::daemon_binary() else {
         return Ok(Vec::new()); // told already
     };
-    let cannot = || Failure::new(format!("{} cannot look at this machine", binary.display()));
+    let cannot = || {
+        Failure::new(format!("{} cannot look at this machine", binary.display()))
+            .hint("./quickstart builds the programs anew; keep them in one directory")
+    };
     let output = spawn::look_at_machine(&binary).map_err(|e| cannot().caused_by(&e))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(cannot().hint(format!("it says: {}", said.trim())));
+        return Err(match said.trim() {
+            "" => cannot().because(&output.status.to_string()),
+            said => cannot().because(said),
+        });
     }
-    serde_json::from_slice(&output.stdout).map_err(|e| cannot().caused_by(&e).hint("./quickstart"))
+    serde_json::from_slice(&output.stdout).map_err(|e| cannot().caused_by(&e))
 }
 
 fn text(rows: &[DoctorRow]) -> String {

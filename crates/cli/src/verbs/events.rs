@@ -1,6 +1,6 @@
 //! `events`: what happens, as it happens, over the ends of daemons.
 
-use super::print_line;
+use super::{json_line, print_now};
 use crate::{args::EventsArgs, connection::Daemon, failure::Failure, failure::tell, time};
 use banger_wire::api::{
     ClientError, ImageNotice, Notice, NoticeStream, OperationNotice, VmChange, VmNotice, What,
@@ -31,13 +31,11 @@ pub async fn events(args: EventsArgs) -> Result<ExitCode, Failure> {
         if let (What::Listening { pid }, true) = (&notice.what, again) {
             notice.what = What::Reconnected { pid: *pid };
         }
-        let line = if args.json {
-            serde_json::to_string(&notice)
-                .map_err(|e| Failure::new("cannot write JSON").caused_by(&e))?
-        } else {
-            text(&notice)
+        let line = match args.json {
+            true => json_line(&notice)?,
+            false => text(&notice) + "\n",
         };
-        if !print_line(&line)? {
+        if !print_now(&line)? {
             return Ok(ExitCode::SUCCESS);
         }
     }

@@ -1,14 +1,14 @@
 //! `image list|show|delete`.
 
-use super::{print_json, print_text};
+use super::{Several, print_json, print_text};
 use crate::{
     args::{ImageDeleteArgs, ImagesArgs, JsonArgs},
     connection::Daemon,
-    failure::{BANGER_FAILED, Failure},
+    failure::Failure,
     render,
 };
 use banger_model::ByteSize;
-use banger_wire::api::{ImageDelete, ImageList, ImageShow, ImageView};
+use banger_wire::api::{ImageDelete, ImageDeleted, ImageList, ImageShow, ImageView};
 use std::process::ExitCode;
 
 /// Lists images.
@@ -54,23 +54,17 @@ fn mib(bytes: u64) -> String {
 /// Shows images.
 pub async fn show(args: ImagesArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
-    let (mut images, mut status) = (Vec::new(), ExitCode::SUCCESS);
+    let mut shown = Several::new();
     for image in unique(&args.images) {
-        match daemon.call(&ImageShow { image }).await {
-            Ok(image) => images.push(image),
-            Err(failure) => {
-                failure.report();
-                status = ExitCode::from(BANGER_FAILED);
-            }
-        }
+        shown.add(daemon.call(&ImageShow { image }).await);
     }
     if args.json {
-        print_json(&images)?;
+        print_json(&shown.good)?;
     } else {
-        let texts: Vec<_> = images.iter().map(text).collect();
+        let texts: Vec<_> = shown.good.iter().map(text).collect();
         print_text(&texts.join("\n"))?;
     }
-    Ok(status)
+    Ok(shown.status)
 }
 
 fn text(image: &ImageView) -> String {
@@ -103,26 +97,25 @@ fn text(image: &ImageView) -> String {
 pub async fn delete(args: ImageDeleteArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
     let force = args.force;
-    let (mut all, mut status) = (Vec::new(), ExitCode::SUCCESS);
+    let mut all = Several::new();
     for image in unique(&args.images) {
-        match daemon.call(&ImageDelete { image, force }).await {
-            Ok(deleted) if args.json => all.push(deleted),
-            Ok(deleted) if deleted.gone => print_text(&format!("{}\n", deleted.id))?,
-            Ok(deleted) => print_text(&format!(
-                "{} keeps its other names; {} is free\n",
-                deleted.id,
-                deleted.names.join(", ")
-            ))?,
-            Err(failure) => {
-                failure.report();
-                status = ExitCode::from(BANGER_FAILED);
-            }
+        match all.add(daemon.call(&ImageDelete { image, force }).await) {
+            Some(deleted) if !args.json => print_text(&told(deleted))?,
+            _ => {}
         }
     }
     if args.json {
-        print_json(&all)?;
+        print_json(&all.good)?;
     }
-    Ok(status)
+    Ok(all.status)
+}
+
+fn told(deleted: &ImageDeleted) -> String {
+    let ImageDeleted { id, names, .. } = deleted;
+    if deleted.gone {
+        return format!("{id}\n");
+    }
+    format!("{id} keeps its other names; {} is free\n", names.join(", "))
 }
 
 fn unique(references: &[String]) -> Vec<String> {

@@ -1,17 +1,17 @@
 //! `vm start|stop|restart|kill|delete`: several VMs at once, good ones proceed, output in the order given.
 
-use super::{print_json, print_text};
+use super::{Several, print_each, print_json};
 use crate::{
     args::{DeleteArgs, ReferencesArgs},
     connection::Daemon,
-    failure::{BANGER_FAILED, Failure},
-    progress::Progress,
+    failure::Failure,
+    progress::until_done,
 };
 use banger_wire::api::{
-    Event, EventStream, Method, VmDelete, VmKill, VmList, VmRestart, VmShow, VmStart, VmStop,
-    VmView, resolve,
+    Method, VmDelete, VmKill, VmList, VmRestart, VmShow, VmStart, VmStop, VmView, resolve,
 };
 use std::{future::Future, process::ExitCode};
+use tokio::task::JoinHandle;
 
 /// Calls one method for each VM at the same time; failures are told as they come in the order given.
 /// Gives the answers of the good ones, and the exit status of the whole.
@@ -58,74 +58,54 @@ where
         .into_iter()
         .map(|vm| tokio::spawn(call(daemon.clone(), vm)))
         .collect();
-    let (mut answers, mut status) = (Vec::new(), ExitCode::SUCCESS);
+    let mut answers = Several::new();
     for call in calls {
-        match call.await {
-            Ok(Ok(answer)) => {
-                then(&answer);
-                answers.push(answer);
-            }
-            Ok(Err(error)) => {
-                error.report();
-                status = ExitCode::from(BANGER_FAILED);
-            }
-            Err(error) => {
-                Failure::new("a request was given up")
-                    .caused_by(&error)
-                    .report();
-                status = ExitCode::from(BANGER_FAILED);
-            }
+        if let Some(answer) = answers.add(outcome(call).await) {
+            then(answer);
         }
     }
-    (answers, status)
+    (answers.good, answers.status)
+}
+
+/// What a request came to that was made beside others.
+pub async fn outcome<R>(call: JoinHandle<Result<R, Failure>>) -> Result<R, Failure> {
+    let given_up = |error| Err(Failure::new("a request was given up").caused_by(&error));
+    call.await.unwrap_or_else(given_up)
 }
 
 pub fn print_views(vms: &[VmView], json: bool) -> Result<(), Failure> {
     if json {
         return print_json(&vms);
     }
-    print_text(
-        &vms.iter()
-            .map(|vm| format!("{}\n", vm.name))
-            .collect::<String>(),
-    )
+    print_each(vms.iter().map(|vm| &vm.name))
 }
 
 /// Boots stopped VMs.
 pub async fn start(args: ReferencesArgs) -> Result<ExitCode, Failure> {
-    let daemon = Daemon::of_this_user()?;
-    let (started, status) = each(&daemon, &args.vms, start_one).await;
-    print_views(&started, args.json)?;
-    Ok(status)
-}
-
-async fn start_one(daemon: Daemon, vm: String) -> Result<VmView, Failure> {
-    let events = daemon.events(&VmStart { vm: vm.clone() }).await?;
-    until_up(&daemon, vm, events).await
+    up(args, |vm| VmStart { vm }).await
 }
 
 /// Stops VMs in order and boots them.
 pub async fn restart(args: ReferencesArgs) -> Result<ExitCode, Failure> {
+    up(args, |vm| VmRestart { vm }).await
+}
+
+/// Calls a method that boots a VM, and follows it to its end.
+async fn up<M>(args: ReferencesArgs, request: fn(String) -> M) -> Result<ExitCode, Failure>
+where
+    M: Method + Send + Sync + 'static,
+{
     let daemon = Daemon::of_this_user()?;
-    let (restarted, status) = each(&daemon, &args.vms, restart_one).await;
-    print_views(&restarted, args.json)?;
-    Ok(status)
-}
-
-async fn restart_one(daemon: Daemon, vm: String) -> Result<VmView, Failure> {
-    let events = daemon.events(&VmRestart { vm: vm.clone() }).await?;
-    until_up(&daemon, vm, events).await
-}
-
-async fn until_up(daemon: &Daemon, vm: String, mut events: EventStream) -> Result<VmView, Failure> {
-    let mut progress = Progress::default();
-    while let Some(event) = events.next().await? {
-        match event {
-            Event::Done { vm: Some(vm) } => return Ok(*vm),
-            other => progress.event(&other),
+    let call = |daemon: Daemon, vm: String| async move {
+        let events = daemon.events(&request(vm.clone())).await?;
+        match until_done(events).await? {
+            Some(view) => Ok(view),
+            None => Ok(daemon.call(&VmShow { vm }).await?.vm),
         }
-    }
-    Ok(daemon.call(&VmShow { vm }).await?.vm)
+    };
+    let (views, status) = each(&daemon, &args.vms, call).await;
+    print_views(&views, args.json)?;
+    Ok(status)
 }
 
 /// Powers VMs off in order.
@@ -158,13 +138,8 @@ pub async fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let (deleted, status) = each(&daemon, &args.vms, call).await;
     if args.json {
         print_json(&deleted)?;
-        return Ok(status);
+    } else {
+        print_each(deleted.iter().map(|vm| &vm.name))?;
     }
-    print_text(
-        &deleted
-            .iter()
-            .map(|vm| format!("{}\n", vm.name))
-            .collect::<String>(),
-    )?;
     Ok(status)
 }

@@ -1,6 +1,6 @@
 //! `vm list` and `ps`.
 
-use super::{ports::published, print_json, print_text};
+use super::{ports::published, print_each, print_json, print_text};
 use crate::{args::ListArgs, connection::Daemon, failure::Failure, filter::is_meant, render};
 use banger_wire::api::{VmList, VmView};
 use std::process::ExitCode;
@@ -12,11 +12,7 @@ pub async fn list(args: ListArgs, running: bool) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&vms)?;
     } else if args.quiet {
-        print_text(
-            &vms.iter()
-                .map(|vm| format!("{}\n", vm.id))
-                .collect::<String>(),
-        )?;
+        print_each(vms.iter().map(|vm| vm.id))?;
     } else {
         let now = render::now();
         let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();

@@ -33,31 +33,93 @@ pub mod wait;
 
 use crate::failure::Failure;
 use serde::Serialize;
-use std::io::{self, Write};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// Prints a value as JSON, for programs.
 fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Failure::new("cannot write JSON").caused_by(&e))?;
+    let text = serde_json::to_string_pretty(value).map_err(|e| no_json(&e))?;
     print_text(&format!("{text}\n"))
 }
 
-/// Prints a line at once; false if nobody reads any more.
-fn print_line(text: &str) -> Result<bool, Failure> {
+/// A value as JSON on a line.
+fn json_line<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let mut text = serde_json::to_string(value).map_err(|e| no_json(&e))?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn no_json(error: &serde_json::Error) -> Failure {
+    Failure::new("cannot write JSON").caused_by(error)
+}
+
+/// Prints each on a line of its own.
+fn print_each<T: Display>(items: impl Iterator<Item = T>) -> Result<(), Failure> {
+    print_text(&items.map(|item| format!("{item}\n")).collect::<String>())
+}
+
+/// Prints to stdout; a closed pipe is the reader's choice, not a failure.
+fn print_text(text: &str) -> Result<(), Failure> {
+    printed(io::stdout().lock().write_all(text.as_bytes())).map(drop)
+}
+
+/// Prints at once; false if nobody reads any more.
+fn print_now(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    printed(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    )
+}
+
+fn printed(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::new("cannot write to stdout").caused_by(&error)),
     }
 }
 
-/// Prints to stdout; a closed pipe is the reader's choice, not a failure.
-fn print_text(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("cannot write to stdout").caused_by(&error))
+/// What several requests came to: good ones proceed, and a failure of any is that of the whole.
+struct Several<T> {
+    /// Answers of the good ones.
+    good: Vec<T>,
+    /// The exit status of the whole.
+    status: ExitCode,
+}
+
+impl<T> Several<T> {
+    fn new() -> Self {
+        Several {
+            good: Vec::new(),
+            status: ExitCode::SUCCESS,
         }
-        _ => Ok(()),
     }
+
+    /// Takes a good one's answer; tells why another has none.
+    fn add(&mut self, answer: Result<T, Failure>) -> Option<&T> {
+        match answer {
+            Ok(answer) => {
+                self.good.push(answer);
+                self.good.last()
+            }
+            Err(failure) => {
+                self.status = failure.report();
+                None
+            }
+        }
+    }
+}
+
+/// Tells each failure; the exit status of the whole.
+fn report_all(failures: impl Iterator<Item = Failure>) -> ExitCode {
+    let mut status = ExitCode::SUCCESS;
+    for failure in failures {
+        status = failure.report();
+    }
+    status
 }

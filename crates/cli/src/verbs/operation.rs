@@ -1,16 +1,17 @@
 //! `operation list|show|watch|cancel`.
 
-use super::{print_json, print_line, print_text};
+use super::{Several, json_line, print_each, print_json, print_now, print_text};
 use crate::{
     args::{JsonArgs, OperationWatchArgs, OperationsArgs},
     connection::Daemon,
-    failure::{BANGER_FAILED, Failure},
+    failure::Failure,
     progress::Progress,
     render,
 };
 use banger_model::OpId;
 use banger_wire::api::{
-    Event, MIN_PREFIX, OperationCancel, OperationList, OperationShow, OperationView, OperationWatch,
+    Event, MIN_PREFIX, Method, OperationCancel, OperationList, OperationShow, OperationView,
+    OperationWatch,
 };
 use std::process::ExitCode;
 
@@ -49,20 +50,35 @@ fn vm(op: &OperationView) -> String {
 }
 
 /// The operations that are meant, each once; those that are not there are told.
-async fn resolve(daemon: &Daemon, references: &[String]) -> Result<(Vec<OpId>, ExitCode), Failure> {
+async fn resolve(daemon: &Daemon, references: &[String]) -> Result<Several<OpId>, Failure> {
     let all = daemon.call(&OperationList {}).await?;
-    let (mut found, mut status) = (Vec::new(), ExitCode::SUCCESS);
+    let mut found = Several::new();
     for reference in references {
         match meant(reference, &all) {
-            Ok(id) if found.contains(&id) => {}
-            Ok(id) => found.push(id),
-            Err(failure) => {
-                failure.report();
-                status = ExitCode::from(BANGER_FAILED);
+            Ok(id) if found.good.contains(&id) => {}
+            answer => {
+                found.add(answer);
             }
         }
     }
-    Ok((found, status))
+    Ok(found)
+}
+
+/// Asks the same of each operation that is meant.
+async fn each<M: Method<Reply = OperationView>>(
+    references: &[String],
+    request: fn(OpId) -> M,
+) -> Result<Several<OperationView>, Failure> {
+    let daemon = Daemon::of_this_user()?;
+    let found = resolve(&daemon, references).await?;
+    let mut answers = Several {
+        good: Vec::new(),
+        status: found.status,
+    };
+    for id in found.good {
+        answers.add(daemon.call(&request(id)).await);
+    }
+    Ok(answers)
 }
 
 fn meant(reference: &str, all: &[OperationView]) -> Result<OpId, Failure> {
@@ -81,33 +97,22 @@ fn meant(reference: &str, all: &[OperationView]) -> Result<OpId, Failure> {
         _ => {
             let ids: Vec<String> = found.iter().map(|op| op.id.to_string()).collect();
             let message = format!("'{reference}' could be any of {}", ids.join(", "));
-            Err(Failure::new(message))
+            Err(Failure::new(message).hint("more digits of it; banger operation list has them"))
         }
     }
 }
 
 /// Shows operations.
 pub async fn show(args: OperationsArgs) -> Result<ExitCode, Failure> {
-    let daemon = Daemon::of_this_user()?;
-    let (ids, mut status) = resolve(&daemon, &args.operations).await?;
-    let mut shown = Vec::new();
-    for id in ids {
-        match daemon.call(&OperationShow { id }).await {
-            Ok(view) => shown.push(view),
-            Err(failure) => {
-                failure.report();
-                status = ExitCode::from(BANGER_FAILED);
-            }
-        }
-    }
+    let shown = each(&args.operations, |id| OperationShow { id }).await?;
     if args.json {
-        print_json(&shown)?;
+        print_json(&shown.good)?;
     } else {
         let now = render::now();
-        let texts: Vec<String> = shown.iter().map(|op| text(op, now)).collect();
+        let texts: Vec<String> = shown.good.iter().map(|op| text(op, now)).collect();
         print_text(&texts.join("\n"))?;
     }
-    Ok(status)
+    Ok(shown.status)
 }
 
 fn text(op: &OperationView, now: u64) -> String {
@@ -147,7 +152,7 @@ pub async fn watch(args: OperationWatchArgs) -> Result<ExitCode, Failure> {
     loop {
         match events.next().await {
             Ok(Some(event)) if args.json => {
-                if !print_event(&event)? {
+                if !print_now(&json_line(&event)?)? {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -156,7 +161,7 @@ pub async fn watch(args: OperationWatchArgs) -> Result<ExitCode, Failure> {
             Err(error) => {
                 if let (true, banger_wire::api::ClientError::Api(error)) = (args.json, &error) {
                     let error = error.clone();
-                    print_event(&Event::Failed { error })?;
+                    print_now(&json_line(&Event::Failed { error })?)?;
                 }
                 return Err(error.into());
             }
@@ -164,33 +169,15 @@ pub async fn watch(args: OperationWatchArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-fn print_event(event: &Event) -> Result<bool, Failure> {
-    let text = serde_json::to_string(event)
-        .map_err(|e| Failure::new("cannot write JSON").caused_by(&e))?;
-    print_line(&text)
-}
-
 /// Asks operations to end.
 pub async fn cancel(args: OperationsArgs) -> Result<ExitCode, Failure> {
-    let daemon = Daemon::of_this_user()?;
-    let (ids, mut status) = resolve(&daemon, &args.operations).await?;
-    let mut asked = Vec::new();
-    for id in ids {
-        match daemon.call(&OperationCancel { id }).await {
-            Ok(view) => asked.push(view),
-            Err(failure) => {
-                failure.report();
-                status = ExitCode::from(BANGER_FAILED);
-            }
-        }
-    }
+    let asked = each(&args.operations, |id| OperationCancel { id }).await?;
     if args.json {
-        print_json(&asked)?;
+        print_json(&asked.good)?;
     } else {
-        let line = |op: &OperationView| format!("{}\n", op.id);
-        print_text(&asked.iter().map(line).collect::<String>())?;
+        print_each(asked.good.iter().map(|op| op.id))?;
     }
-    Ok(status)
+    Ok(asked.status)
 }
 
 #[cfg(test)]
@@ -212,6 +199,8 @@ mod tests {
         assert_eq!(find("ffffffffffff").as_deref(), Some("ffffffffffff"));
         for bad in ["00ab", "00", "", "xyz"] {
             assert_eq!(find(bad), None, "{bad}");
+            let told = meant(bad, &all).unwrap_err().text();
+            assert!(told.contains("\nhint: "), "{told}");
         }
     }
 }

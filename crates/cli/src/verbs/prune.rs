@@ -1,10 +1,10 @@
 //! `vm prune`: what nobody uses goes, after a question.
 
-use super::{print_json, print_text};
+use super::{print_json, print_text, report_all};
 use crate::{
     args::PruneArgs,
     connection::Daemon,
-    failure::{BANGER_FAILED, Failure, tell},
+    failure::{Failure, tell},
     render,
 };
 use banger_wire::api::{Pruned, PrunedFile, VmPrune};
@@ -74,14 +74,8 @@ fn told(answer: &Pruned, json: bool) -> Result<ExitCode, Failure> {
         };
         print_text(&format!("{}{sum} {size}\n", listed(answer)))?;
     }
-    for failure in answer.failures.iter().cloned().map(Failure::from) {
-        failure.report();
-    }
-    Ok(if answer.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(BANGER_FAILED)
-    })
+    let failures = answer.failures.iter().cloned();
+    Ok(report_all(failures.map(Failure::from)))
 }
 
 fn listed(found: &Pruned) -> String {

@@ -8,7 +8,8 @@ use crate::{
     spawn,
     ssh::config::{Places, with_include, without_include},
 };
-use banger_wire::api::VmSsh;
+use banger_model::VmName;
+use banger_wire::{api::VmSsh, environment};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -17,8 +18,6 @@ use std::{
     process::ExitCode,
 };
 
-/// Variables that say which daemon is ours (R-PROG-6).
-const VARIABLES: [&str; 3] = ["BANGER_STATE_DIR", "BANGER_RUNTIME_DIR", "BANGER_CONFIG"];
 /// Mode of a configuration that we make.
 const MODE: u32 = 0o600;
 
@@ -29,7 +28,7 @@ pub async fn ssh(args: SshArgs) -> Result<ExitCode, Failure> {
         None => (None, args.vm.as_str()),
     };
     // A VM that does not run is told by us, and its name is what it is pinned by.
-    let vm = vm.strip_suffix(".vm").unwrap_or(vm).to_owned();
+    let vm = VmName::without_domain(vm).to_owned();
     let vm = Daemon::of_this_user()?.call(&VmSsh { vm }).await?;
     let mut words: Vec<String> = Vec::new();
     // The first value of an option counts.
@@ -40,7 +39,7 @@ pub async fn ssh(args: SshArgs) -> Result<ExitCode, Failure> {
         words.extend(["-o".to_owned(), format!("{key}={value}")]);
     }
     words.extend(args.tty.then(|| "-t".to_owned()));
-    words.extend(["--".to_owned(), format!("{}.vm", vm.name)]);
+    words.extend(["--".to_owned(), vm.name.dns()]);
     words.extend(args.command);
     let error = spawn::become_ssh(&words);
     Err(Failure::new("cannot start ssh")
@@ -62,31 +61,23 @@ pub fn ssh_config(args: &SshConfigArgs) -> Result<ExitCode, Failure> {
     if args.install {
         install(&ours)?;
     } else if args.uninstall {
-        let file = users_own()?;
-        match edit(&file, &without_include)? {
-            true => tell(&format!("banger: {} is as it was", file.display())),
-            false => tell(&format!(
-                "banger: there is nothing of banger in {}",
-                file.display()
-            )),
-        }
+        uninstall()?;
     } else {
         print_text(&places()?.config())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// All is decided before anything is written.
 fn install(ours: &Path) -> Result<(), Failure> {
-    if let Some(directory) = ours.parent() {
-        make_directory(directory)?;
-    }
-    let text = places()?.config();
-    edit(ours, &|_| text.clone())?;
-    let file = users_own()?;
-    if let Some(directory) = file.parent() {
-        make_directory(directory)?;
-    }
-    match edit(&file, &|own| with_include(own, ours))? {
+    let (file, text) = (users_own()?, places()?.config());
+    let otherwise = |failure: Failure| {
+        failure.hint("banger ssh-config >FILE; ssh -F FILE NAME.vm needs no more")
+    };
+    let own = Edit::decide(ours, |_| text).map_err(otherwise)?;
+    let users = Edit::decide(&file, |users| with_include(users, ours)).map_err(otherwise)?;
+    own.write().map_err(otherwise)?;
+    match users.write().map_err(otherwise)? {
         true => tell(&format!(
             "banger: {} includes {}",
             file.display(),
@@ -98,13 +89,32 @@ fn install(ours: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+fn uninstall() -> Result<(), Failure> {
+    let file = users_own()?;
+    let edited = Edit::decide(&file, without_include).and_then(Edit::write);
+    let by_hand = |failure: Failure| {
+        let file = file.display();
+        failure.hint(format!(
+            "mend that, or take banger's block out of {file} yourself"
+        ))
+    };
+    match edited.map_err(by_hand)? {
+        true => tell(&format!("banger: {} is as it was", file.display())),
+        false => tell(&format!(
+            "banger: there is nothing of banger in {}",
+            file.display()
+        )),
+    }
+    Ok(())
+}
+
 fn places() -> Result<Places, Failure> {
     let banger = std::env::current_exe()
         .map_err(|e| Failure::new("our own program cannot be found").caused_by(&e))?;
     let set = |name| Some((name, std::env::var_os(name).filter(|v| !v.is_empty())?));
     Ok(Places {
         banger: banger.into_os_string(),
-        variables: VARIABLES.into_iter().filter_map(set).collect(),
+        variables: environment::PLACES.into_iter().filter_map(set).collect(),
         known_hosts: paths()?.state_dir.join("ssh/known_hosts").into_os_string(),
     })
 }
@@ -125,31 +135,55 @@ fn make_directory(directory: &Path) -> Result<(), Failure> {
     made.map_err(|e| Failure::new(format!("cannot make {}", directory.display())).caused_by(&e))
 }
 
-/// Replaces a file by what a function makes of it, if that is something else; a file that is not there is empty. A link
-/// stays one, and the mode stays. Whether there was something to do.
-fn edit(file: &Path, change: &dyn Fn(&str) -> String) -> Result<bool, Failure> {
-    let failed = |what: &str, e: &io::Error| {
-        Failure::new(format!("cannot {what} {}", file.display())).caused_by(e)
-    };
-    // Where the links lead; a link that leads nowhere is an error, and not made a file of.
-    let target = match fs::symlink_metadata(file) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => file.to_owned(),
-        _ => file.canonicalize().map_err(|e| failed("find", &e))?,
-    };
-    let (text, mode) = match fs::read_to_string(&target) {
-        Ok(text) => {
-            let seen = fs::metadata(&target).map_err(|e| failed("look at", &e))?;
-            (Some(text), seen.permissions().mode() & 0o7777)
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => (None, MODE),
-        Err(e) => return Err(failed("read", &e)),
-    };
-    let new = change(text.as_deref().unwrap_or_default());
-    if new == text.unwrap_or_default() {
-        return Ok(false);
+/// A file that is to be another. A link stays one, and the mode stays.
+struct Edit {
+    /// Where the links lead.
+    target: PathBuf,
+    /// What it is to have in it, if that is something else.
+    text: Option<String>,
+    mode: u32,
+}
+
+impl Edit {
+    /// What a function makes of a file; one that is not there is empty. Writes nothing.
+    fn decide(file: &Path, change: impl FnOnce(&str) -> String) -> Result<Self, Failure> {
+        let failed = |what: &str, e: &io::Error| {
+            Failure::new(format!("cannot {what} {}", file.display())).caused_by(e)
+        };
+        // A link that leads nowhere is an error, and not made a file of.
+        let target = match fs::symlink_metadata(file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => file.to_owned(),
+            _ => file.canonicalize().map_err(|e| failed("find", &e))?,
+        };
+        let (text, mode) = match fs::read_to_string(&target) {
+            Ok(text) => {
+                let seen = fs::metadata(&target).map_err(|e| failed("look at", &e))?;
+                (text, seen.permissions().mode() & 0o7777)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (String::new(), MODE),
+            Err(e) => return Err(failed("read", &e)),
+        };
+        let new = change(&text);
+        Ok(Edit {
+            target,
+            text: (new != text).then_some(new),
+            mode,
+        })
     }
-    replace(&target, &new, mode).map_err(|e| failed("write", &e))?;
-    Ok(true)
+
+    /// Makes it so; whether there was something to do.
+    fn write(self) -> Result<bool, Failure> {
+        let Some(text) = self.text else {
+            return Ok(false);
+        };
+        if let Some(directory) = self.target.parent() {
+            make_directory(directory)?;
+        }
+        let failed =
+            |e| Failure::new(format!("cannot write {}", self.target.display())).caused_by(&e);
+        replace(&self.target, &text, self.mode).map_err(failed)?;
+        Ok(true)
+    }
 }
 
 /// Durably, and never half.

@@ -1,14 +1,14 @@
 //! `vm stats`: what VMs use: once, again and again for programs, or live on a terminal (`stats_live`).
 
-use super::{lifecycle::each, print_json, print_text, stats_live};
+use super::{
+    json_line,
+    lifecycle::{each, outcome},
+    print_json, print_now, print_text, stats_live,
+};
 use crate::{args::StatsArgs, connection::Daemon, failure::Failure, render, terminal};
 use banger_model::Span;
 use banger_wire::api::{StatsView, VmList, VmStats};
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 /// Time between two looks when nobody says.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -68,27 +68,17 @@ async fn repeat(
             tokio::time::sleep(interval).await;
         }
         let text = if args.json {
-            lines(&looked)?
+            looked
+                .iter()
+                .map(json_line)
+                .collect::<Result<String, _>>()?
         } else {
             table(&looked)
         };
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(status),
-            Err(error) => return Err(Failure::new("cannot write to stdout").caused_by(&error)),
+        if !print_now(&text)? {
+            return Ok(status);
         }
     }
-}
-
-fn lines(looked: &[StatsView]) -> Result<String, Failure> {
-    let mut text = String::new();
-    for vm in looked {
-        let line = serde_json::to_string(vm);
-        text.push_str(&line.map_err(|e| Failure::new("cannot write JSON").caused_by(&e))?);
-        text.push('\n');
-    }
-    Ok(text)
 }
 
 /// Looks at these VMs, or at all that run, over this time.
@@ -129,11 +119,7 @@ pub async fn of_each(
         .collect();
     let mut answers = Vec::new();
     for answer in asked {
-        answers.push(
-            answer.await.unwrap_or_else(|error| {
-                Err(Failure::new("a request was given up").caused_by(&error))
-            }),
-        );
+        answers.push(outcome(answer).await);
     }
     answers
 }

@@ -3,7 +3,7 @@
 use super::{Database, Patient};
 use crate::image_service::DEFAULT_KERNEL;
 use crate::vm::{preflight, shape};
-use banger_image::DebianBuild;
+use banger_config::builtin;
 use banger_model::{ByteSize, spec::Origin};
 use banger_wire::api::{ApiError, DoctorRow, VmShape};
 
@@ -15,7 +15,7 @@ pub(super) fn images(patient: &Patient) -> Vec<DoctorRow> {
         return Vec::new();
     };
     let configured = patient.config.default_image_name.as_deref();
-    let image = configured.unwrap_or(DebianBuild::DEFAULT_NAME);
+    let image = configured.unwrap_or(builtin::IMAGE);
     let there = |name: &str| catalogue.find(name).ok().map(|found| found.id);
     let kernel = |name: &str| {
         patient

@@ -9,8 +9,9 @@ use super::{VmService, name, request_error};
 use crate::catalogue::Pinned;
 use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
+use banger_config::builtin;
 use banger_converge::{Failure, Outcome, request};
-use banger_image::{DebianBuild, Manifest};
+use banger_image::Manifest;
 use banger_model::{Phase, PublishedPort, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
 use banger_wire::api::{ApiError, Code, Command, Event, SpecValue, VmShape, VmView};
 use banger_wire::guest::{Token, hex};
@@ -53,7 +54,7 @@ impl VmService {
         match (&wanted.image, &self.config.default_image_name) {
             (Some(name), _) => (name.clone(), Origin::Flag),
             (None, Some(name)) => (name.clone(), Origin::Config),
-            (None, None) => (DebianBuild::DEFAULT_NAME.to_owned(), Origin::Builtin),
+            (None, None) => (builtin::IMAGE.to_owned(), Origin::Builtin),
         }
     }
 

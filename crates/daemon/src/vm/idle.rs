@@ -1,6 +1,7 @@
 //! VMs that nobody uses are stopped (R-SVC-7), where the configuration says after how long.
 
 use super::VmService;
+use banger_config::builtin;
 use banger_converge::request;
 use banger_model::{Reason, ReasonKind, Vm, VmId};
 use banger_plan::stale;
@@ -44,7 +45,8 @@ impl VmService {
 
     /// After how long a VM that nobody uses is stopped; never if `None`.
     pub fn stale_after(&self) -> Option<Duration> {
-        let after = self.config.auto_stop_stale_after?;
+        let after = self.config.auto_stop_stale_after;
+        let after = after.unwrap_or(builtin::AUTO_STOP_STALE_AFTER);
         (!after.is_zero()).then(|| after.duration())
     }
 

@@ -1,12 +1,9 @@
 //! What a new VM will be: request, then configuration, then this host, then built-in defaults (R-CLI-7). Pure.
 
 pub use banger_config::HostSize;
-use banger_config::{LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_VCPUS, VmDefaults};
+use banger_config::{LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_VCPUS, VmDefaults, builtin};
 use banger_model::{ByteSize, spec::Origin};
 use banger_wire::api::{ApiError, Code, SpecValue, VmShape};
-
-/// Overlay and work disk where nobody says otherwise.
-const DISK: ByteSize = ByteSize::gib(8);
 
 /// The numbers of a new VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +31,17 @@ pub fn decide(wanted: &VmShape, defaults: &VmDefaults, host: HostSize) -> Sized 
         defaults.memory,
         (host.guest_memory(), Origin::Host),
     );
-    let builtin = (DISK, Origin::Builtin);
-    let overlay = pick(wanted.overlay_size, defaults.system_overlay_size, builtin);
-    let disk = pick(wanted.disk_size, defaults.disk_size, builtin);
-    let nat = pick(wanted.nat, defaults.nat, (false, Origin::Builtin));
+    let overlay = pick(
+        wanted.overlay_size,
+        defaults.system_overlay_size,
+        (builtin::SYSTEM_OVERLAY_SIZE, Origin::Builtin),
+    );
+    let disk = pick(
+        wanted.disk_size,
+        defaults.disk_size,
+        (builtin::DISK_SIZE, Origin::Builtin),
+    );
+    let nat = pick(wanted.nat, defaults.nat, (builtin::NAT, Origin::Builtin));
     let mut tell = |key: &str, value: String, origin| {
         told.push(SpecValue {
             key: key.to_owned(),

@@ -113,11 +113,7 @@ impl Client {
     pub async fn call<M: Method>(&self, request: &M) -> Result<M::Reply, ClientError> {
         debug_assert_eq!(M::SHAPE, Shape::Json);
         let answer = self.send(request, false).await?;
-        let body = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(lost)?
-            .to_bytes();
+        let body = whole(answer).await?;
         serde_json::from_slice(&body).map_err(|source| ClientError::Json {
             method: M::NAME,
             source,
@@ -154,11 +150,7 @@ impl Client {
             .body(Full::new(Bytes::new()))
             .map_err(lost)?;
         let answer = self.exchange("metrics", http, StatusCode::OK).await?;
-        let body = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(lost)?
-            .to_bytes();
+        let body = whole(answer).await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
@@ -267,16 +259,18 @@ impl Client {
             return Ok(answer);
         }
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(lost)?
-            .to_bytes();
+        let body = whole(answer).await?;
         Err(match serde_json::from_slice(&body) {
             Ok(error) => ClientError::Api(error),
             Err(_) => lost(format!("the daemon answered {status} to {method}")),
         })
     }
+}
+
+/// All of an answer.
+async fn whole(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let body = Limited::new(answer.into_body(), MAX_ANSWER);
+    Ok(body.collect().await.map_err(lost)?.to_bytes())
 }
 
 /// Lines of JSON as they come.

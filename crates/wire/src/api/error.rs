@@ -147,7 +147,8 @@ impl ApiError {
     }
 }
 
-fn sources(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+/// What is behind an error, the nearest first.
+pub fn sources(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     std::iter::successors(error.source(), |e| e.source())
         .map(ToString::to_string)
         .collect()

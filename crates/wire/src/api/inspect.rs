@@ -1,27 +1,19 @@
 //! Looking at VMs: health, ports, stats. None of these counts as a use of the VM (R-SVC-7).
 
-use super::{PublishedView, VmState};
+use super::{PublishedView, VmState, request::vm_request};
 use crate::guest::{GuestStats, ListeningSocket};
 use banger_model::{VmId, VmName};
 use serde::{Deserialize, Serialize};
 
-/// `vm.health`: asks the guest how it is. A VM that is not well is an answer, not a failure.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct VmHealth {
-    /// Reference: name, id, or unique id prefix.
-    pub vm: String,
-}
+vm_request!(
+    /// `vm.health`: asks the guest how it is. A VM that is not well is an answer, not a failure.
+    VmHealth
+);
 
-/// `vm.ports`: the sockets in the guest that wait for others.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct VmPorts {
-    /// Reference: name, id, or unique id prefix.
-    pub vm: String,
-}
+vm_request!(
+    /// `vm.ports`: the sockets in the guest that wait for others.
+    VmPorts
+);
 
 /// Longest time between the two looks of a `vm.stats`, in milliseconds.
 pub const MAX_STATS_INTERVAL_MS: u32 = 10_000;

@@ -1,19 +1,15 @@
 //! Requests about the life of VMs beyond start and stop: restart, wait, rename, prune.
 
-use super::{ApiError, VmState};
+use super::{ApiError, VmState, request::vm_request};
 use banger_model::{ByteSize, Reason, VmId, VmName};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// `vm.restart`: stops a VM in order and starts it; starts one that is stopped. Goes on when the client leaves. Streams
-/// events. A daemon that ends in between leaves a stopped VM whose reason says so.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct VmRestart {
-    /// Reference: name, id, or unique id prefix.
-    pub vm: String,
-}
+vm_request!(
+    /// `vm.restart`: stops a VM in order and starts it; starts one that is stopped. Goes on when the client leaves. Streams
+    /// events. A daemon that ends in between leaves a stopped VM whose reason says so.
+    VmRestart
+);
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -35,7 +35,7 @@ pub mod view;
 
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender, NoticeStream};
 pub use doctor::{DoctorRow, Standing};
-pub use error::{ApiError, Code};
+pub use error::{ApiError, Code, sources};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
 pub use files::VmCopy;
 pub use forward::{PublishedView, VmForward};

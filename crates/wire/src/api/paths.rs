@@ -1,6 +1,7 @@
 //! Where a user's banger keeps its things (R-PROG-6): a pure function of environment and uid, shared by the
 //! command line and the daemon so that they always meet.
 
+use crate::environment::{CONFIG, RUNTIME_DIR, STATE_DIR};
 use std::{
     ffi::OsString,
     os::unix::ffi::OsStrExt,
@@ -78,12 +79,12 @@ impl Paths {
             Ok(base.join("banger"))
         };
         let root = uid == 0;
-        let state_dir = match get("BANGER_STATE_DIR")? {
+        let state_dir = match get(STATE_DIR)? {
             Some(dir) => dir,
             None if root => PathBuf::from("/var/lib/banger"),
             None => under_home("XDG_STATE_HOME", ".local/state")?,
         };
-        let runtime_dir = match get("BANGER_RUNTIME_DIR")? {
+        let runtime_dir = match get(RUNTIME_DIR)? {
             Some(dir) => dir,
             None if root => PathBuf::from("/run/banger"),
             None => match get("XDG_RUNTIME_DIR").ok().flatten() {
@@ -91,7 +92,7 @@ impl Paths {
                 None => PathBuf::from(format!("/tmp/banger-{uid}")),
             },
         };
-        let config = match get("BANGER_CONFIG")? {
+        let config = match get(CONFIG)? {
             Some(file) => file,
             None if root => PathBuf::from("/etc/banger/config.toml"),
             None => under_home("XDG_CONFIG_HOME", ".config")?.join("config.toml"),

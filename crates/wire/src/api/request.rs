@@ -188,6 +188,7 @@ pub struct VmList {
     pub running: bool,
 }
 
+/// A request that is about one VM and says no more.
 macro_rules! vm_request {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -200,6 +201,8 @@ macro_rules! vm_request {
         }
     };
 }
+
+pub(super) use vm_request;
 
 vm_request!(
     /// `vm.show`: a VM in full.

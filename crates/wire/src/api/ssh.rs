@@ -1,18 +1,15 @@
 //! What the user's own `ssh` needs to reach a VM.
 
+use super::request::vm_request;
 use banger_model::{VmId, VmName};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// `vm.ssh`: who a running VM is for an SSH client. Its host key is made when it is first asked for, and is in banger's
-/// own `known_hosts` before this is answered.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct VmSsh {
-    /// Reference: name, id, or unique id prefix.
-    pub vm: String,
-}
+vm_request!(
+    /// `vm.ssh`: who a running VM is for an SSH client. Its host key is made when it is first asked for, and is in banger's
+    /// own `known_hosts` before this is answered.
+    VmSsh
+);
 
 /// Answer of `vm.ssh`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

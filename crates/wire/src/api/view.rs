@@ -49,6 +49,20 @@ impl From<Phase> for VmState {
     }
 }
 
+impl VmState {
+    /// Every state.
+    pub const ALL: [VmState; 8] = [
+        VmState::Creating,
+        VmState::Starting,
+        VmState::Running,
+        VmState::Paused,
+        VmState::Stopping,
+        VmState::Stopped,
+        VmState::Deleting,
+        VmState::Error,
+    ];
+}
+
 impl std::fmt::Display for VmState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -1,12 +1,52 @@
-//! The request body of what streams to the guest.
+//! Bodies that are frames: of requests to the guest, and of its answers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame as BodyFrame};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame as BodyFrame, Incoming};
 use tokio::sync::mpsc;
+
+use super::frame::{Decoder, Frame, FrameError};
+
+/// The frames of a body.
+#[derive(Debug)]
+pub(super) struct Frames {
+    body: Incoming,
+    decoder: Decoder,
+}
+
+impl Frames {
+    /// Reads frames from a body.
+    pub(super) fn new(body: Incoming) -> Self {
+        Self {
+            body,
+            decoder: Decoder::default(),
+        }
+    }
+
+    /// The next frame; `None` once the body has ended or was cut. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The bytes are no frame.
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.body.frame().await {
+                Some(Ok(part)) => {
+                    if let Some(data) = part.data_ref() {
+                        self.decoder.push(data);
+                    }
+                }
+                Some(Err(_)) | None => return Ok(None),
+            }
+        }
+    }
+}
 
 /// Encoded frames: first those of the request, then what comes out of a queue.
 pub(super) struct FrameBody {

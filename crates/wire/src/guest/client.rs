@@ -19,14 +19,14 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 
-use super::body::FrameBody;
+use super::body::{FrameBody, Frames};
 use super::connect::Connected;
 use super::exec::{
     ATTACH_PATH, AttachRequest, COLLECTED_PATH, EXEC_PATH, ExecId, ExecRequest, ExitStatus,
     GuestError, HEALTH_PATH, Health, NOT_READY, POWER_OFF_PATH, PROTOCOL_WITH_IDS, READY_PATH,
     SYNC_PATH, TtySize, UNKNOWN,
 };
-use super::frame::{self, Decoder, Frame, FrameError, Taken};
+use super::frame::{self, Frame, FrameError, Taken};
 use super::h2;
 use super::handshake::Ack;
 
@@ -221,8 +221,7 @@ impl GuestClient {
         let body = FrameBody::new(first, queue);
         let response = self.send(Method::POST, path, body.boxed()).await?;
         let output = ExecOutput {
-            body: response.into_body(),
-            decoder: Decoder::default(),
+            frames: Frames::new(response.into_body()),
             ended: false,
             _connection: Arc::clone(&self.connection),
         };
@@ -361,7 +360,12 @@ impl ExecInput {
         }
         let told = async {
             if self.put(Frame::Leave).await.is_ok() {
-                while output.read().await.is_ok_and(|frame| frame.is_some()) {}
+                while output
+                    .frames
+                    .next()
+                    .await
+                    .is_ok_and(|frame| frame.is_some())
+                {}
             }
         };
         // Who is not told in time hears it from nobody's coming.
@@ -401,8 +405,7 @@ pub enum ExecEvent {
 /// What comes from a command.
 #[derive(Debug)]
 pub struct ExecOutput {
-    body: Incoming,
-    decoder: Decoder,
+    frames: Frames,
     ended: bool,
     _connection: Arc<AbortOnDrop>,
 }
@@ -414,7 +417,7 @@ impl ExecOutput {
         if self.ended {
             return Ok(None);
         }
-        let Some(frame) = self.read().await? else {
+        let Some(frame) = self.frames.next().await.map_err(ClientError::Frame)? else {
             return Err(ClientError::ConnectionLost);
         };
         match frame {
@@ -434,23 +437,6 @@ impl ExecOutput {
             | Frame::Got(_)
             | Frame::Leave
             | Frame::End => Err(ClientError::Frame(FrameError::Misplaced)),
-        }
-    }
-
-    /// The next frame, `None` at the end of the body, in order or not.
-    async fn read(&mut self) -> Result<Option<Frame>, ClientError> {
-        loop {
-            if let Some(frame) = self.decoder.next_frame().map_err(ClientError::Frame)? {
-                return Ok(Some(frame));
-            }
-            match self.body.frame().await {
-                Some(Ok(part)) => {
-                    if let Some(data) = part.data_ref() {
-                        self.decoder.push(data);
-                    }
-                }
-                Some(Err(_)) | None => return Ok(None),
-            }
         }
     }
 

@@ -9,12 +9,11 @@ use std::str::FromStr;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::body::FrameBody;
+use super::body::{FrameBody, Frames};
 use super::client::{ClientError, GuestClient, RequestBody};
-use super::frame::{self, Decoder, Frame, FrameError};
+use super::frame::{self, Frame, FrameError};
 use super::hex;
 
 /// What the path of the method begins with; a [`ForwardTarget`] follows.
@@ -124,8 +123,7 @@ pub enum ForwardEvent {
 /// What comes from the guest.
 #[derive(Debug)]
 pub struct ForwardOutput {
-    body: Incoming,
-    decoder: Decoder,
+    frames: Frames,
     eof: bool,
     /// Keeps the session while the connection is there.
     _session: GuestClient,
@@ -138,27 +136,15 @@ impl ForwardOutput {
     /// # Errors
     /// The connection broke: in the guest, or with it.
     pub async fn next(&mut self) -> Result<Option<ForwardEvent>, ClientError> {
-        loop {
-            match self.decoder.next_frame().map_err(ClientError::Frame)? {
-                Some(Frame::Stdout(data)) if !self.eof => {
-                    return Ok(Some(ForwardEvent::Data(data)));
-                }
-                Some(Frame::StdinEof) if !self.eof => {
-                    self.eof = true;
-                    return Ok(Some(ForwardEvent::Eof));
-                }
-                Some(Frame::End) if self.eof => return Ok(None),
-                Some(_) => return Err(ClientError::Frame(FrameError::Misplaced)),
-                None => {}
+        match self.frames.next().await.map_err(ClientError::Frame)? {
+            Some(Frame::Stdout(data)) if !self.eof => Ok(Some(ForwardEvent::Data(data))),
+            Some(Frame::StdinEof) if !self.eof => {
+                self.eof = true;
+                Ok(Some(ForwardEvent::Eof))
             }
-            match self.body.frame().await {
-                Some(Ok(part)) => {
-                    if let Some(data) = part.data_ref() {
-                        self.decoder.push(data);
-                    }
-                }
-                Some(Err(_)) | None => return Err(ClientError::ConnectionLost),
-            }
+            Some(Frame::End) if self.eof => Ok(None),
+            Some(_) => Err(ClientError::Frame(FrameError::Misplaced)),
+            None => Err(ClientError::ConnectionLost),
         }
     }
 }
@@ -183,8 +169,7 @@ impl GuestClient {
         Ok(ForwardStream {
             input: ForwardInput(input),
             output: ForwardOutput {
-                body: response.into_body(),
-                decoder: Decoder::default(),
+                frames: Frames::new(response.into_body()),
                 eof: false,
                 _session: self.clone(),
             },
