@@ -181,9 +181,9 @@ fn shared(file: impl AsFd) -> Result<u64, Errno> {
         };
         // SAFETY: FS_IOC_FIEMAP reads a struct fiemap and writes it and as many extents as `count` says, all integers.
         unsafe { ioctl::change::<FS_IOC_FIEMAP, _>(&file, &mut map) }?;
-        let mapped = map.extents.iter().take(map.mapped as usize);
+        let mapped = map.extents.get(..map.mapped as usize).unwrap_or_default();
         sum += mapped
-            .clone()
+            .iter()
             .filter(|extent| extent.flags & EXTENT_SHARED != 0)
             .map(|extent| extent.length)
             .sum::<u64>();
