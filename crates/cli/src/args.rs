@@ -205,7 +205,7 @@ pub struct ShapeArgs {
     /// Size of the disk at /root, kept when the system is thrown away [default: config, then 8G]
     #[arg(long)]
     pub disk_size: Option<ByteSize>,
-    /// Size of the disk that takes the system's changes [default: config, then 8G]
+    /// Room for changes to the system [default: config, then 8G]
     #[arg(long)]
     pub system_overlay_size: Option<ByteSize>,
     /// Let the guest reach beyond the host, and services on the host's loopback

@@ -135,7 +135,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "drivers.root",
-        Kind::Choice(&["auto", "overlay", "dm-snapshot"]),
+        Kind::Choice(&["auto", "overlay", "dm-snapshot", "reflink"]),
         "auto",
         "How the root disk of a new VM is provided.",
     ),

@@ -88,6 +88,8 @@ pub enum RootChoice {
     Overlay,
     /// A device-mapper snapshot of the base; needs root and device-mapper.
     DmSnapshot,
+    /// A clone of the base that shares its blocks; needs a file system that can (XFS, Btrfs, bcachefs).
+    Reflink,
 }
 
 impl DriverChoice {
@@ -96,6 +98,7 @@ impl DriverChoice {
         let root = match self.root {
             RootChoice::Auto | RootChoice::Overlay => RootDriver::Overlay,
             RootChoice::DmSnapshot => RootDriver::DmSnapshot,
+            RootChoice::Reflink => RootDriver::Reflink,
         };
         Drivers {
             root,
@@ -317,6 +320,7 @@ mod tests {
             ("auto", RootDriver::Overlay),
             ("overlay", RootDriver::Overlay),
             ("dm-snapshot", RootDriver::DmSnapshot),
+            ("reflink", RootDriver::Reflink),
         ] {
             assert_eq!(root(&format!("[drivers]\nroot = \"{name}\"")), driver);
         }
@@ -324,7 +328,7 @@ mod tests {
         assert!(told("[drivers]\nroot = \"dm_snapshot\"").contains("did you mean 'dm-snapshot'?"));
         assert!(
             told("[drivers]\nroot = \"zfs\"")
-                .contains("known here are: auto, overlay, dm-snapshot")
+                .contains("known here are: auto, overlay, dm-snapshot, reflink")
         );
         assert!(told("[drivers]\nroto = \"auto\"").contains("did you mean 'root'?"));
     }

@@ -2,7 +2,7 @@
 
 use crate::{Env, Error, Ledger, SelfDescription, sweep};
 use banger_host::Host;
-use banger_model::{Lease, NetworkDriver, Vm, VmId, VmName};
+use banger_model::{Lease, NetworkDriver, RootDriver, Vm, VmId, VmName};
 
 /// A VM's directory that the database does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Lost {
     pub name: Option<VmName>,
     /// Its `vm.json` says that its network is the bridge.
     pub on_bridge: bool,
-    /// Image that its `vm.json` pins: its disks are of no use without it.
+    /// Image that its `vm.json` pins, if its disks are of no use without it.
     pub image_id: Option<String>,
 }
 
@@ -31,7 +31,10 @@ pub fn lost<H: Host, L: Ledger, R>(env: &Env<'_, H, L, R>) -> Result<Vec<Lost>, 
             on_bridge: said
                 .as_ref()
                 .is_some_and(|said| said.spec.drivers.network == NetworkDriver::Bridge),
-            image_id: said.as_ref().map(|said| said.spec.image_id.clone()),
+            image_id: said
+                .as_ref()
+                .filter(|said| said.spec.drivers.root != RootDriver::Reflink)
+                .map(|said| said.spec.image_id.clone()),
             name: said.map(|said| said.name),
         })
     });

@@ -95,14 +95,17 @@ fn grows_only<H: Host, L, R>(
         };
         let is = file.map_or(said, |file| said.min(ByteSize(file.len)));
         if wanted < is {
+            // Told in the numbers that a user gives, which have nothing of the image in them.
+            let image = spec.image_in(role).bytes();
+            let asked = |disk: ByteSize| ByteSize(disk.bytes().saturating_sub(image));
             return Err(RequestError::Shrinks {
                 what: match role {
                     Role::WorkDisk => "work disk",
                     _ => "overlay disk",
                 },
                 name: vm.name.clone(),
-                is,
-                wanted,
+                is: asked(is),
+                wanted: asked(wanted),
             });
         }
     }

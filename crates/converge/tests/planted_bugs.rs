@@ -302,6 +302,16 @@ fn disk_not_grown() {
     );
 }
 
+#[test]
+fn clone_made_by_copying() {
+    caught(
+        Planted::CloneMadeByCopying,
+        &named("an image on another file system"),
+        Depth::ONCE,
+        "root.ext4 was copied",
+    );
+}
+
 /// Every bug of the enum has its test here.
 #[test]
 fn none_is_forgotten() {

@@ -4,6 +4,7 @@ use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
 use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
+use banger_model::Vm;
 use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, What};
 use std::{
     cell::RefCell,
@@ -309,12 +310,12 @@ impl Catalogue {
         }
     }
 
-    /// Names of the VMs that use each image, by its id; of lost ones, their ids.
+    /// Names of the VMs that need each image, by its id; of lost ones, their ids.
     fn users(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let rows = self.core.ledger.vms();
         let rows = rows.map_err(|error| ApiError::of(Code::Unavailable, &error))?;
         let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for vm in rows {
+        for vm in rows.into_iter().filter(Vm::needs_image) {
             let of = users.entry(vm.spec.image_id).or_default();
             of.push(vm.name.to_string());
         }

@@ -3,7 +3,7 @@
 use crate::catalogue::{Catalogue, Pinned, Told, image_failed};
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Registry, SharedWork};
-use banger_host::{ErrorKind, Files};
+use banger_host::{ErrorKind, Files, linux::shares_blocks};
 use banger_image::template::{self, Volume};
 use banger_image::{DebianBuild, Manifest};
 use banger_model::ByteSize;
@@ -52,6 +52,20 @@ pub trait Images: std::fmt::Debug + Send + Sync {
         size: ByteSize,
         op: &Operation,
     ) -> Result<(), ApiError>;
+
+    /// Makes sure that a root disk of this size, which begins with the image, can be cloned.
+    ///
+    /// # Errors
+    /// The file system does not share blocks, or a program of e2fsprogs failed.
+    fn root_template(
+        &self,
+        image: &Manifest,
+        size: ByteSize,
+        op: &Operation,
+    ) -> Result<(), ApiError>;
+
+    /// Everything that would keep [`Images::root_template`] from giving a root disk with this room, without making it.
+    fn root_obstacles(&self, image: &str, room: ByteSize) -> Vec<ApiError>;
 
     /// Everything that would keep [`Images::overlay_template`] from giving this disk, without making it.
     fn overlay_obstacles(&self, size: ByteSize) -> Vec<ApiError>;
@@ -198,6 +212,40 @@ impl Images for ImageService {
         self.template(Volume::Work { image: &image.id }, size, Some(&home), op)
     }
 
+    fn root_template(
+        &self,
+        image: &Manifest,
+        size: ByteSize,
+        op: &Operation,
+    ) -> Result<(), ApiError> {
+        let dir = self.core.recipes.templates_dir();
+        let host = &*self.core.host;
+        make_dir(host, &dir)?;
+        let rootfs = self.core.recipes.rootfs(&image.id);
+        let cancelled = || op.cancel.why().is_some();
+        template::root(host, &dir, &image.id, &rootfs, size, &cancelled)
+            .map(drop)
+            .map_err(|e| image_failed(Code::OperationFailed, &e))
+    }
+
+    fn root_obstacles(&self, image: &str, room: ByteSize) -> Vec<ApiError> {
+        let recipes = &self.core.recipes;
+        let found = self.catalogue.find(image).ok();
+        let images = found
+            .as_ref()
+            .and_then(|image| Some(recipes.rootfs(&image.id).parent()?.to_owned()))
+            .unwrap_or_else(|| recipes.images_dir());
+        let mut obstacles = clones(&self.core, &images)
+            .err()
+            .into_iter()
+            .collect::<Vec<_>>();
+        let id = found.as_ref().map_or("", |image| &image.id);
+        let size = found.as_ref().map_or(0, |image| image.size);
+        let size = banger_model::spec::root_disk(ByteSize(size), room);
+        obstacles.extend(self.template_obstacles(Volume::Root { image: id }, size));
+        obstacles
+    }
+
     fn overlay_obstacles(&self, size: ByteSize) -> Vec<ApiError> {
         self.template_obstacles(Volume::Overlay, size)
     }
@@ -248,6 +296,21 @@ pub fn make_dir(host: &DaemonHost, dir: &std::path::Path) -> Result<(), ApiError
         Err(error) if error.kind != ErrorKind::Exists => Err(failed(&error)),
         _ => Ok(()),
     }
+}
+
+/// Whether a VM's root disk can be a clone of an image in this directory.
+///
+/// # Errors
+/// The file system does not share blocks, with the way out.
+pub fn clones(core: &Core, images: &Path) -> Result<(), ApiError> {
+    // Before the first image or VM is made, what they will be made in.
+    let there = |dir: &Path| {
+        let mut up = dir.ancestors();
+        up.find(|dir| dir.is_dir()).unwrap_or(dir).to_owned()
+    };
+    let vms = core.site.vms_dir();
+    shares_blocks(&there(images), &there(&vms))
+        .map_err(|e| ApiError::of(Code::Precondition, &e).hint(banger_image::UNSHARED))
 }
 
 /// Whether what was not found is the image that is built when it is missing.

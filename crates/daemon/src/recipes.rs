@@ -189,10 +189,10 @@ impl DriverRecipes {
             })
     }
 
-    fn rootfs(&self, vm: &Vm) -> PathBuf {
-        self.images_dir()
-            .join(&vm.spec.image_id)
-            .join(banger_image::ROOTFS_FILE)
+    /// The file of the image with this id.
+    pub fn rootfs(&self, image_id: &str) -> PathBuf {
+        let dir = self.images_dir().join(image_id);
+        dir.join(banger_image::ROOTFS_FILE)
     }
 
     fn qemu_plan(&self, vm: &Vm, kernel: &Kernel) -> Result<QemuPlan, RecipeError> {
@@ -234,7 +234,7 @@ impl DriverRecipes {
         let file = |role: Role| DiskSource::File(dir.join(role.file_name().unwrap_or_default()));
         let mut disks = match vm.spec.drivers.root {
             RootDriver::Overlay => vec![
-                disk(BASE, DiskSource::File(self.rootfs(vm)), true),
+                disk(BASE, DiskSource::File(self.rootfs(&vm.spec.image_id)), true),
                 disk(OVERLAY, file(Role::OverlayDisk), false),
             ],
             RootDriver::Reflink => vec![disk(ROOT, file(Role::CowFile), false)],
@@ -300,9 +300,14 @@ impl Recipes for DriverRecipes {
                 vm.spec.disk_size,
             )),
             Role::OverlayDisk => Ok(template(Volume::Overlay, vm.spec.overlay_size)),
+            // Shares its blocks or is not made: it is as large as the image, and a VM costs no such copy.
             Role::CowFile if vm.spec.drivers.root == RootDriver::Reflink => {
-                Ok(DiskRecipe::CopyOf {
-                    template: self.rootfs(vm),
+                let volume = Volume::Root {
+                    image: &vm.spec.image_id,
+                };
+                let size = vm.spec.disk_of(role).unwrap_or_default();
+                Ok(DiskRecipe::CloneOf {
+                    template: template::path(&self.templates_dir(), volume, size),
                 })
             }
             Role::CowFile => Ok(DiskRecipe::Sparse {
@@ -316,11 +321,11 @@ impl Recipes for DriverRecipes {
     }
 
     fn base_image(&self, vm: &Vm) -> Result<PathBuf, RecipeError> {
-        Ok(self.rootfs(vm))
+        Ok(self.rootfs(&vm.spec.image_id))
     }
 
     fn dm_table(&self, vm: &Vm, base_loop: u32, cow_loop: u32) -> Result<DmTable, RecipeError> {
-        let base = self.rootfs(vm);
+        let base = self.rootfs(&vm.spec.image_id);
         let size = std::fs::metadata(&base)
             .map_err(recipe(format!(
                 "the image {} cannot be looked at",

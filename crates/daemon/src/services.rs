@@ -141,6 +141,12 @@ mod tests {
         fn overlay_template(&self, _: ByteSize, _: &Operation) -> Result<(), ApiError> {
             Err(none())
         }
+        fn root_template(&self, _: &Manifest, _: ByteSize, _: &Operation) -> Result<(), ApiError> {
+            Err(none())
+        }
+        fn root_obstacles(&self, _: &str, _: ByteSize) -> Vec<ApiError> {
+            Vec::new()
+        }
         fn overlay_obstacles(&self, _: ByteSize) -> Vec<ApiError> {
             Vec::new()
         }

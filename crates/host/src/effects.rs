@@ -62,7 +62,13 @@ pub enum DiskRecipe {
     },
     /// A copy of a template's allocated extents (a clone where the file system shares blocks).
     CopyOf {
-        /// The file to copy: a ready-made empty file system of just this size, or a base image.
+        /// The file to copy: a ready-made empty file system of just this size.
+        template: PathBuf,
+    },
+    /// A file that shares all its blocks with the template: the cost is the same whatever is in it. Never a copy: where
+    /// the file system does not share blocks, `Unsupported`, and the disk is empty.
+    CloneOf {
+        /// The file whose blocks are shared, on the same file system.
         template: PathBuf,
     },
 }

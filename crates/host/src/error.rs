@@ -68,6 +68,8 @@ pub enum ErrorKind {
     Foreign,
     /// A bounded wait ended.
     TimedOut,
+    /// The file system cannot share blocks between files, or not between these two places.
+    Unsupported,
     /// Anything else.
     Other,
     /// The process is dead (simulation only): nothing more happens, ever.

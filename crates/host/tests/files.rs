@@ -4,6 +4,7 @@
 
 mod common;
 
+use banger_host::linux::{own_bytes, shares_blocks};
 use banger_host::{Clock, DiskRecipe, ErrorKind, FileKind, Files, state_file};
 use banger_model::ByteSize;
 use std::{
@@ -170,6 +171,60 @@ fn a_disk_is_copied_between_file_systems() {
     host.make_disk(&to, &DiskRecipe::CopyOf { template: from })
         .unwrap();
     assert!(fs::read(&to).unwrap() == bytes);
+}
+
+/// A clone is never a copy: it costs the same whatever is in it, or is refused with the reason. What a clone has alone is
+/// what was written to it.
+#[test]
+fn a_disk_is_cloned_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = common::host(dir.path());
+    let (template, disk) = (dir.path().join("base"), dir.path().join("disk"));
+    fs::write(&template, vec![7; 8 << 20]).unwrap();
+    let before = own_bytes(&template).unwrap();
+    assert!(before >= 8 << 20, "{before}");
+    let recipe = DiskRecipe::CloneOf {
+        template: template.clone(),
+    };
+    let made = host.make_disk(&disk, &recipe);
+    match shares_blocks(dir.path(), dir.path()) {
+        Ok(()) => {
+            made.unwrap();
+            let clone = fs::File::options().write(true).open(&disk).unwrap();
+            assert!(own_bytes(&disk).unwrap() < 64 << 10);
+            clone.write_all_at(&vec![8; 1 << 20], 0).unwrap();
+            clone.sync_all().unwrap();
+            let own = own_bytes(&disk).unwrap();
+            assert!((1 << 20..2 << 20).contains(&own), "{own}");
+            assert!(fs::read(&template).unwrap() == vec![7; 8 << 20]);
+        }
+        Err(why) => {
+            let error = made.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Unsupported);
+            assert_eq!(error.source.to_string(), why.to_string());
+            assert!(why.to_string().contains("does not share blocks"), "{why}");
+            assert_eq!(disk.metadata().unwrap().len(), 0, "nothing was copied");
+        }
+    }
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() {
+        let other = tempfile::tempdir_in(shm).unwrap();
+        let away = host.make_disk(&other.path().join("disk"), &recipe);
+        let error = away.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        let why = error.source.to_string();
+        assert!(
+            why.contains("two file systems") || why.contains("tmpfs"),
+            "{why}"
+        );
+        let alone = shares_blocks(other.path(), other.path()).unwrap_err();
+        assert!(alone.to_string().contains("is on tmpfs"), "{alone}");
+    }
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        2,
+        "no probe is left"
+    );
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::{io, path::PathBuf};
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The way out where a root disk cannot be a clone of its image.
+pub const UNSHARED: &str = "set drivers.root = \"overlay\", which works everywhere, or keep BANGER_STATE_DIR whole on one file system that shares blocks (XFS, Btrfs, bcachefs)";
+
 /// A failed image request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -132,6 +135,9 @@ pub enum Error {
     /// A file system that is not clean, or not whole.
     #[error("the file system cannot be used as an image: {0}")]
     BadFileSystem(String),
+    /// A root disk cannot share the blocks of its image.
+    #[error("a root disk cannot be a clone of its image")]
+    Unshared(#[source] banger_host::Error),
     /// A size no file system can have.
     #[error("a disk of {0} bytes cannot hold a file system; use whole MiB, at least 16")]
     BadSize(u64),
@@ -229,6 +235,7 @@ impl Error {
             Error::DiskFull { .. } => Some(String::from(
                 "free space there, or delete images or VMs: banger image list, banger vm list",
             )),
+            Error::Unshared(_) => Some(String::from(UNSHARED)),
             Error::Pinned(id) => Some(format!(
                 "wait until the VM is there (banger vm list), or try again: banger image delete {id}"
             )),

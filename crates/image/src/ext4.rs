@@ -9,7 +9,7 @@ use banger_model::ByteSize;
 use std::{
     collections::{BTreeMap, HashSet},
     ffi::OsString,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -148,6 +148,78 @@ pub(crate) fn check<H: Tools + ?Sized>(
     .map(drop)
 }
 
+/// Makes a file system as large as its file. It was checked, or made here, and never mounted for writing since.
+pub(crate) fn grow<H: Tools + ?Sized>(
+    host: &H,
+    path: &Path,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
+    // Without -f it wants to see a check that is younger than the last change.
+    let args = vec!["-f".into(), path.into()];
+    run(
+        host,
+        resize2fs(host)?,
+        "growing a root file system",
+        args,
+        BTreeMap::new(),
+        Duration::from_secs(600),
+        &mut |_| {},
+        cancelled,
+    )
+    .map(drop)
+}
+
+/// MiB of journal beside so many bytes of room, as mke2fs gives an empty disk of that size. No more: on the disk of the
+/// host a journal that is added is there from the beginning.
+const fn journal_mib(room: u64) -> u64 {
+    match room >> 20 {
+        0..256 => 4,
+        256..1024 => 16,
+        _ => 64,
+    }
+}
+
+/// Gives a file system with so many bytes of room a journal, unless it has one.
+pub(crate) fn add_journal<H: Tools + ?Sized>(
+    host: &H,
+    path: &Path,
+    room: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
+    if has_journal(path)? {
+        return Ok(());
+    }
+    run(
+        host,
+        tune2fs(host)?,
+        "giving a root file system a journal",
+        vec![
+            "-J".into(),
+            format!("size={}", journal_mib(room)).into(),
+            path.into(),
+        ],
+        BTreeMap::new(),
+        Duration::from_secs(600),
+        &mut |_| {},
+        cancelled,
+    )
+    .map(drop)
+}
+
+/// The feature's bit (Documentation/filesystems/ext4/super.rst, `s_feature_compat`).
+fn has_journal(path: &Path) -> Result<bool> {
+    const COMPATIBLE: u64 = 1024 + 0x5c;
+    const HAS_JOURNAL: u32 = 0x4;
+    let mut word = [0; 4];
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|file| file.read_exact_at(&mut word, COMPATIBLE));
+    read.map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(u32::from_le_bytes(word) & HAS_JOURNAL != 0)
+}
+
 /// The path of a program; one that is missing is told with the package that has it.
 pub(crate) fn tool<H: Tools + ?Sized>(
     host: &H,
@@ -161,6 +233,16 @@ pub(crate) fn tool<H: Tools + ?Sized>(
 /// What makes file systems.
 pub(crate) fn mke2fs<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
     tool(host, "mke2fs", "e2fsprogs")
+}
+
+/// What grows file systems.
+pub(crate) fn resize2fs<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
+    tool(host, "resize2fs", "e2fsprogs")
+}
+
+/// What gives a file system a journal.
+pub(crate) fn tune2fs<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
+    tool(host, "tune2fs", "e2fsprogs")
 }
 
 /// What checks file systems.

@@ -18,7 +18,7 @@ mod store;
 pub mod template;
 
 pub use debian::DebianBuild;
-pub use error::{Error, Result};
+pub use error::{Error, Result, UNSHARED};
 pub use ext4::pack;
 pub use import::{Import, Limits};
 pub use manifest::check_name;

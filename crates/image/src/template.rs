@@ -1,11 +1,12 @@
 //! File systems of new disks, made once and copied for each VM: a copy of the few allocated extents costs a fraction
 //! of a `mke2fs` run, and nothing is spawned. An overlay disk is empty; a work disk has the image's `/root` in it, so
-//! that no guest has to copy and flush it before its first command.
+//! that no guest has to copy and flush it before its first command. A root disk that is a clone of its image has a
+//! template too ([`root`]): the image with a journal and with the room that was asked for.
 
 use crate::error::Doing;
 use crate::ext4::{self, BLOCK, Content, Mkfs};
-use crate::{Result, digest, home, lock};
-use banger_host::{Clock, ErrorKind, Files, Tools};
+use crate::{Error, Result, digest, home, lock};
+use banger_host::{Clock, DiskRecipe, ErrorKind, Files, Tools};
 use banger_model::ByteSize;
 use std::{
     path::{Path, PathBuf},
@@ -30,6 +31,11 @@ pub enum Volume<'a> {
         /// Id of the image whose `/root` it starts from.
         image: &'a str,
     },
+    /// The whole root file system.
+    Root {
+        /// Id of the image that it is a clone of.
+        image: &'a str,
+    },
 }
 
 impl Volume<'_> {
@@ -38,6 +44,7 @@ impl Volume<'_> {
         match self {
             Volume::Overlay => "banger-overlay",
             Volume::Work { .. } => "banger-work",
+            Volume::Root { .. } => "banger-root",
         }
     }
 
@@ -45,7 +52,7 @@ impl Volume<'_> {
     fn key(self) -> String {
         match self {
             Volume::Overlay => self.label().to_owned(),
-            Volume::Work { image } => format!("{}-{image}", self.label()),
+            Volume::Work { image } | Volume::Root { image } => format!("{}-{image}", self.label()),
         }
     }
 }
@@ -62,7 +69,7 @@ pub fn path(dir: &Path, volume: Volume<'_>, size: ByteSize) -> PathBuf {
 /// What would keep [`ext4`] from giving this template: nothing where it is there.
 ///
 /// # Errors
-/// The directory cannot be looked at, or mke2fs is missing.
+/// The directory cannot be looked at, or a program of e2fsprogs is missing.
 pub fn obstacle<H: Files + Tools + ?Sized>(
     host: &H,
     dir: &Path,
@@ -74,6 +81,10 @@ pub fn obstacle<H: Files + Tools + ?Sized>(
         .doing("look for a disk template")?;
     match there {
         Some(_) => Ok(()),
+        None if matches!(volume, Volume::Root { .. }) => {
+            ext4::resize2fs(host)?;
+            ext4::tune2fs(host).map(drop)
+        }
         None => ext4::mke2fs(host).map(drop),
     }
 }
@@ -96,11 +107,61 @@ pub fn ext4<H: Files + Tools + Clock + ?Sized>(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<PathBuf> {
     let path = path(dir, volume, size);
-    if host
-        .stat(&path)
-        .doing("look for a disk template")?
-        .is_some()
-    {
+    published(host, dir, path, cancelled, |part| {
+        make(host, part, volume, size, content, cancelled)
+    })
+}
+
+/// The template of root disks that are clones of an image: the image's file system, grown to `size`, with a journal,
+/// because a guest writes to it and may be killed. It shares the blocks of `rootfs`, the image's file, which is only
+/// read. Made if it is not there.
+///
+/// # Errors
+/// The directory's file system does not share blocks with the image's file, a program of e2fsprogs is missing or fails,
+/// disk full.
+pub fn root<H: Files + Tools + Clock + ?Sized>(
+    host: &H,
+    dir: &Path,
+    image: &str,
+    rootfs: &Path,
+    size: ByteSize,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<PathBuf> {
+    let path = path(dir, Volume::Root { image }, size);
+    published(host, dir, path, cancelled, |part| {
+        let template = rootfs.to_owned();
+        match host.make_disk(part, &DiskRecipe::CloneOf { template }) {
+            Err(error) if error.kind == ErrorKind::Unsupported => {
+                // Else it stays, because nobody will come to finish it.
+                let _ = host.unlink(part);
+                return Err(Error::Unshared(error));
+            }
+            made => made.doing("clone the image")?,
+        }
+        let image = host.stat(part).doing("look at the clone")?;
+        let room = image.map_or(0, |image| size.bytes().saturating_sub(image.len));
+        host.grow_disk(part, size).doing("lengthen the clone")?;
+        // The room is in the file system before its first boot: no guest waits for it to grow.
+        ext4::grow(host, part, cancelled)?;
+        ext4::add_journal(host, part, room, cancelled)
+    })
+}
+
+/// The template at `path`, as `make` makes it at another one if it is not there; a second caller waits for the first.
+fn published<H: Files + Clock + ?Sized>(
+    host: &H,
+    dir: &Path,
+    path: PathBuf,
+    cancelled: &dyn Fn() -> bool,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let there = || {
+        Ok(host
+            .stat(&path)
+            .doing("look for a disk template")?
+            .is_some())
+    };
+    if there()? {
         return Ok(path);
     }
     let _lock = lock::acquire(
@@ -110,13 +171,27 @@ pub fn ext4<H: Files + Tools + Clock + ?Sized>(
         cancelled,
         &mut || {},
     )?;
-    if host
-        .stat(&path)
-        .doing("look for a disk template")?
-        .is_some()
-    {
+    if there()? {
         return Ok(path);
     }
+    let part = banger_host::state_file::temporary(&path);
+    make(&part)?;
+    host.sync_file(&part)
+        .doing("make a disk template durable")?;
+    host.rename(&part, &path).doing("publish a disk template")?;
+    host.sync_dir(dir).doing("make a disk template durable")?;
+    Ok(path)
+}
+
+/// An ext4 file system for a volume, in a new file.
+fn make<H: Files + Tools + ?Sized>(
+    host: &H,
+    file: &Path,
+    volume: Volume<'_>,
+    size: ByteSize,
+    content: Option<&Path>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
     // The same for every maker: a template is a function of its name.
     let uuid = digest::uuid(&format!(
         "banger template {VERSION} {} {}",
@@ -138,13 +213,7 @@ pub fn ext4<H: Files + Tools + Clock + ?Sized>(
         grow_to: (size.bytes() < GROW_TO / 4).then_some(GROW_TO / BLOCK),
         content,
     };
-    let part = banger_host::state_file::temporary(&path);
-    ext4::make(host, &part, size.bytes(), &mkfs, cancelled)?;
-    host.sync_file(&part)
-        .doing("make a disk template durable")?;
-    host.rename(&part, &path).doing("publish a disk template")?;
-    host.sync_dir(dir).doing("make a disk template durable")?;
-    Ok(path)
+    ext4::make(host, file, size.bytes(), &mkfs, cancelled)
 }
 
 /// Removes the templates of an image that is gone.
@@ -182,9 +251,11 @@ pub fn is_stale(name: &str) -> bool {
     made_by.is_some_and(|version| version != VERSION)
 }
 
-/// The image whose `/root` the template of this file name, of any version, has in it.
+/// The image of which the template of this file name, of any version, has something in it.
 fn image_of(name: &str) -> Option<&str> {
-    let (_, rest) = name.strip_prefix("ext4-v")?.split_once("-banger-work-")?;
+    let name = name.strip_prefix("ext4-v")?;
+    let volume = |label: &str| name.split_once(label);
+    let (_, rest) = volume("-banger-work-").or_else(|| volume("-banger-root-"))?;
     let (id, _) = rest.strip_suffix(".img")?.split_once('-')?;
     Some(id)
 }
@@ -206,6 +277,10 @@ mod tests {
             image: "0123456789ab",
         });
         assert_eq!(image_of(&work), Some("0123456789ab"));
+        let root = file(Volume::Root {
+            image: "ba9876543210",
+        });
+        assert_eq!(image_of(&root), Some("ba9876543210"));
         assert_eq!(image_of(&file(Volume::Overlay)), None);
         assert_eq!(image_of(".lock"), None);
     }

@@ -1,6 +1,6 @@
 //! What the user asked a VM to be.
 
-use crate::{ByteSize, Drivers, Init, PublishedPort, Role};
+use crate::{ByteSize, Drivers, Init, PublishedPort, Role, RootDriver};
 use serde::{Deserialize, Serialize};
 
 /// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
@@ -25,13 +25,16 @@ pub struct VmSpec {
     pub image: String,
     /// Id of the image: the digest it is pinned to (R-IMG-5).
     pub image_id: String,
+    /// Length of the image's file: what a root disk that is a clone of it begins with.
+    #[serde(default)]
+    pub image_size: ByteSize,
     /// Name of the kernel directory.
     pub kernel: String,
     /// Virtual CPUs, at least 1.
     pub vcpus: u32,
     /// Guest memory.
     pub memory: ByteSize,
-    /// Size of the overlay (or CoW) disk.
+    /// Room for changes to the system, whatever the root driver keeps them in.
     pub overlay_size: ByteSize,
     /// Size of the work disk at `/root`.
     pub disk_size: ByteSize,
@@ -56,9 +59,27 @@ impl VmSpec {
     /// The size that the disk of this role is to have; `None` for roles that are no disk file.
     pub const fn disk_of(&self, role: Role) -> Option<ByteSize> {
         match role {
+            Role::CowFile if matches!(self.drivers.root, RootDriver::Reflink) => {
+                Some(root_disk(self.image_size, self.overlay_size))
+            }
             Role::CowFile | Role::OverlayDisk => Some(self.overlay_size),
             Role::WorkDisk => Some(self.disk_size),
             _ => None,
         }
     }
+
+    /// How much of the disk of this role is the image: nothing, but where the root is a clone of it. Whole MiB.
+    pub const fn image_in(&self, role: Role) -> ByteSize {
+        match (role, self.drivers.root) {
+            (Role::CowFile, RootDriver::Reflink) => root_disk(self.image_size, ByteSize(0)),
+            _ => ByteSize(0),
+        }
+    }
+}
+
+/// Length of a root disk that begins with an image of this length and has this room besides, in whole MiB.
+pub const fn root_disk(image: ByteSize, room: ByteSize) -> ByteSize {
+    let mib = ByteSize::mib(1).bytes();
+    let image = image.bytes().div_ceil(mib).saturating_mul(mib);
+    ByteSize(image.saturating_add(room.bytes()))
 }

@@ -1,6 +1,6 @@
 //! The durable record of a VM: what it is, what was asked of it, and where its files are.
 
-use crate::{Generation, Lease, RecoveryMirror, VmId, VmName, VmSpec};
+use crate::{Generation, Lease, RecoveryMirror, RootDriver, VmId, VmName, VmSpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -131,4 +131,11 @@ pub struct Vm {
     pub created_at: u64,
     /// Unix time in seconds of the last exec, ssh, attach, copy or prepare (R-SVC-7).
     pub last_used_at: u64,
+}
+
+impl Vm {
+    /// Whether it cannot do without its image's file: all but one whose root disk is a clone that is made.
+    pub fn needs_image(&self) -> bool {
+        self.phase == Phase::Creating || self.spec.drivers.root != RootDriver::Reflink
+    }
 }

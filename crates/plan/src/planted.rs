@@ -46,11 +46,13 @@ pub enum Planted {
     RowForgottenBeforeLogs,
     /// A disk that was asked to grow stays as it is.
     DiskNotGrown,
+    /// A root disk that cannot share its image's blocks is made by copying all of them.
+    CloneMadeByCopying,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 20] = [
+    pub const ALL: [Planted; 21] = [
         Planted::PidWithoutStartTime,
         Planted::RowDeletedBeforeDm,
         Planted::LeaseFreedBeforeTeardown,
@@ -71,6 +73,7 @@ impl Planted {
         Planted::FailedGuestBootedAgain,
         Planted::RowForgottenBeforeLogs,
         Planted::DiskNotGrown,
+        Planted::CloneMadeByCopying,
     ];
 }
 

@@ -9,7 +9,8 @@ use crate::run;
 const SUITE: &str = "bookworm";
 
 /// What is on the host, besides Debian's essential packages and the kernel with its modules.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 23] = [
+    "btrfs-progs",    // a file system that shares blocks
     "busybox-static", // the initramfs's only program
     "ca-certificates",
     "cpio",              // makes the initramfs
@@ -31,6 +32,7 @@ const PACKAGES: [&str; 21] = [
     "systemd", // a service manager for the test that wants one; process 1 is our own
     "udev",    // device-mapper's nodes
     "util-linux",
+    "xfsprogs", // and another
 ];
 
 /// Left out of every package, for the size.

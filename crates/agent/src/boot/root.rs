@@ -61,7 +61,10 @@ pub fn enter(
             warnings.extend(grow::to_its_disk(&changes, OVERLAY));
         }
         Prepared::Disk { device } => {
-            mounts::ext4(&device, NEW_ROOT, MountFlags::empty(), c"")?;
+            // A disk that was grown on the host has inode tables that are zero, because its file has holes there: the
+            // kernel is not to write zeroes into them.
+            let options = c"noinit_itable";
+            mounts::ext4(&device, NEW_ROOT, MountFlags::empty(), options)?;
             warnings.extend(grow::to_its_disk(&device, NEW_ROOT));
         }
     }

@@ -29,7 +29,7 @@ pub struct SetArgs {
     /// Size of the disk at /root; no smaller than it is
     #[arg(long, group = "change")]
     pub disk_size: Option<ByteSize>,
-    /// Size of the disk that takes the system's changes; no smaller than it is
+    /// Room for changes to the system; no less than there is
     #[arg(long, group = "change")]
     pub system_overlay_size: Option<ByteSize>,
     /// Let the guests reach beyond the host, and services on the host's loopback; at once

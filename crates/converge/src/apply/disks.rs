@@ -1,7 +1,7 @@
 //! Making data disks, only ever in phase *creating* (R-STATE-10), and growing them.
 
 use crate::{Env, Error, Recipes};
-use banger_host::{Host, state_file::temporary};
+use banger_host::{DiskRecipe, ErrorKind, Host, state_file::temporary};
 use banger_model::{Role, Vm};
 use banger_plan::{Planted, planted::planted};
 
@@ -14,10 +14,17 @@ pub(super) fn make<H: Host, L, R: Recipes>(
     let path = super::needed(env.site.disk(vm.id, role), role)?;
     let part = temporary(&path);
     let recipe = env.recipes.disk(vm, role)?;
-    match env.host.make_disk(&part, &recipe) {
+    let made = match (env.host.make_disk(&part, &recipe), recipe) {
+        (Err(error), DiskRecipe::CloneOf { template })
+            if planted(Planted::CloneMadeByCopying) && error.kind == ErrorKind::Unsupported =>
+        {
+            env.host.make_disk(&part, &DiskRecipe::CopyOf { template })
+        }
+        (made, _) => made,
+    };
+    match made {
         Err(error)
-            if planted(Planted::HalfMadeDiskTakenAsMade)
-                && error.kind != banger_host::ErrorKind::Crashed => {}
+            if planted(Planted::HalfMadeDiskTakenAsMade) && error.kind != ErrorKind::Crashed => {}
         made => made?,
     }
     env.host.sync_file(&part)?;

@@ -28,7 +28,7 @@ impl Random {
 
     /// A script of several VMs with overlapping requests. An id is given out once only.
     pub fn script(&mut self, n: u32) -> Script {
-        let profile = self.pick(&[Profile::Everywhere, Profile::Everything]);
+        let profile = self.pick(&[Profile::Everywhere, Profile::Cloned, Profile::Everything]);
         let mut made = 0;
         let mut deeds = vec![(When::Quiet, self.create(&mut made, profile))];
         for _ in 0..3 + self.below(4) {

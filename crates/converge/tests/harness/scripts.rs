@@ -64,12 +64,31 @@ pub fn written() -> Vec<(Script, Depth)> {
     let (small, big) = (Profile::Everywhere, Profile::Everything);
     let mut scripts = vec![(life(small), Depth::FULL), (life(big), Depth::FULL)];
     let mut wide = vec![churn(small), churn(big), growth(small), growth(big)];
+    wide.extend(cloned());
     wide.extend(concurrent(big));
     wide.extend(guests(small, big));
     wide.extend(losses(small, big));
     wide.extend(instances(big));
     scripts.extend(wide.into_iter().map(|s| (s, Depth::WIDE)));
     scripts
+}
+
+/// VMs whose root is a clone of their image, and one whose cannot be.
+fn cloned() -> Vec<Script> {
+    let (cloned, apart) = (Profile::Cloned, Profile::Apart);
+    vec![
+        life(cloned),
+        growth(cloned),
+        Script::new(
+            "an image on another file system",
+            &[
+                (Quiet, Ask(0, 1, Create("dev", apart))),
+                (Quiet, Ask(0, 2, Create("dev", cloned))),
+                (Quiet, Ask(0, 2, Stop)),
+                (Quiet, Ask(0, 2, Start)),
+            ],
+        ),
+    ]
 }
 
 /// Scripts into which another thread's request falls between any two effects.

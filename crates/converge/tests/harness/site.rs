@@ -23,6 +23,10 @@ use std::{
 pub enum Profile {
     /// QEMU, overlay, user network: no root.
     Everywhere,
+    /// QEMU, a clone of the image, user network.
+    Cloned,
+    /// The same, of an image that lies on another file system: it cannot be had.
+    Apart,
     /// dm-snapshot, bridge, jail, cgroup, helper: every role there is.
     Everything,
 }
@@ -31,6 +35,10 @@ impl Profile {
     pub fn drivers(self) -> Drivers {
         match self {
             Profile::Everywhere => Drivers::EVERYWHERE,
+            Profile::Cloned | Profile::Apart => Drivers {
+                root: RootDriver::Reflink,
+                ..Drivers::EVERYWHERE
+            },
             Profile::Everything => Drivers {
                 vmm: VmmDriver::Firecracker,
                 root: RootDriver::DmSnapshot,
@@ -74,6 +82,14 @@ pub fn reserved(instance: Instance) -> impl Iterator<Item = Ipv4Addr> {
 
 /// An empty file system that disks are copied from.
 pub const TEMPLATE: &str = "/s/templates/empty.ext4";
+/// An image with a journal and the room of a new VM, that root disks are cloned from.
+pub const ROOT: &str = "/s/templates/root.ext4";
+/// The same on another file system.
+pub const ROOT_APART: &str = "/apart/root.ext4";
+/// Id of the image there.
+const APART: &str = "sha256-1";
+/// Length of every image.
+pub const IMAGE_SIZE: ByteSize = ByteSize::gib(1);
 /// The image every VM shares.
 pub const BASE: &str = "/s/images/base.ext4";
 
@@ -83,6 +99,8 @@ pub fn world(guests: &[(VmId, Guest)]) -> World {
         pid_alone_proves: planted(Planted::PidWithoutStartTime),
         lock_ignored: planted(Planted::VmmSpawnedTwice),
         guests: guests.iter().copied().collect(),
+        unshared: vec!["/apart".into()],
+        images: vec![ROOT.into(), ROOT_APART.into(), BASE.into()],
         ..Nature::default()
     });
     for instance in 0..2 {
@@ -92,7 +110,10 @@ pub fn world(guests: &[(VmId, Guest)]) -> World {
         world.given_dir(&site.runtime_dir);
     }
     world.given_disk(Path::new(TEMPLATE), 1 << 30);
-    world.given_disk(Path::new(BASE), 1 << 30);
+    world.given_disk(Path::new(BASE), IMAGE_SIZE.bytes());
+    for root in [ROOT, ROOT_APART] {
+        world.given_disk(Path::new(root), 2 << 30);
+    }
     strangers(&mut world);
     world
 }
@@ -159,7 +180,11 @@ pub fn reboot(world: &mut World, survival: &Survival) {
 pub fn spec(profile: Profile) -> VmSpec {
     VmSpec {
         image: "base".into(),
-        image_id: "sha256-0".into(),
+        image_id: match profile {
+            Profile::Apart => APART.into(),
+            _ => "sha256-0".into(),
+        },
+        image_size: IMAGE_SIZE,
         kernel: "k".into(),
         vcpus: 1,
         memory: ByteSize::mib(256),
@@ -191,7 +216,8 @@ impl SimRecipes {
         if role == Role::Vmm {
             args.push(format!("ip={}", vm.lease.ip));
             for data in vm.spec.drivers.data_roles() {
-                if data != Role::CowFile
+                // A dm snapshot has its CoW store open.
+                if (data != Role::CowFile || vm.spec.drivers.root == RootDriver::Reflink)
                     && let Some(path) = self.site.disk(vm.id, data)
                 {
                     args.push(format!("disk={}", path.display()));
@@ -212,8 +238,14 @@ impl SimRecipes {
 }
 
 impl Recipes for SimRecipes {
-    fn disk(&self, _: &Vm, role: Role) -> Result<DiskRecipe, RecipeError> {
+    fn disk(&self, vm: &Vm, role: Role) -> Result<DiskRecipe, RecipeError> {
         Ok(match role {
+            Role::CowFile if vm.spec.drivers.root == RootDriver::Reflink => DiskRecipe::CloneOf {
+                template: match vm.spec.image_id.as_str() {
+                    APART => ROOT_APART.into(),
+                    _ => ROOT.into(),
+                },
+            },
             Role::CowFile => DiskRecipe::Sparse {
                 size: ByteSize::gib(1),
             },

@@ -1,10 +1,12 @@
 //! What VMs are run with, and why each driver is or is not chosen.
 
 use super::{Patient, needed};
+use crate::image_service::clones;
 use crate::vm::preflight;
 use crate::vm::scope::{Manager, OUT_OF_REACH, REACH, Scopes};
+use banger_config::RootChoice;
 use banger_host::linux::device_mapper;
-use banger_model::RootDriver;
+use banger_image::UNSHARED;
 use banger_vmm::probe::{self, KvmProbe, OLDEST_QEMU, probe_kvm};
 use banger_wire::api::{ApiError, Code, DoctorRow};
 
@@ -83,29 +85,55 @@ pub(super) fn choices(patient: &Patient) -> Vec<DoctorRow> {
     vec![root(patient), network(patient), scopes()]
 }
 
+/// The choice, and of each other root driver whether it could be had.
 fn root(patient: &Patient) -> DoctorRow {
+    let choice = patient.config.drivers.root;
+    let dm = device_mapper().map_err(|error| format!("device-mapper cannot be used: {error}"));
+    let images = patient.core.recipes.images_dir();
+    let clones = clones(&patient.core, &images).map_err(|error| error.to_string());
+    root_row(choice, dm, clones)
+}
+
+fn root_row(choice: RootChoice, dm: Result<(), String>, clones: Result<(), String>) -> DoctorRow {
     let (area, what) = ("drivers", "root disk");
-    let dm = device_mapper();
-    match (patient.config.drivers.of_new_vm().root, dm) {
-        (RootDriver::DmSnapshot, Err(error)) => DoctorRow::fail(
+    let had = |name: &str, note: &str, can: &Result<(), String>| match can {
+        Ok(()) => format!("{name} could be had too{note}"),
+        Err(why) => format!("{name} could not be had ({why})"),
+    };
+    let snapshot = had("dm-snapshot", ", and has only the room the image has", &dm);
+    let clone = had(
+        "reflink",
+        ", and each VM reads its own copy into memory",
+        &clones,
+    );
+    let chosen = |seen: String| DoctorRow::pass(area, what, seen);
+    let refused = |name: &str, why: String, way_out: &str| {
+        DoctorRow::fail(
             area,
             what,
-            format!("dm-snapshot is configured, and device-mapper cannot be used: {error}"),
+            format!("{name} is configured, and {why}"),
+            way_out,
+        )
+    };
+    match (choice, dm, clones) {
+        (RootChoice::DmSnapshot, Err(why), _) => refused(
+            "dm-snapshot",
+            why,
             "load the module dm_snapshot and run the daemon as root, or set drivers.root = \"overlay\"",
         ),
-        (RootDriver::DmSnapshot, Ok(())) => {
-            DoctorRow::pass(area, what, "dm-snapshot, because drivers.root says so")
+        (RootChoice::DmSnapshot, Ok(()), _) => chosen(format!(
+            "dm-snapshot, because drivers.root says so; {clone}"
+        )),
+        (RootChoice::Reflink, _, Err(why)) => refused("reflink", why, UNSHARED),
+        (RootChoice::Reflink, _, Ok(())) => {
+            chosen(format!("reflink, because drivers.root says so; {snapshot}"))
         }
-        (_, Ok(())) => DoctorRow::pass(
-            area,
-            what,
-            "overlay: works everywhere; dm-snapshot could be had too, and has only the room the image has",
-        ),
-        (_, Err(error)) => DoctorRow::pass(
-            area,
-            what,
-            format!("overlay: works everywhere; dm-snapshot could not be had ({error})"),
-        ),
+        (RootChoice::Overlay, ..) => chosen(format!(
+            "overlay, because drivers.root says so; {snapshot}; {clone}"
+        )),
+        (RootChoice::Auto, ..) => chosen(format!(
+            "overlay: works everywhere, and VMs of an image share it in memory; {snapshot}; {clone}"
+        )),
     }
 }
 
@@ -128,5 +156,41 @@ fn scopes() -> DoctorRow {
             "no systemd here: nobody ends VMMs with a session",
         ),
         Scopes::OutOfReach => DoctorRow::warn(area, what, OUT_OF_REACH, REACH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_wire::api::Standing;
+
+    /// R-OPS-1: the choice and why, and of each other driver whether it could be had.
+    #[test]
+    fn the_root_driver_is_explained() {
+        let no = |why: &str| Err(why.to_owned());
+        let ext4 = || no("/s is on ext4");
+        let row = root_row(RootChoice::Auto, no("no module"), ext4());
+        let told =
+            "dm-snapshot could not be had (no module); reflink could not be had (/s is on ext4)";
+        assert_eq!(row.status, Standing::Pass);
+        assert!(
+            row.seen.starts_with("overlay: ") && row.seen.ends_with(told),
+            "{}",
+            row.seen
+        );
+        let row = root_row(RootChoice::Auto, Ok(()), Ok(()));
+        assert_eq!(
+            row.seen.matches("could be had too").count(),
+            2,
+            "{}",
+            row.seen
+        );
+        let row = root_row(RootChoice::Reflink, Ok(()), Ok(()));
+        assert!(row.seen.starts_with("reflink, because"), "{}", row.seen);
+        let row = root_row(RootChoice::Reflink, Ok(()), ext4());
+        assert_eq!(row.status, Standing::Fail);
+        assert!(row.seen.contains("/s is on ext4"), "{}", row.seen);
+        let row = root_row(RootChoice::DmSnapshot, no("no module"), Ok(()));
+        assert_eq!(row.status, Standing::Fail);
     }
 }

@@ -1,5 +1,6 @@
 //! `bangerd --doctor` (R-OPS-1): how this machine stands, as JSON on stdout. Reads only: it makes no directory, takes
-//! no lock, starts no VM, and does not mind a daemon that runs. Each row asks the function that the work itself asks.
+//! no lock, starts no VM, and does not mind a daemon that runs. (Whether files share blocks can only be tried: with two that
+//! have no name.) Each row asks the function that the work itself asks.
 
 mod drivers;
 mod state;

@@ -4,7 +4,7 @@ use super::{Database, Patient};
 use crate::image_service::DEFAULT_KERNEL;
 use crate::vm::{preflight, shape};
 use banger_config::builtin;
-use banger_model::{ByteSize, spec::Origin};
+use banger_model::{ByteSize, RootDriver, spec::Origin};
 use banger_wire::api::{ApiError, DoctorRow, VmShape};
 
 const AREA: &str = "images";
@@ -40,7 +40,11 @@ pub(super) fn images(patient: &Patient) -> Vec<DoctorRow> {
             patient.images.kernel_obstacles(DEFAULT_KERNEL),
         ),
     ];
-    let mut disks = patient.images.overlay_obstacles(sized.overlay_size);
+    let mut disks = match patient.config.drivers.of_new_vm().root {
+        RootDriver::Overlay => patient.images.overlay_obstacles(sized.overlay_size),
+        RootDriver::Reflink => patient.images.root_obstacles(image, sized.overlay_size),
+        RootDriver::DmSnapshot => Vec::new(),
+    };
     disks.extend(patient.images.work_obstacles(image, sized.disk_size));
     disks.dedup();
     rows.push(match ApiError::all(disks) {

@@ -12,7 +12,8 @@ use crate::ops::{self, Operation, Why};
 use banger_config::builtin;
 use banger_converge::{Failure, Outcome, request};
 use banger_image::Manifest;
-use banger_model::{Phase, PublishedPort, RootDriver, Vm, VmId, VmName, VmSpec, spec::Origin};
+use banger_model::spec::{Origin, root_disk};
+use banger_model::{ByteSize, Phase, PublishedPort, RootDriver, Vm, VmId, VmName, VmSpec};
 use banger_wire::api::{ApiError, Code, Command, Event, SpecValue, VmShape, VmView};
 use banger_wire::guest::{Token, hex};
 use std::{net::TcpListener, path::Path, sync::Arc};
@@ -235,8 +236,13 @@ impl VmService {
                     .map_err(|e| ApiError::of(Code::Precondition, &e))?;
                 let (image, pinned) = images.image(&image_name, &operation)?;
                 let kernel = images.kernel(&kernel_name, &operation)?;
-                if drivers.root == RootDriver::Overlay {
-                    images.overlay_template(overlay_size, &operation)?;
+                match drivers.root {
+                    RootDriver::Overlay => images.overlay_template(overlay_size, &operation)?,
+                    RootDriver::Reflink => {
+                        let size = root_disk(ByteSize(image.size), overlay_size);
+                        images.root_template(&image, size, &operation)?;
+                    }
+                    RootDriver::DmSnapshot => {}
                 }
                 images.work_template(&image, disk_size, &operation)?;
                 core.recipes
@@ -251,6 +257,7 @@ impl VmService {
         let spec = VmSpec {
             image: image.name,
             image_id: image.id,
+            image_size: ByteSize(image.size),
             kernel,
             vcpus: sized.vcpus,
             memory: sized.memory,

@@ -39,6 +39,8 @@ pub(super) enum Check {
     BootKernel(String),
     /// An overlay disk to copy that is there or can be made.
     OverlayDisk(ByteSize),
+    /// A root disk to clone of this image, with this room, that is there or can be made; a file system that can.
+    RootDisk(String, ByteSize),
     /// A work disk of this image to copy that is there or can be made.
     WorkDisk(String, ByteSize),
     /// Ports of the host that are free.
@@ -102,10 +104,13 @@ fn disks(drivers: &Drivers, image: String, sized: &Sized) -> Vec<Check> {
     if !shape::obstacles(sized).is_empty() {
         return Vec::new();
     }
-    let overlay =
-        (drivers.root == RootDriver::Overlay).then_some(Check::OverlayDisk(sized.overlay_size));
+    let root = match drivers.root {
+        RootDriver::Overlay => Some(Check::OverlayDisk(sized.overlay_size)),
+        RootDriver::Reflink => Some(Check::RootDisk(image.clone(), sized.overlay_size)),
+        RootDriver::DmSnapshot => None,
+    };
     let work = Check::WorkDisk(image, sized.disk_size);
-    overlay.into_iter().chain([work]).collect()
+    root.into_iter().chain([work]).collect()
 }
 
 /// What a stopped VM needs to boot. `base` is its image's file.
@@ -115,8 +120,8 @@ pub(super) fn of_start(vm: &Vm, site: &Site, base: PathBuf) -> Vec<Check> {
         Check::Agent,
         Check::BootKernel(vm.spec.kernel.clone()),
     ];
-    // A whole copy of the image boots without it.
-    if vm.spec.drivers.root != RootDriver::Reflink {
+    // A clone of the image boots without it.
+    if vm.needs_image() {
         checks.push(Check::File {
             what: format!("the image '{}'", vm.spec.image),
             path: base,
@@ -146,6 +151,7 @@ fn look(check: &Check, core: &Core, images: &dyn Images, host: HostSize) -> Vec<
         Check::Kernel(name) => images.kernel_obstacles(name),
         Check::BootKernel(name) => told(boot_kernel(core, name)),
         Check::OverlayDisk(size) => images.overlay_obstacles(*size),
+        Check::RootDisk(image, room) => images.root_obstacles(image, *room),
         Check::WorkDisk(image, size) => images.work_obstacles(image, *size),
         Check::Vmm => told(vmm(core)),
         Check::Agent => told(agent(core)),
@@ -308,6 +314,8 @@ mod tests {
 
         let copied = of_create(wanted(&plain, RootDriver::Reflink));
         assert!(copied.contains(&work));
+        let root = Check::RootDisk("debian".to_owned(), ByteSize::gib(8));
+        assert!(copied.contains(&root), "{copied:?}");
         let overlay = |c: &Check| matches!(c, Check::OverlayDisk(_));
         assert!(!copied.iter().any(overlay), "{copied:?}");
 

@@ -6,13 +6,12 @@ use crate::core::Core;
 use crate::failed::{self, Kept};
 use crate::ops::{Operation, now};
 use banger_converge::{request::RequestError, settled};
-use banger_host::{ErrorKind, Files};
+use banger_host::{ErrorKind, Files, linux::own_bytes};
 use banger_image::template;
 use banger_model::Vm;
 use banger_vmm::boot::initramfs;
 use banger_wire::api::{ApiError, Code, Pruned, PrunedFile, PrunedVm, VmPrune, VmState};
 use std::{
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -188,7 +187,7 @@ fn stale_caches(core: &Core) -> Result<Vec<PrunedFile>> {
         .filter(stale)
         .map(|name| dir.join(name))
         .map(|path| PrunedFile {
-            bytes: std::fs::symlink_metadata(&path).map_or(0, |file| file.blocks() * 512),
+            bytes: own_bytes(&path).unwrap_or(0),
             path,
         })
         .collect();
@@ -200,11 +199,11 @@ fn unseen(what: &str, error: &banger_host::Error) -> ApiError {
     ApiError::new(Code::OperationFailed, format!("{what} cannot be listed")).caused_by(error)
 }
 
-/// Bytes of disk of a VM's directory; what cannot be read counts nothing.
+/// Bytes of disk that nobody but a VM's directory has, a root disk's without what it shares; what cannot be read counts
+/// nothing.
 fn allocated(dir: &Path) -> u64 {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let sizes = files.filter_map(|file| file.metadata().ok());
-    sizes.map(|file| file.blocks() * 512).sum()
+    files.filter_map(|file| own_bytes(&file.path()).ok()).sum()
 }
 
 impl Core {

@@ -1,7 +1,8 @@
 //! Copies a disk file by sharing its blocks where the file system can, else by its allocated
 //! extents: the cost is that of the data in it, never that of its size.
 
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use super::sharing;
+use rustix::fs::{SeekFrom, copy_file_range, seek};
 use rustix::io::Errno;
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -13,17 +14,9 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// The system call that failed; `to` is then half made.
 pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
-    match ioctl_ficlone(to, from) {
+    match sharing::share(from, to) {
         Ok(()) => return Ok(()),
-        // No reflinks here, or two file systems.
-        Err(
-            Errno::OPNOTSUPP
-            | Errno::XDEV
-            | Errno::INVAL
-            | Errno::NOTTY
-            | Errno::NOSYS
-            | Errno::ISDIR,
-        ) => {}
+        Err(errno) if sharing::cannot(errno) => {}
         Err(e) => return Err(e.into()),
     }
     let len = from.metadata()?.len();

@@ -1,7 +1,7 @@
 //! Files and directories.
 
-use super::{LinuxHost, disk_copy, fail};
-use crate::{DiskRecipe, Effect, FileKind, FileSeen, Files, effects::Result};
+use super::{LinuxHost, disk_copy, fail, sharing};
+use crate::{DiskRecipe, Effect, Error, FileKind, FileSeen, Files, effects::Result};
 use banger_model::ByteSize;
 use std::{
     fs,
@@ -33,6 +33,19 @@ fn open_template(template: &Path, disk: &Path) -> std::io::Result<fs::File> {
         (false, _) => Err(ErrorKind::IsADirectory.into()),
         (true, true) => Err(std::io::Error::other("a disk is no template of itself")),
     }
+}
+
+/// Makes the disk share the blocks of the template, or says why it cannot.
+fn clone(from: &fs::File, template: &Path, disk: &Path) -> Result<()> {
+    const WHAT: &str = "make the disk";
+    let to = create(disk).map_err(|e| fail(Effect::MakeDisk, WHAT, disk, e))?;
+    sharing::share(from, &to).map_err(|errno| match sharing::refusal(errno, template, disk) {
+        Some(why) => {
+            let (kind, target) = (crate::ErrorKind::Unsupported, disk.display().to_string());
+            Error::new(Effect::MakeDisk, WHAT, target, kind, why)
+        }
+        None => fail(Effect::MakeDisk, WHAT, disk, errno),
+    })
 }
 
 impl Files for LinuxHost {
@@ -132,6 +145,11 @@ impl Files for LinuxHost {
                 create(path)
                     .and_then(|disk| disk_copy::copy(&from, &disk))
                     .map_err(error)
+            }
+            DiskRecipe::CloneOf { template } => {
+                let from = open_template(template, path)
+                    .map_err(|e| fail(Effect::MakeDisk, "open the template", template, e))?;
+                clone(&from, template, path)
             }
         }
     }

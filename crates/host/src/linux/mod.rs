@@ -14,10 +14,12 @@ mod link;
 mod loopdev;
 mod nft;
 mod process;
+mod sharing;
 mod spawn;
 mod tools;
 
 pub use dm::device_mapper;
+pub use sharing::{Unshared, own_bytes, shares_blocks};
 pub use tools::ToolFailed;
 
 use crate::{Effect, Error};

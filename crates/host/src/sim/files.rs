@@ -6,6 +6,16 @@ use banger_model::ByteSize;
 use std::path::Path;
 
 impl World {
+    fn is_image(&self, path: &Path) -> bool {
+        let mut images = self.nature.images.iter();
+        images.any(|image| Path::new(&**image) == path)
+    }
+
+    fn is_unshared(&self, path: &Path) -> bool {
+        let mut dirs = self.nature.unshared.iter();
+        dirs.any(|dir| path.starts_with(&**dir))
+    }
+
     /// A path lost its name: a disk that a live process uses must not.
     fn losing(&mut self, path: &Path) {
         if let Some(ino) = self.fs.lookup(path)
@@ -159,14 +169,29 @@ impl Files for SimHost {
 fn make(world: &mut World, path: &Path, recipe: &DiskRecipe) -> super::fs::Answer<()> {
     let (template, len) = match recipe {
         DiskRecipe::Sparse { size } => (None, size.bytes()),
-        DiskRecipe::CopyOf { template } => match world.fs.read(template)? {
-            Some(_) if template == path => {
-                return Err(Refusal(ErrorKind::Other, "a disk is no template of itself"));
+        DiskRecipe::CopyOf { template } | DiskRecipe::CloneOf { template } => {
+            match world.fs.read(template)? {
+                Some(_) if template == path => {
+                    return Err(Refusal(ErrorKind::Other, "a disk is no template of itself"));
+                }
+                Some(content) => (Some(template.as_path()), content.len()),
+                None => return Err(Refusal(ErrorKind::NotFound, "no such template")),
             }
-            Some(content) => (Some(template.as_path()), content.len()),
-            None => return Err(Refusal(ErrorKind::NotFound, "no such template")),
-        },
+        }
     };
+    if let DiskRecipe::CloneOf { template } = recipe
+        && (world.is_unshared(template) || world.is_unshared(path))
+    {
+        // The file is made before its blocks can be asked for.
+        world.fs.write(path, Content::empty())?;
+        let why = "the file system does not share blocks";
+        return Err(Refusal(ErrorKind::Unsupported, why));
+    }
+    if let DiskRecipe::CopyOf { template } = recipe
+        && world.is_image(template)
+    {
+        world.sin(format!("all of {} was copied", template.display()));
+    }
     let serial = world.take_serial();
     world
         .fs

@@ -80,6 +80,10 @@ pub struct Nature {
     pub max_loops: u32,
     /// The kernel has device-mapper.
     pub has_dm: bool,
+    /// Directories whose files share their blocks with no others: another file system, or one that cannot.
+    pub unshared: Vec<Rc<str>>,
+    /// Files as large as an image: a VM may share their blocks, and never costs a copy.
+    pub images: Vec<Rc<str>>,
     /// As soon as one of our processes is reaped, a stranger gets its number.
     pub recycle_pids: bool,
     /// A planted bug: a process is recognised by its number alone.
@@ -95,6 +99,8 @@ impl Default for Nature {
             volatile: vec!["/run".into()],
             max_loops: 64,
             has_dm: true,
+            unshared: Vec::new(),
+            images: Vec::new(),
             recycle_pids: true,
             pid_alone_proves: false,
             lock_ignored: false,

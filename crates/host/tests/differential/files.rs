@@ -26,6 +26,7 @@ pub enum Op {
     Rmdir(&'static str),
     SparseDisk(&'static str, u64),
     CopiedDisk(&'static str, &'static str),
+    ClonedDisk(&'static str, &'static str),
     GrownDisk(&'static str, u64),
     DiskSpace(&'static str),
 }
@@ -102,6 +103,10 @@ fn apply<H: Files>(host: &H, root: &Path, op: &Op) -> Answer {
             let template = at(from);
             done(host.make_disk(&at(p), &DiskRecipe::CopyOf { template }))
         }
+        Op::ClonedDisk(p, from) => {
+            let template = at(from);
+            done(host.make_disk(&at(p), &DiskRecipe::CloneOf { template }))
+        }
         Op::GrownDisk(p, mib) => done(host.grow_disk(&at(p), ByteSize::mib(*mib))),
         // How much there is differs; whether it can be asked does not.
         Op::DiskSpace(p) => done(host.disk_space(&at(p))),
@@ -135,7 +140,7 @@ impl Group for FileGroup {
         let p = rng.pick(&PATHS);
         let q = rng.pick(&PATHS);
         let any = if rng.once_in(4) { "" } else { p };
-        match rng.below(28) {
+        match rng.below(30) {
             0 | 1 => Op::Read(any),
             2 | 3 => Op::Stat(any),
             4 => Op::List(any),
@@ -149,13 +154,16 @@ impl Group for FileGroup {
             22 => Op::SparseDisk(p, 1 + rng.below(2) as u64),
             23 | 24 => Op::CopiedDisk(p, q),
             25 | 26 => Op::GrownDisk(p, 1 + rng.below(3) as u64),
+            27 | 28 => Op::ClonedDisk(p, q),
             _ => Op::DiskSpace(any),
         }
     }
 
     fn sim(&mut self, op: &Op) -> Answer {
         let template = match op {
-            Op::CopiedDisk(_, from) => self.simulated(&self.root.join(from)),
+            Op::CopiedDisk(_, from) | Op::ClonedDisk(_, from) => {
+                self.simulated(&self.root.join(from))
+            }
             _ => None,
         };
         let grown = match op {
@@ -170,7 +178,7 @@ impl Group for FileGroup {
                 return Ok(format!("{:?}", content.map(|b| print(&b))));
             }
             Op::SparseDisk(p, mib) => (path(p), vec![0; usize::try_from(mib << 20).unwrap()]),
-            Op::CopiedDisk(p, _) => (path(p), template.unwrap()),
+            Op::CopiedDisk(p, _) | Op::ClonedDisk(p, _) => (path(p), template.unwrap()),
             Op::GrownDisk(p, mib) => {
                 let mut bytes = grown.unwrap_or_default();
                 let len = usize::try_from(mib << 20).unwrap();
