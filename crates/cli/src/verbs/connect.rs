@@ -5,7 +5,7 @@ use crate::{
     connection::Daemon,
     failure::Failure,
     output::{self, Chunk},
-    ssh,
+    ssh::{self, config::SSHD_PORT},
 };
 use banger_wire::{
     api::{ClientError, Frame, FrameReceiver, FrameSender, VmForward, VmSsh},
@@ -26,7 +26,12 @@ const CHUNKS: usize = 4;
 /// Connects.
 pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
     if args.port.is_none() && args.socket.is_none() {
-        return serve_ssh(without_suffix(&args.vm)).await;
+        return serve_ssh(&args.vm).await;
+    }
+    let daemon = Daemon::of_this_user()?;
+    if args.port == Some(SSHD_PORT) && args.host.is_none() {
+        // The VM's sshd has the VM's key; it is pinned before a client looks for it.
+        daemon.call(&pinned(&args.vm)).await?;
     }
     let request = VmForward {
         vm: without_suffix(&args.vm).to_owned(),
@@ -36,7 +41,7 @@ pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
             .socket
             .map(|p| PathBytes::from(p.as_os_str().as_bytes())),
     };
-    let (sender, receiver) = Daemon::of_this_user()?.frames_again(&request).await?;
+    let (sender, receiver) = daemon.frames_again(&request).await?;
     let mut received = tokio::spawn(receive(receiver));
     let received = tokio::select! {
         received = &mut received => received,
@@ -52,8 +57,14 @@ pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
 /// Speaks SSH with who has our stdin and stdout.
 async fn serve_ssh(vm: &str) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
-    let vm = daemon.call(&VmSsh { vm: vm.to_owned() }).await?;
+    let vm = daemon.call(&pinned(vm)).await?;
     ssh::serve(daemon, vm).await
+}
+
+/// The call that makes sure that a VM is in banger's `known_hosts`.
+fn pinned(vm: &str) -> VmSsh {
+    let vm = without_suffix(vm).to_owned();
+    VmSsh { vm }
 }
 
 /// The VM's name without the domain that an `ssh` configuration puts behind it.

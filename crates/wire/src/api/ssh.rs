@@ -4,8 +4,7 @@ use banger_model::{VmId, VmName};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// `vm.ssh`: who a running VM is for an SSH client. Its host key is made when it is first asked for, and is in banger's
-/// own `known_hosts` before this is answered.
+/// `vm.ssh`: who a running VM is for an SSH client. Its host key is in banger's own `known_hosts` before this is answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
