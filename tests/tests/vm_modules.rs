@@ -83,7 +83,7 @@ fn the_root_takes_what_engines_and_package_managers_do() {
 #[test]
 fn podman_runs_a_container() {
     let home = Home::new();
-    let image = match home.share_podman_image() {
+    let image = match home.share_servers_image() {
         Ok(image) => image,
         Err(why) => return skip(&why),
     };
@@ -107,5 +107,37 @@ fn podman_runs_a_container() {
         "{said}"
     );
     assert!(said.contains("inet 10.88."), "{said}");
+    home.finish();
+}
+
+/// Docker of Debian's packages does the same: native overlays, its own bridge, limits by control groups.
+#[test]
+fn docker_runs_a_container() {
+    let home = Home::new();
+    let image = match home.share_servers_image() {
+        Ok(image) => image,
+        Err(why) => return skip(&why),
+    };
+    home.banger(&["vm", "create", "--name", "dev", "--image", image])
+        .exits(0);
+    let made = home.guest_sh(
+        "dev",
+        "set -e; mkdir -p /tmp/c/bin; cp /bin/busybox /tmp/c/bin/; ln -s busybox /tmp/c/bin/sh; \
+         setsid dockerd >/root/log 2>&1 </dev/null & \
+         n=0; until grep -q 'API listen' /root/log; do n=$((n + 1)); [ $n -lt 120 ] || { cat /root/log; exit 9; }; sleep 1; done; \
+         tar -C /tmp/c -c . | docker import - box >/dev/null; grep -o 'graphdriver(s)=[a-z0-9]*' /root/log",
+    );
+    assert_eq!(made.exits(0).out(), "graphdriver(s)=overlay2");
+    let ran = home.guest_sh(
+        "dev",
+        "docker run --rm --memory 64m -v /etc/hostname:/h:ro box sh -c 'busybox cat /h /sys/fs/cgroup/memory.max; \
+         busybox ip -4 -o addr show eth0; echo said >/f; busybox cat /f; exit 7'",
+    );
+    let said = ran.exits(7).out();
+    assert!(
+        said.starts_with("dev\n67108864\n") && said.ends_with("said"),
+        "{said}"
+    );
+    assert!(said.contains("inet 172.17."), "{said}");
     home.finish();
 }

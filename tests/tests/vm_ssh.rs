@@ -110,6 +110,9 @@ fn any_image_is_reached_by_ssh() {
         "{}",
         refused.err()
     );
+    // The user's key waits for an sshd that may be installed; all else that only an sshd wants is not made.
+    let left = home.guest_sh("dev", "ls /root/.ssh; ls -d /etc/ssh/*sshd* /run/sshd");
+    assert_eq!(left.out(), "authorized_keys");
     // An image without an sftp-server says no and does not hang.
     let sftp = site.ssh(&["-s", "dev.vm", "sftp"], b"");
     assert_ne!(sftp.status, 0);

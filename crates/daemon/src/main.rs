@@ -22,6 +22,7 @@ mod recovery;
 mod runtime_dir;
 mod server;
 mod services;
+mod ssh_keys;
 mod vm;
 
 use crate::core::Core;
@@ -160,6 +161,10 @@ async fn run(
 fn open(paths: &Paths, config: &Config) -> Result<Core, Fatal> {
     let host = Arc::new(place::host(paths, CrashPoints::from_env()?));
     let opened = recovery::open_state(&host, &paths.state_dir)?;
+    if let Err(error) = ssh_keys::make_identity(&host, &paths.state_dir) {
+        // VMs run all the same.
+        tracing::warn!(%error, "there is no SSH key that VMs could let in");
+    }
     Ok(place::core(host, paths, config, opened)?)
 }
 

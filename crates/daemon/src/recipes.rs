@@ -1,6 +1,7 @@
 //! The drivers' answers to the executor: how a disk and a VMM are made for a VM.
 
 use crate::core::DaemonHost;
+use crate::ssh_keys;
 use banger_converge::{BootFile, Launch, RecipeError, Recipes, Site};
 use banger_host::{Clock, DiskRecipe, DmTable, ProcessIdentity};
 use banger_image::template::{self, Volume};
@@ -273,6 +274,10 @@ impl DriverRecipes {
             network: Network::Static(StaticNetwork::qemu_user()),
             power_off: PowerOff::PowerOff,
             init: vm.spec.init.clone(),
+            ssh: Some(
+                ssh_keys::facts(&self.host, &self.site.state_dir, vm)
+                    .map_err(recipe("the VM's SSH host key cannot be made"))?,
+            ),
         })
     }
 }

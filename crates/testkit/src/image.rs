@@ -1,4 +1,5 @@
-//! Images that have what the default one lacks: systemd as its init, a container engine. Made once, like the seed.
+//! Images that have what the default one lacks: systemd as its init; container engines and an sshd. Made once, like the
+//! seed.
 
 #![allow(
     clippy::disallowed_methods,
@@ -34,12 +35,14 @@ const SYSTEMD: Wanted = Wanted {
     size_mib: 512,
 };
 
-/// Podman with what it wants of a machine, and a static busybox to make a container of.
-const PODMAN: Wanted = Wanted {
-    name: "podman",
-    packages: "podman,crun,netavark,aardvark-dns,iptables,kmod,ca-certificates,busybox-static,procps",
+/// Container engines with what they want of a machine, a static busybox to make containers of, and an sshd with the
+/// host keys that its package makes.
+const SERVERS: Wanted = Wanted {
+    name: "servers",
+    packages: "podman,crun,netavark,aardvark-dns,docker.io,iptables,kmod,ca-certificates,busybox-static,procps,\
+               openssh-server",
     change: "",
-    size_mib: 768,
+    size_mib: 1280,
 };
 
 /// What is wrong with the image for a VM, so that it is seen that nothing waits for it: devices of another machine,
@@ -80,7 +83,7 @@ fn seed(wanted: &Wanted) -> Result<PathBuf, String> {
 /// # Panics
 /// If one cannot be made though nothing is missing.
 pub fn image_seeds() -> Vec<String> {
-    let seeds = [&SYSTEMD, &PODMAN].into_iter().map(seed);
+    let seeds = [&SYSTEMD, &SERVERS].into_iter().map(seed);
     seeds.filter_map(Result::err).collect()
 }
 
@@ -96,15 +99,15 @@ impl Home {
         self.share_image(&SYSTEMD)
     }
 
-    /// Puts an image with Podman into the state directory and gives its name; why it cannot be made here, else.
+    /// Puts an image with container engines and an sshd into the state directory and gives its name; why it cannot be made here, else.
     ///
     /// # Errors
     /// A right or the program to make it with is missing.
     ///
     /// # Panics
     /// If it cannot be made though nothing is missing.
-    pub fn share_podman_image(&self) -> Result<&'static str, String> {
-        self.share_image(&PODMAN)
+    pub fn share_servers_image(&self) -> Result<&'static str, String> {
+        self.share_image(&SERVERS)
     }
 
     fn share_image(&self, wanted: &Wanted) -> Result<&'static str, String> {

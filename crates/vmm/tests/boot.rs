@@ -192,6 +192,7 @@ fn facts() -> BootFacts {
         network: Default::default(),
         power_off: Default::default(),
         init: Default::default(),
+        ssh: None,
     }
 }
 

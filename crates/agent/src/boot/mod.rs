@@ -15,6 +15,7 @@ mod modules;
 pub mod mounts;
 pub mod network;
 mod root;
+pub mod ssh;
 mod work;
 
 use std::fs::File;

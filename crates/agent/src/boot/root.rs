@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use banger_wire::guest::{BootFacts, Init, Root};
 use rustix::mount::{MountFlags, mount, mount_move};
 
-use super::{Reason, disks, engines, grow, identity, library, mounts, work};
+use super::{Reason, disks, engines, grow, identity, library, mounts, ssh, work};
 
 const BASE: &str = "/base";
 const OVERLAY: &str = "/overlay";
@@ -86,6 +86,7 @@ pub fn enter(
     mounts::virtual_fs("tmpfs", "/run", quiet, c"mode=0755")?;
     mounts::make_dir(Path::new("/tmp"), 0o1777)?;
     warnings.extend(identity::write_files(facts));
+    warnings.extend(facts.ssh.iter().flat_map(ssh::prepare));
     warnings.extend(
         facts
             .modules

@@ -1,17 +1,19 @@
-//! What this machine looks like from inside: its listening sockets and what it uses. Read from proc(5); the readers
-//! of its texts are pure and pass over what they do not understand.
+//! What this machine looks like from inside: its listening sockets and what it uses, read from proc(5), and the settings
+//! of its sshd. The readers of texts are pure and pass over what they do not understand.
 
 mod owners;
 mod ports;
 mod sockets;
+mod sshd;
 mod stats;
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, Place};
 use crate::serve::{Answer, Refusal, json, ready};
 
 /// Longest text that is read from `/proc`.
@@ -19,9 +21,10 @@ const MAX_TEXT: u64 = 8 * 1024 * 1024;
 
 /// A method that looks at the machine once its root is there. On a thread: files of `/proc` and file systems may keep
 /// their reader waiting.
-pub async fn answer(guest: &Guest, look: fn() -> Answer) -> Answer {
+pub async fn answer(guest: &Arc<Guest>, look: fn(&Guest) -> Answer) -> Answer {
     ready(guest).await?;
-    tokio::task::spawn_blocking(look)
+    let guest = Arc::clone(guest);
+    tokio::task::spawn_blocking(move || look(&guest))
         .await
         .unwrap_or_else(|error| {
             let message = error.to_string();
@@ -30,13 +33,22 @@ pub async fn answer(guest: &Guest, look: fn() -> Answer) -> Answer {
 }
 
 /// The ports method.
-pub fn ports() -> Answer {
+pub fn ports(_: &Guest) -> Answer {
     json(&ports::listening())
 }
 
 /// The stats method.
-pub fn stats() -> Answer {
+pub fn stats(_: &Guest) -> Answer {
     json(&stats::now())
+}
+
+/// The sshd method.
+pub fn sshd(guest: &Guest) -> Answer {
+    json(&match guest.place {
+        // The machine's own is no business of ours.
+        Place::Local => Vec::new(),
+        _ => sshd::complaints(&guest.reaper),
+    })
 }
 
 /// A text of `/proc`; what cannot be read is empty.

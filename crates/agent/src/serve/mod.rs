@@ -15,7 +15,7 @@ use banger_wire::guest::exec::{
 };
 use banger_wire::guest::forward::FORWARD_PATH;
 use banger_wire::guest::frame::{Frame, MAX_REQUEST};
-use banger_wire::guest::inspect::{PORTS_PATH, STATS_PATH};
+use banger_wire::guest::inspect::{PORTS_PATH, SSHD_PATH, STATS_PATH};
 pub use body::{AnswerBody, Frames};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -62,6 +62,7 @@ pub async fn route(
         (&Method::POST, CLOCK_PATH) => clock::set(&guest, request.into_body()).await,
         (&Method::GET, PORTS_PATH) => inspect::answer(&guest, inspect::ports).await,
         (&Method::GET, STATS_PATH) => inspect::answer(&guest, inspect::stats).await,
+        (&Method::GET, SSHD_PATH) => inspect::answer(&guest, inspect::sshd).await,
         (method, path) => Err(Refusal(
             StatusCode::NOT_FOUND,
             format!("this agent has no method {method} {path}"),

@@ -20,6 +20,7 @@ pub enum InternalCommand {
 
 const CONNECT_EXAMPLES: &str = "Examples:\n  \
   banger internal connect dev               SSH, for a ProxyCommand\n  \
+  banger internal connect dev 22            an sshd that runs in the VM\n  \
   banger internal connect dev 5432          a port of the guest's loopback\n  \
   banger internal connect dev.vm 80 --host 10.0.2.2\n  \
   banger internal connect dev --socket /run/docker.sock\n\n\

@@ -7,6 +7,9 @@ const BEGIN: &str = "# >>> banger: ssh NAME.vm; `banger ssh-config --uninstall` 
 /// Its last line.
 const END: &str = "# <<< banger";
 
+/// Where an sshd listens.
+pub const SSHD_PORT: u16 = 22;
+
 /// Where things are that a VM is reached with.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -16,11 +19,22 @@ pub struct Places {
     pub variables: Vec<(&'static str, OsString)>,
     /// banger's own `known_hosts`.
     pub known_hosts: OsString,
+    /// The private key that a VM's own sshd lets in.
+    pub identity: OsString,
+}
+
+/// Who answers at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// banger, for every image.
+    Ours,
+    /// The image's sshd.
+    OfTheImage,
 }
 
 impl Places {
     /// Options of ssh_config(5), which are also those of `ssh -o`.
-    pub fn options(&self) -> Vec<(&'static str, String)> {
+    pub fn options(&self, server: Server) -> Vec<(&'static str, String)> {
         let set = self.variables.iter().map(|(name, value)| {
             let value = value.to_string_lossy();
             shell_word(&format!("{name}={value}"))
@@ -31,19 +45,23 @@ impl Places {
         }
         words.push(shell_word(&self.banger.to_string_lossy()));
         // Only the host is ssh's to fill in.
-        let proxy = words.join(" ").replace('%', "%%") + " internal connect '%n'";
-        let known_hosts = quoted(&self.known_hosts.to_string_lossy()).replace('%', "%%");
+        let mut proxy = words.join(" ").replace('%', "%%") + " internal connect '%n'";
+        if server == Server::OfTheImage {
+            proxy.push_str(&format!(" {SSHD_PORT}"));
+        }
+        let file = |path: &OsString| quoted(&path.to_string_lossy()).replace('%', "%%");
         vec![
             ("ProxyCommand", proxy),
             ("User", "root".to_owned()),
-            ("UserKnownHostsFile", known_hosts),
+            ("UserKnownHostsFile", file(&self.known_hosts)),
             ("GlobalKnownHostsFile", "/dev/null".to_owned()),
             ("StrictHostKeyChecking", "yes".to_owned()),
             ("HostKeyAlgorithms", "ssh-ed25519".to_owned()),
             ("UpdateHostKeys", "no".to_owned()),
             ("CheckHostIP", "no".to_owned()),
-            // banger asks for no key: who reaches its daemon may enter.
-            ("PubkeyAuthentication", "no".to_owned()),
+            // For the image's sshd: banger asks for no key, who reaches its daemon may enter.
+            ("IdentityFile", file(&self.identity)),
+            ("IdentitiesOnly", "yes".to_owned()),
         ]
     }
 
@@ -51,7 +69,7 @@ impl Places {
     pub fn config(&self) -> String {
         let mut text =
             "# banger's own: `banger ssh-config --install` writes it anew.\nHost *.vm\n".to_owned();
-        for (key, value) in self.options() {
+        for (key, value) in self.options(Server::Ours) {
             text.push_str(&format!("    {key} {value}\n"));
         }
         text
@@ -115,6 +133,7 @@ mod tests {
             banger: "/opt/my tools/100%/banger".into(),
             variables: vec![("BANGER_STATE_DIR", "/it's".into())],
             known_hosts: "/home/a b/ssh/known_hosts".into(),
+            identity: "/home/a b/ssh/id_ed25519".into(),
         }
     }
 
@@ -132,6 +151,22 @@ mod tests {
             text.contains("StrictHostKeyChecking yes\n"),
             "fails closed: {text}"
         );
+    }
+
+    #[test]
+    fn an_images_sshd_is_reached_by_its_port_and_is_as_strict() {
+        let (ours, theirs) = (
+            places().options(Server::Ours),
+            places().options(Server::OfTheImage),
+        );
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            match ours.0 {
+                "ProxyCommand" => assert_eq!(theirs.1, format!("{} 22", ours.1)),
+                _ => assert_eq!(ours, theirs),
+            }
+        }
+        let identity = ("IdentityFile", "\"/home/a b/ssh/id_ed25519\"".to_owned());
+        assert!(theirs.contains(&identity), "{theirs:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     connection::Daemon,
     failure::Failure,
     output::{self, Chunk},
-    ssh,
+    ssh::{self, config::SSHD_PORT},
 };
 use banger_model::VmName;
 use banger_wire::{
@@ -30,6 +30,11 @@ pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
     if args.port.is_none() && args.socket.is_none() {
         return serve_ssh(vm).await;
     }
+    let daemon = Daemon::of_this_user()?;
+    if args.port == Some(SSHD_PORT) && args.host.is_none() {
+        // The VM's sshd has the VM's key; it is pinned before a client looks for it.
+        daemon.call(&VmSsh { vm: vm.to_owned() }).await?;
+    }
     let request = VmForward {
         vm: vm.to_owned(),
         port: args.port,
@@ -38,7 +43,7 @@ pub async fn connect(args: ConnectArgs) -> Result<ExitCode, Failure> {
             .socket
             .map(|p| PathBytes::from(p.as_os_str().as_bytes())),
     };
-    let (sender, receiver) = Daemon::of_this_user()?.frames_again(&request).await?;
+    let (sender, receiver) = daemon.frames_again(&request).await?;
     let mut received = tokio::spawn(receive(receiver));
     let received = tokio::select! {
         received = &mut received => received,

@@ -6,7 +6,7 @@ use crate::{
     connection::{Daemon, paths},
     failure::{Failure, tell},
     spawn,
-    ssh::config::{Places, with_include, without_include},
+    ssh::config::{Places, Server, with_include, without_include},
 };
 use banger_model::VmName;
 use banger_wire::{api::VmSsh, environment};
@@ -35,7 +35,11 @@ pub async fn ssh(args: SshArgs) -> Result<ExitCode, Failure> {
     if let Some(user) = user {
         words.extend(["-l".to_owned(), user.to_owned()]);
     }
-    for (key, value) in places()?.options() {
+    let server = match args.sshd {
+        true => Server::OfTheImage,
+        false => Server::Ours,
+    };
+    for (key, value) in places()?.options(server) {
         words.extend(["-o".to_owned(), format!("{key}={value}")]);
     }
     words.extend(args.tty.then(|| "-t".to_owned()));
@@ -111,11 +115,13 @@ fn uninstall() -> Result<(), Failure> {
 fn places() -> Result<Places, Failure> {
     let banger = std::env::current_exe()
         .map_err(|e| Failure::new("our own program cannot be found").caused_by(&e))?;
+    let keys = paths()?.state_dir.join("ssh");
     let set = |name| Some((name, std::env::var_os(name).filter(|v| !v.is_empty())?));
     Ok(Places {
         banger: banger.into_os_string(),
         variables: environment::PLACES.into_iter().filter_map(set).collect(),
-        known_hosts: paths()?.state_dir.join("ssh/known_hosts").into_os_string(),
+        known_hosts: keys.join("known_hosts").into_os_string(),
+        identity: keys.join("id_ed25519").into_os_string(),
     })
 }
 

@@ -45,7 +45,11 @@ impl VmService {
             return Ok(health);
         }
         match self.session(&vm.id.to_string()).await {
-            Ok((_, guest)) => ask(&guest, &mut health).await,
+            Ok((_, guest)) => {
+                // What its sshd says may take longer, and decides nothing.
+                let ((), sshd) = tokio::join!(ask(&guest, &mut health), sshd(&guest));
+                health.warnings.extend(sshd);
+            }
             Err(error) => health.reason = Some(error.message),
         }
         health.healthy = health.reason.is_none();
@@ -154,6 +158,14 @@ async fn ask(guest: &GuestClient, health: &mut HealthView) {
             health.reason = Some(format!("its agent has not answered for {limit} s"));
         }
     }
+}
+
+/// What is wrong with the image's sshd; an agent that does not answer is told of elsewhere.
+async fn sshd(guest: &GuestClient) -> Vec<String> {
+    let said = tokio::time::timeout(HEALTH_LIMIT, guest.sshd()).await;
+    said.ok()
+        .and_then(std::result::Result::ok)
+        .unwrap_or_default()
 }
 
 fn fill(

@@ -71,7 +71,7 @@ pub struct VmService {
     manager: OnceLock<Option<scope::Manager>>,
     /// Covers only reserving name, leases and row, and the goal of a start; recovery, so that neither falls into it.
     create_lock: tokio::sync::Mutex<()>,
-    /// Covers the host keys of VMs and `known_hosts`.
+    /// Covers `known_hosts`.
     pins: tokio::sync::Mutex<()>,
     /// VMs whose convergence did not finish, for the background loop.
     unfinished: Mutex<std::collections::BTreeMap<VmId, lifecycle::Retry>>,

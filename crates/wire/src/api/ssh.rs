@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 vm_request!(
-    /// `vm.ssh`: who a running VM is for an SSH client. Its host key is made when it is first asked for, and is in banger's
-    /// own `known_hosts` before this is answered.
+    /// `vm.ssh`: who a running VM is for an SSH client. Its host key is in banger's own `known_hosts` before this is answered.
     VmSsh
 );
 

@@ -41,6 +41,31 @@ pub struct BootFacts {
     /// Who is PID 1 once the root is there.
     #[serde(default)]
     pub init: Init,
+    /// What an sshd of the image is to be known by and whom it is to let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshFacts>,
+}
+
+/// Keys for an sshd of the image.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshFacts {
+    /// The VM's private ed25519 host key in OpenSSH's form.
+    pub host_key: String,
+    /// The public one: type, key and comment on one line.
+    pub host_public_key: String,
+    /// The public key of whom to let in as root, on one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorized_key: Option<String>,
+}
+
+/// Without the private key.
+impl std::fmt::Debug for SshFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SshFacts")
+            .field("host_public_key", &self.host_public_key)
+            .field("authorized_key", &self.authorized_key)
+            .finish_non_exhaustive()
+    }
 }
 
 fn default_port() -> String {
@@ -197,8 +222,13 @@ mod tests {
             network: Network::Static(StaticNetwork::qemu_user()),
             power_off: PowerOff::PowerOff,
             init: Init::Image,
+            ssh: Some(SshFacts {
+                host_key: "private\n".into(),
+                host_public_key: "public".into(),
+                authorized_key: Some("user".into()),
+            }),
         };
-        let json = r#"{"hostname":"dev","token":"abababababababababababababababab","port":"banger.agent","root":{"kind":"overlay","base":"base","overlay":"overlay"},"work":"work","modules":"modules","network":{"kind":"static","address":"10.0.2.15","prefix":24,"gateway":"10.0.2.2","dns":["10.0.2.3"]},"power_off":"power_off","init":"image"}"#;
+        let json = r#"{"hostname":"dev","token":"abababababababababababababababab","port":"banger.agent","root":{"kind":"overlay","base":"base","overlay":"overlay"},"work":"work","modules":"modules","network":{"kind":"static","address":"10.0.2.15","prefix":24,"gateway":"10.0.2.2","dns":["10.0.2.3"]},"power_off":"power_off","init":"image","ssh":{"host_key":"private\n","host_public_key":"public","authorized_key":"user"}}"#;
         assert_eq!(serde_json::to_string(&facts).unwrap(), json);
         assert_eq!(serde_json::from_str::<BootFacts>(json).unwrap(), facts);
     }
@@ -212,6 +242,7 @@ mod tests {
         let facts: BootFacts = serde_json::from_str(&json).unwrap();
         assert_eq!(facts.network, Network::None);
         assert_eq!(facts.work, None);
+        assert_eq!(facts.ssh, None);
         assert_eq!(facts.port, "banger.agent");
         assert_eq!(facts.power_off, PowerOff::PowerOff);
     }

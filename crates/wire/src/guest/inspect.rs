@@ -11,6 +11,8 @@ use super::client::{ClientError, GuestClient};
 pub const PORTS_PATH: &str = "/v1/ports";
 /// Path of the method that says what the guest uses.
 pub const STATS_PATH: &str = "/v1/stats";
+/// Path of the method that looks at the settings of the image's sshd.
+pub const SSHD_PATH: &str = "/v1/sshd";
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -125,6 +127,14 @@ impl GuestClient {
     /// The session ended, or the agent refused.
     pub async fn ports(&self) -> Result<Ports, ClientError> {
         self.call(Method::GET, PORTS_PATH).await
+    }
+
+    /// What is wrong with the settings of the image's sshd, a sentence each; nothing where it has none.
+    ///
+    /// # Errors
+    /// The session ended, or the agent refused.
+    pub async fn sshd(&self) -> Result<Vec<String>, ClientError> {
+        self.call(Method::GET, SSHD_PATH).await
     }
 
     /// Asks what the guest uses.

@@ -22,7 +22,7 @@ pub mod inspect;
 pub mod last_word;
 
 pub use banger_model::Init;
-pub use boot::{BootFacts, Network, PowerOff, Root, StaticNetwork};
+pub use boot::{BootFacts, Network, PowerOff, Root, SshFacts, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
 pub use clock::{ClockDone, ClockReading, ClockSet, Correction, Entropy};
 pub use connect::{ConnectError, Connected, connect};
