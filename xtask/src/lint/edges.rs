@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-store", &["banger-model"]),
     ("banger-wire", &["banger-model"]),
     ("banger-tree", &["banger-wire"]),
+    ("banger-ext4", &[]),
     ("banger-converge", MIDDLE),
     ("banger-image", MIDDLE),
     ("banger-vmm", MIDDLE),

@@ -1,0 +1,8 @@
+//! ext4 file systems written straight into a file from a tree of inodes, and read back: no mount, no root, no program.
+//!
+//! A [`Tree`] says what the file system holds but for the bytes of its files. From it alone every block's place is
+//! decided, so the bytes can come in any order, from several threads, and each is written once.
+
+mod tree;
+
+pub use tree::{Entry, Extent, Inode, InodeId, Kind, Meta, Time, Tree, Xattr};
