@@ -3,9 +3,13 @@
 
 use crate::checksum::Checksum;
 use crate::format::{BLOCK, Put};
+use std::io;
 
 /// `i_block` of an inode.
 pub type Fork = [u8; 60];
+
+/// Writes a block at its place.
+pub type PutBlock<'a> = dyn FnMut(u32, &[u8; BLOCK]) -> io::Result<()> + 'a;
 
 /// Blocks of a file that follow each other in it and on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +49,12 @@ pub fn tree_blocks(runs: &[Run]) -> u64 {
 
 /// The inode's part of the tree. The blocks below it, which lie at `places` (as many as [`tree_blocks`] says), are given to
 /// `put`. `checksum` is the inode's.
-pub fn encode<E>(
+pub fn encode(
     runs: &[Run],
     places: &[u32],
     checksum: Checksum,
-    put: &mut dyn FnMut(u32, &[u8; BLOCK]) -> Result<(), E>,
-) -> Result<Fork, E> {
+    put: &mut PutBlock<'_>,
+) -> io::Result<Fork> {
     let mut places = places.iter().copied();
     let mut depth = 0;
     let mut entries: Vec<[u8; ENTRY]> = runs.iter().flat_map(|run| split(*run)).collect();

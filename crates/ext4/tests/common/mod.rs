@@ -1,6 +1,8 @@
 //! File systems made from trees, and the independent judges of them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod mounted;
+
 use banger_ext4::{Entry, Extent, Inode, InodeId, Kind, Layout, Meta, Options, Time, Tree, Xattr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,6 +20,22 @@ pub fn options() -> Options {
     options.label[..4].copy_from_slice(b"test");
     options.time = TIME;
     options
+}
+
+/// `cap_net_raw+ep`, as `setcap` stores it: version 2 with the effective bit, permitted, inheritable, and their upper halves.
+pub const CAPABILITY: [u8; 20] = [
+    1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
+
+/// An ACL as `getxattr` gives it.
+pub fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
 }
 
 /// A tree being put together.
@@ -104,6 +122,86 @@ pub fn content(id: InodeId, offset: u64, len: u64) -> Vec<u8> {
             (mixed >> (at % 8 * 7)) as u8 | 1
         })
         .collect()
+}
+
+/// A bit of everything.
+pub fn everything() -> Tree {
+    let mut tree = Builder::new();
+    let root = InodeId::ROOT;
+    let etc = tree.directory(root, "etc");
+    tree.file(etc, "empty", 0);
+    tree.file(etc, "one", 1);
+    let linked = tree.file(etc, "block", 4096);
+    tree.link(root, "linked", linked);
+    tree.file(etc, "more", 4097);
+    tree.add(
+        root,
+        "sparse",
+        inode(
+            sparse(1 << 30, &[(5000, 10), (6000, 5000), (999_999_999, 1)]),
+            0o600,
+        ),
+    );
+    let many: Vec<(u64, u64)> = (0..3000).map(|at| (at * 8192, 100)).collect();
+    tree.add(root, "holes", inode(sparse(3000 * 8192, &many), 0o600));
+    tree.add(
+        root,
+        "short",
+        inode(Kind::Symlink(b"etc"[..].into()), 0o777),
+    );
+    tree.add(
+        root,
+        "fast",
+        inode(Kind::Symlink([b'x'; 59][..].into()), 0o777),
+    );
+    tree.add(
+        root,
+        "slow",
+        inode(Kind::Symlink([b'x'; 60][..].into()), 0o777),
+    );
+    tree.add(
+        root,
+        "slowest",
+        inode(Kind::Symlink([b'x'; 4095][..].into()), 0o777),
+    );
+    tree.add(
+        root,
+        "null",
+        inode(Kind::CharDevice { major: 1, minor: 3 }, 0o666),
+    );
+    tree.add(
+        root,
+        "disk",
+        inode(
+            Kind::BlockDevice {
+                major: 259,
+                minor: 70_000,
+            },
+            0o660,
+        ),
+    );
+    tree.add(root, "fifo", inode(Kind::Fifo, 0o600));
+    tree.add(root, "socket", inode(Kind::Socket, 0o600));
+    let mut capable = inode(full(100), 0o4755);
+    capable.meta.xattrs = vec![
+        xattr("security.capability", CAPABILITY),
+        xattr("user.empty", ""),
+    ];
+    tree.add(root, "capable", capable);
+    let mut large = inode(full(100), 0o644);
+    large.meta.xattrs = vec![
+        xattr("user.large", [b'v'; 3000]),
+        xattr("trusted.b", "second"),
+        xattr("user.\u{fc}ber", "name beyond ASCII"),
+        xattr("user.none", ""),
+        xattr("user.a", "1"),
+    ];
+    tree.add(root, "attributes", large);
+    let big = tree.directory(root, "big");
+    for at in 0..2000 {
+        tree.file(big, format!("a name of some length {at}"), 10);
+    }
+    tree.0
 }
 
 /// A file system in a file that goes away with it.
