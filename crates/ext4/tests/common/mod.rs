@@ -214,19 +214,29 @@ pub struct Image {
 impl Image {
     /// Makes it, with the bytes of files placed in pieces and backwards, for the order must not matter.
     pub fn new(tree: &Tree, options: &Options) -> Image {
+        let image = Image::without_content(tree, options);
+        let file = std::fs::File::options()
+            .write(true)
+            .open(&image.path)
+            .unwrap();
+        for (id, inode) in tree.inodes.iter().enumerate().rev() {
+            let id = InodeId(u32::try_from(id).unwrap());
+            if let Kind::File { data, .. } = &inode.kind {
+                for extent in data.iter().rev() {
+                    place(&image.layout, &file, id, *extent);
+                }
+            }
+        }
+        image
+    }
+
+    /// Makes it without the bytes of files.
+    pub fn without_content(tree: &Tree, options: &Options) -> Image {
         let layout = Layout::new(tree, options).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(layout.size()).unwrap();
-        for (id, inode) in tree.inodes.iter().enumerate().rev() {
-            let id = InodeId(u32::try_from(id).unwrap());
-            if let Kind::File { data, .. } = &inode.kind {
-                for extent in data.iter().rev() {
-                    place(&layout, &file, id, *extent);
-                }
-            }
-        }
         layout.write_metadata(tree, &file).unwrap();
         Image { dir, path, layout }
     }
@@ -252,6 +262,15 @@ impl Image {
         said(
             Command::new("/usr/sbin/debugfs")
                 .args(["-R", request])
+                .arg(&self.path),
+        )
+    }
+
+    /// The same, asked of the copies in a group; without bitmaps, as those of unused groups are not there.
+    pub fn debugfs_from(&self, superblock: &str, request: &str) -> String {
+        said(
+            Command::new("/usr/sbin/debugfs")
+                .args(["-c", "-b", "4096", "-s", superblock, "-R", request])
                 .arg(&self.path),
         )
     }
