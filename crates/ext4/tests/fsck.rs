@@ -1,4 +1,10 @@
 //! What e2fsprogs says of file systems made here.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(clippy::disallowed_methods, reason = "the judges are programs")]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! File systems made here being used: grown, written to by the kernel, and checked after.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(clippy::disallowed_methods, reason = "the judges are programs")]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! Directories of many names, files of many groups, and much free space.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(clippy::disallowed_methods, reason = "the judges are programs")]
 
 mod common;
 

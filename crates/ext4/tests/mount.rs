@@ -1,4 +1,10 @@
 //! What the kernel says of file systems made here: mounted by it, they are the trees they were made of.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(clippy::disallowed_methods, reason = "the judges are programs")]
 
 mod common;
 
@@ -165,5 +171,21 @@ fn sparse_files_have_their_data_and_their_holes() {
         let data: Vec<_> = (0..runs).map(|at| (at * 16_384, 5)).collect();
         add(runs * 16_384, &data);
     }
+    judge(tree);
+}
+
+#[test]
+fn a_block_full_of_attributes_has_each_of_them() {
+    let mut tree = Builder::new();
+    let mut file = inode(full(1), 0o644);
+    // Names of all lengths and prefixes, in no order, with values too long for the inode.
+    for (at, length) in [9, 1, 30, 2, 17, 4, 3, 60].into_iter().enumerate() {
+        for prefix in ["user.", "security.", "trusted."] {
+            let letter = char::from(b'z' - u8::try_from(at).unwrap());
+            let name = format!("{prefix}{}", letter.to_string().repeat(length));
+            file.meta.xattrs.push(xattr(name, vec![b'v'; 81 + length]));
+        }
+    }
+    tree.add(InodeId::ROOT, "file", file);
     judge(tree);
 }

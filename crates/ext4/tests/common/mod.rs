@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod mounted;
+pub mod viewed;
 
 use banger_ext4::{Entry, Extent, Inode, InodeId, Kind, Layout, Meta, Options, Time, Tree, Xattr};
 use std::path::{Path, PathBuf};
