@@ -12,4 +12,4 @@ mod write;
 
 pub use error::{Error, Path, Why};
 pub use tree::{Entry, Extent, Inode, InodeId, Kind, Meta, Time, Tree, Xattr};
-pub use write::{Layout, Options, WriteAt};
+pub use write::{Layout, Options, Placer, WriteAt};

@@ -8,6 +8,7 @@ mod groups;
 mod inode;
 mod journal;
 mod metadata;
+mod placer;
 mod placing;
 mod resize;
 mod sink;
@@ -22,6 +23,7 @@ use extents::Run;
 use placing::Placing;
 use std::io;
 
+pub use placer::Placer;
 pub use sink::WriteAt;
 
 /// What a file system is besides its content.
@@ -113,16 +115,29 @@ impl Layout {
     }
 
     /// Writes bytes of a file at an offset in it, in any order, from any thread. Only where the tree says that the file has
-    /// data; bytes never placed are zeros.
+    /// data; bytes never placed are zeros. For many small files in the tree's order a [`Placer`] is faster.
     ///
     /// # Errors
     /// Writing fails; the file has no data there.
     pub fn place(
         &self,
         inode: InodeId,
+        offset: u64,
+        bytes: &[u8],
+        out: &dyn WriteAt,
+    ) -> io::Result<()> {
+        self.pieces(inode, offset, bytes, &mut |position, piece| {
+            out.write_all_at(piece, position)
+        })
+    }
+
+    /// Cuts bytes of a file into pieces that are contiguous on the disk.
+    fn pieces(
+        &self,
+        inode: InodeId,
         mut offset: u64,
         mut bytes: &[u8],
-        out: &dyn WriteAt,
+        put: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         while !bytes.is_empty() {
             let (position, contiguous) = self.position(inode, offset).ok_or_else(|| {
@@ -130,7 +145,7 @@ impl Layout {
                 io::Error::new(io::ErrorKind::InvalidInput, why)
             })?;
             let here = usize::try_from(contiguous).map_or(bytes.len(), |n| n.min(bytes.len()));
-            out.write_all_at(&bytes[..here], position)?;
+            put(position, &bytes[..here])?;
             offset += here as u64;
             bytes = &bytes[here..];
         }

@@ -20,6 +20,8 @@ impl WriteAt for std::fs::File {
 
 /// Bytes gathered at most before they are written.
 const GATHERED: usize = 1 << 20;
+/// Pieces of this length are not worth copying.
+const LARGE: usize = 128 << 10;
 
 /// Gathers what is written one after the other.
 pub struct Sink<'a> {
@@ -40,9 +42,12 @@ impl<'a> Sink<'a> {
 
     /// Writes bytes at a position, sooner or later.
     pub fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let follows = offset == self.start + self.bytes.len() as u64;
-        if !follows || self.bytes.len() + bytes.len() > GATHERED {
+        if offset != self.end() || self.bytes.len() + bytes.len() > GATHERED {
             self.flush()?;
+        }
+        if self.bytes.is_empty() && bytes.len() >= LARGE {
+            self.start = offset + bytes.len() as u64;
+            return self.out.write_all_at(bytes, offset);
         }
         if self.bytes.is_empty() {
             self.start = offset;
@@ -60,8 +65,14 @@ impl<'a> Sink<'a> {
     pub fn flush(&mut self) -> io::Result<()> {
         if !self.bytes.is_empty() {
             self.out.write_all_at(&self.bytes, self.start)?;
+            self.start = self.end();
             self.bytes.clear();
         }
         Ok(())
+    }
+
+    /// The position after what was put last.
+    pub fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
     }
 }

@@ -4,7 +4,9 @@
 pub mod mounted;
 pub mod viewed;
 
-use banger_ext4::{Entry, Extent, Inode, InodeId, Kind, Layout, Meta, Options, Time, Tree, Xattr};
+use banger_ext4::{
+    Entry, Extent, Inode, InodeId, Kind, Layout, Meta, Options, Placer, Time, Tree, Xattr,
+};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -213,21 +215,31 @@ pub struct Image {
 }
 
 impl Image {
-    /// Makes it, with the bytes of files placed in pieces and backwards, for the order must not matter.
+    /// Makes it, with the bytes of files placed in pieces: by one thread backwards, for the order must not matter, and those of
+    /// every other file by another, gathered.
     pub fn new(tree: &Tree, options: &Options) -> Image {
         let image = Image::without_content(tree, options);
         let file = std::fs::File::options()
             .write(true)
             .open(&image.path)
             .unwrap();
-        for (id, inode) in tree.inodes.iter().enumerate().rev() {
-            let id = InodeId(u32::try_from(id).unwrap());
-            if let Kind::File { data, .. } = &inode.kind {
-                for extent in data.iter().rev() {
-                    place(&image.layout, &file, id, *extent);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                let pieces = pieces(tree).filter(|(id, _, _)| id.0 % 2 == 0);
+                let all: Vec<_> = pieces.collect();
+                for (id, offset, len) in all.into_iter().rev() {
+                    let bytes = content(id, offset, len);
+                    image.layout.place(id, offset, &bytes, &file).unwrap();
                 }
-            }
-        }
+            });
+            threads.spawn(|| {
+                let mut placer = Placer::new(&image.layout, &file);
+                for (id, offset, len) in pieces(tree).filter(|(id, _, _)| id.0 % 2 == 1) {
+                    placer.place(id, offset, &content(id, offset, len)).unwrap();
+                }
+                placer.finish().unwrap();
+            });
+        });
         image
     }
 
@@ -292,13 +304,22 @@ impl Image {
     }
 }
 
-fn place(layout: &Layout, file: &std::fs::File, id: InodeId, extent: Extent) {
+/// Pieces of the data of all files: whose, where, how long.
+fn pieces(tree: &Tree) -> impl Iterator<Item = (InodeId, u64, u64)> {
     const PIECE: u64 = 1_000_003;
-    for done in (0..extent.len).step_by(PIECE as usize) {
-        let offset = extent.offset + done;
-        let bytes = content(id, offset, PIECE.min(extent.len - done));
-        layout.place(id, offset, &bytes, file).unwrap();
-    }
+    let inodes = (0..).map(InodeId).zip(&tree.inodes);
+    let extents = inodes.flat_map(|(id, inode)| {
+        let data = match &inode.kind {
+            Kind::File { data, .. } => &data[..],
+            _ => &[],
+        };
+        data.iter().map(move |extent| (id, *extent))
+    });
+    extents.flat_map(|(id, extent)| {
+        (0..extent.len)
+            .step_by(PIECE as usize)
+            .map(move |done| (id, extent.offset + done, PIECE.min(extent.len - done)))
+    })
 }
 
 /// `e2fsck -fn`.
