@@ -14,6 +14,11 @@ impl Checksum {
         Checksum::START.bytes(uuid)
     }
 
+    /// The start that a superblock tells, where it does not follow from the UUID.
+    pub fn from_value(value: u32) -> Checksum {
+        Checksum(value)
+    }
+
     /// The start of everything that belongs to an inode. Generations are 0.
     pub fn of_inode(self, number: u32) -> Checksum {
         self.word(number).word(0)

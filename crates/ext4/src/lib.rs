@@ -7,9 +7,11 @@ mod checksum;
 mod error;
 mod format;
 mod hash;
+mod read;
 mod tree;
 mod write;
 
 pub use error::{Error, Path, Why};
+pub use read::{Content, FileSystem, FileType, Named, Node, ReadAt, ReadError};
 pub use tree::{Entry, Extent, Inode, InodeId, Kind, Meta, Time, Tree, Xattr};
 pub use write::{Layout, Options, Placer, WriteAt};

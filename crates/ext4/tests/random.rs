@@ -1,4 +1,4 @@
-//! Random trees: e2fsck has nothing to say of any, and an independent reader finds the tree again.
+//! Random trees: e2fsck has nothing to say of any, and two readers, ours and an independent one, find the tree again.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -193,6 +193,7 @@ proptest! {
         }
         let image = Image::new(&tree, &options);
         image.check();
+        common::reread::assert_equals(&tree, &image);
         if plain {
             common::viewed::assert_equals(&tree, &image);
         }

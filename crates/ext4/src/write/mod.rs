@@ -26,6 +26,11 @@ use std::io;
 pub use placer::Placer;
 pub use sink::WriteAt;
 
+/// Whether a group begins with copies of superblock and descriptors.
+pub(crate) fn has_super(group: u32) -> bool {
+    geometry::Geometry::has_super(group)
+}
+
 /// What a file system is besides its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {

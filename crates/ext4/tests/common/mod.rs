@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod mounted;
+pub mod reread;
 pub mod viewed;
 
 use banger_ext4::{
