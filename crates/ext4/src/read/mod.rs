@@ -265,3 +265,31 @@ fn entries_of(block: &[u8], entries: &mut Vec<Named>) -> Result<(), ReadError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::entries_of;
+
+    /// Entries of a block, each given by where it is, its length, and its name's.
+    fn count(block: usize, entries: &[(usize, u16, u8)]) -> Option<usize> {
+        let mut bytes = vec![b'x'; block];
+        for &(at, length, name) in entries {
+            bytes[at..at + 4].copy_from_slice(&12u32.to_le_bytes());
+            bytes[at + 4..at + 6].copy_from_slice(&length.to_le_bytes());
+            bytes[at + 6] = name;
+        }
+        let mut found = Vec::new();
+        entries_of(&bytes, &mut found).ok()?;
+        Some(found.len())
+    }
+
+    #[test]
+    fn entries_stay_in_their_block_and_names_in_their_entry() {
+        assert_eq!(count(64, &[(0, 16, 3), (16, 48, 40)]), Some(2));
+        assert_eq!(count(64, &[(0, 16, 3), (16, 52, 3)]), None);
+        assert_eq!(count(64, &[(0, 16, 3), (16, 300, 255)]), None);
+        assert_eq!(count(64, &[(0, 16, 9), (16, 48, 1)]), None);
+        assert_eq!(count(64, &[(0, 4, 1)]), None);
+        assert_eq!(count(64, &[(0, 64, 0)]), None);
+    }
+}
