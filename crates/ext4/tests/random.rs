@@ -176,7 +176,7 @@ fn make_plain(inode: &mut Inode) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_tree_is_a_whole_file_system(steps in steps(), mut options in taken(), plain: bool) {

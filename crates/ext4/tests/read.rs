@@ -217,8 +217,17 @@ fn damaged_file_systems_are_errors() {
     // With checksums it is seen when an inode is read, without when it is used.
     for flags in [bytes[1024 + 0x65], bytes[1024 + 0x65] & !0x4] {
         bytes[1024 + 0x65] = flags;
+        // Some of everything, and closely where extents and attributes begin.
         let used = (1024..bytes.len()).filter(|&at| bytes[at] != 0);
-        for at in used.step_by(23).take(1400) {
+        let mut places: Vec<usize> = used.step_by(23).take(300).collect();
+        for (mark, count, length) in [(&b"\x0a\xf3"[..], 8, 24), (b"\0\0\x02\xea", 4, 60)] {
+            let begin = bytes.windows(mark.len()).enumerate();
+            let begins = begin
+                .filter(|(_, window)| *window == mark)
+                .map(|(at, _)| at);
+            places.extend(begins.step_by(3).take(count).flat_map(|at| at..at + length));
+        }
+        for at in places {
             for other in [0xff, bytes[at] ^ 0x80] {
                 if let Ok(view) = FileSystem::open(Bytes(&bytes, Some((at, other)))) {
                     visit(&view);

@@ -7,7 +7,9 @@ use crate::tree::InodeId;
 use std::io;
 
 /// Places bytes of files as [`Layout::place`] does, but gathers those that follow each other on the disk: a thread that places
-/// small files in the tree's order writes a megabyte at a time, not a file. Several threads have one each.
+/// small files in the tree's order writes a megabyte at a time, not a file. Several threads have one each. What has been gathered
+/// is lost without [`Placer::finish`].
+#[must_use = "what has been gathered is written by finish"]
 pub struct Placer<'a> {
     layout: &'a Layout,
     sink: Sink<'a>,
@@ -18,7 +20,6 @@ pub struct Placer<'a> {
 
 impl<'a> Placer<'a> {
     /// A placer that has gathered nothing.
-    #[must_use]
     pub fn new(layout: &'a Layout, out: &'a dyn WriteAt) -> Self {
         Placer {
             layout,
