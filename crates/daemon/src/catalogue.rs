@@ -387,7 +387,7 @@ impl Catalogue {
         let titles: Vec<_> = images.iter().map(Named::title).collect();
         match titles[..] {
             [] => format!(
-                "there are none yet: '{}' is built when it is first used; banger image import makes one of a tar, docker save, a directory or an ext4 file",
+                "there are none yet: '{}' is built when it is first used; banger image import makes one of a tar, a directory or an ext4 file",
                 DebianBuild::DEFAULT_NAME
             ),
             _ => format!(
