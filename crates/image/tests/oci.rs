@@ -41,6 +41,20 @@ fn owned(kind: T, name: &str, size: u64, (uid, gid, mode): (u64, u64, u32)) -> t
     header
 }
 
+/// Megabytes that repeat nowhere, with zeros in a row among them: some that stay and some that become a hole.
+fn large(seed: u32) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..800_000_u32)
+        .flat_map(|n| {
+            n.wrapping_mul(2_654_435_761)
+                .wrapping_add(seed)
+                .to_le_bytes()
+        })
+        .collect();
+    bytes[100_000..110_000].fill(0);
+    bytes[1_500_000..1_800_000].fill(0);
+    bytes
+}
+
 /// Layers with everything that layers do to each other.
 fn layers() -> Vec<Vec<u8>> {
     let capability = [
@@ -80,6 +94,7 @@ fn layers() -> Vec<Vec<u8>> {
         .file("ping", b"ping")
         .directory("long/")
         .file(&format!("long/{}", "n".repeat(200)), b"long")
+        .file("large", &large(1))
         .done();
     let middle = Tar::new()
         .file("etc/.wh.hidden", b"")
@@ -92,6 +107,7 @@ fn layers() -> Vec<Vec<u8>> {
         .file("becomes-directory/in", b"in")
         .link(T::Symlink, "becomes-link", "etc/passwd")
         .link(T::Link, "linked-third", "linked")
+        .file("large-too", &large(2))
         .raw(owned(T::Directory, "etc/", 0, (5, 6, 0o750)), b"")
         .done();
     let many = (0..700).fold(Tar::new().directory("many/"), |tar, n| {
