@@ -2,6 +2,7 @@
 //! not hold; `scripts/fuzz` has libFuzzer search for such bytes, the tests give each its seeds and some thousands of
 //! random inputs.
 
+mod ext4;
 mod files;
 mod frames;
 mod handshake;
@@ -23,6 +24,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", files::config),
     ("tar", files::tar),
     ("texts", texts::texts),
+    ("ext4-tree", ext4::written_and_read),
+    ("ext4-damaged", ext4::damaged),
 ];
 
 /// Bytes cut where the first of them says.

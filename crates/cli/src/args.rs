@@ -391,7 +391,7 @@ pub struct JsonArgs {
 /// `banger image …`
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Make an image of a tar, a directory or an ext4 file
+    /// Make an image of a tar, of what docker save writes, of a directory or an ext4 file
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
     /// List images
@@ -411,14 +411,17 @@ pub enum ImageCommand {
 const IMPORT_EXAMPLES: &str = "Examples:\n  \
   banger image import rootfs.tar.zst                     named rootfs\n  \
   docker export box | banger image import - --name box   a tar on stdin\n  \
+  docker save app:1 | banger image import - --name app   an image archive, with how it is run\n  \
   banger image import ./rootfs --name mine               a directory\n  \
   banger image import disk.ext4 --name mine --replace    an ext4 file; the name moves\n\n\
-What SOURCE is, is told by its content: a tar (plain, or packed with gzip, xz or zstd) or an ext4 file system.";
+What SOURCE is, is told by its content: a tar (plain, or packed with gzip, xz or zstd) of a root file system or of an \
+image's layers (an OCI layout, docker save), or an ext4 file system. A directory may be a root or an OCI layout. \
+Nothing of it needs root.";
 
 /// `image import`
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A tar of a root file system, `-` for one on stdin, a directory, or an ext4 file
+    /// A tar of a root file system or of image layers, `-` for one on stdin, a directory, or an ext4 file
     #[arg(value_name = "SOURCE")]
     pub source: std::path::PathBuf,
     /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the file's]

@@ -3,7 +3,9 @@
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
-use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
+use banger_image::{
+    DebianBuild, ImageConfig, ImageStore, Import, Limits, Manifest, Named, Progress, template,
+};
 use banger_model::Vm;
 use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, What};
 use std::{
@@ -72,6 +74,28 @@ impl Progress for Told<'_> {
     }
 }
 
+/// How an image is run, as the API tells it.
+fn config(config: ImageConfig) -> api::ImageConfig {
+    let ImageConfig {
+        entrypoint,
+        cmd,
+        env,
+        workdir,
+        user,
+        stop_signal,
+        exposed_ports,
+    } = config;
+    api::ImageConfig {
+        entrypoint,
+        cmd,
+        env,
+        workdir,
+        user,
+        stop_signal,
+        exposed_ports,
+    }
+}
+
 /// An error of the image store, with its way out.
 pub fn image_failed(code: Code, error: &banger_image::Error) -> ApiError {
     let told = ApiError::of(code, error);
@@ -94,12 +118,14 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::Damaged(_)
         | E::Refused { .. }
         | E::TooLarge(_)
-        | E::BadFileSystem(_) => Code::BadRequest,
+        | E::BadFileSystem(_)
+        | E::BadArchive(_)
+        | E::OtherPlatform(_)
+        | E::SeveralImages(_) => Code::BadRequest,
         E::InUse { .. }
         | E::Pinned(_)
         | E::SeveralNames { .. }
         | E::NeedsRoot
-        | E::ImportNeedsRoot
         | E::ToolMissing { .. }
         | E::NoSpace { .. } => Code::Precondition,
         E::Cancelled => Code::Conflict,
@@ -344,6 +370,7 @@ impl Catalogue {
             distro: Some(manifest.distro).filter(|distro| !distro.is_empty()),
             arch: manifest.arch,
             kernel: manifest.kernel,
+            config: manifest.config.map(config),
         }
     }
 

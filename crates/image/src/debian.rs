@@ -6,11 +6,12 @@ use crate::error::Doing;
 use crate::ext4;
 use crate::manifest::{self, Manifest, ROOTFS_FILE};
 use crate::staging::Staging;
-use crate::{Error, ImageStore, Progress, Result, digest, sources};
+use crate::{Error, ImageStore, Import, Progress, Result, digest, sources};
 use banger_host::{Clock, Files, Tools};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,6 +20,8 @@ use std::{
 const PACKAGES: &str = "ca-certificates,git,iproute2,kmod,procps";
 /// A mirror that is slower than this is down.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(900);
+/// A disk that takes longer for some hundred MB has hung.
+const PACK_TIMEOUT: Duration = Duration::from_secs(600);
 /// Room for the tree, apt's archives and the file made of it.
 const ROOM_MIB: u64 = 1024;
 
@@ -66,7 +69,7 @@ impl DebianBuild {
     pub const DEFAULT_NAME: &str = "debian";
 }
 
-impl<H: Files + Tools + Clock> ImageStore<H> {
+impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     /// The default image, `None` until [`ImageStore::build_debian`] has made it.
     ///
     /// # Errors
@@ -117,7 +120,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         };
         between()?;
 
-        self.pack_tree(&root, staging, progress)?;
+        let packed = self.pack(staging, &root, &cancelled)?;
+        let mut archive = File::open(&packed).map_err(|source| Error::Read {
+            path: packed.clone(),
+            source,
+        })?;
+        self.fill(staging, &mut archive, &Import::default(), progress)?;
         let rootfs = staging.image().join(ROOTFS_FILE);
         progress.stage("checking the image");
         ext4::check(&*self.host, &rootfs, &cancelled)?;
@@ -135,9 +143,45 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             kernel: None,
             names: BTreeMap::new(),
             source: Some(format!("packages of Debian {}", sources.suite)),
+            config: None,
         };
         let names = [build.name.clone()];
         self.publish(&staging.image(), manifest, &names, true)
+    }
+
+    /// The tree as an archive, as every other image comes.
+    fn pack(
+        &self,
+        staging: &Staging,
+        root: &Path,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<PathBuf> {
+        let packed = staging.dir().join("root.tar");
+        let mut args: Vec<OsString> = [
+            "--create",
+            "--format=posix",
+            "--numeric-owner",
+            "--one-file-system",
+            "--xattrs",
+            "--xattrs-include=*",
+            "--sort=name",
+            "--sparse",
+        ]
+        .map(OsString::from)
+        .to_vec();
+        args.extend(["--file".into(), OsString::from(&packed)]);
+        args.extend(["--directory".into(), root.into(), ".".into()]);
+        ext4::run(
+            &*self.host,
+            tar(&*self.host)?,
+            "packing the Debian root",
+            args,
+            BTreeMap::new(),
+            PACK_TIMEOUT,
+            &mut |_| {},
+            cancelled,
+        )?;
+        Ok(packed)
     }
 
     /// Everything that would keep [`ImageStore::build_debian`] from building now; looks only. The build asks the
@@ -147,7 +191,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let facts = [
             privileged(),
             mmdebstrap(host).map(drop),
-            ext4::mke2fs(host).map(drop),
+            tar(host).map(drop),
             ext4::e2fsck(host).map(drop),
             self.check_room(ROOM_MIB),
         ];
@@ -244,6 +288,11 @@ fn privileged() -> Result<()> {
     } else {
         Err(Error::NeedsRoot)
     }
+}
+
+/// What makes archives.
+fn tar<H: Tools>(host: &H) -> Result<PathBuf> {
+    ext4::tool(host, "tar", "tar")
 }
 
 /// What makes Debian roots.

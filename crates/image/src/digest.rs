@@ -33,7 +33,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -48,6 +49,13 @@ pub(crate) fn uuid(text: &str) -> String {
         &hex[15..18],
         &hex[18..30]
     )
+}
+
+/// The same as bytes.
+pub(crate) fn uuid_bytes(text: &str) -> [u8; 16] {
+    let hex = uuid(text).replace('-', "");
+    let byte = |n: usize| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap_or_default();
+    std::array::from_fn(byte)
 }
 
 #[cfg(test)]
@@ -81,5 +89,6 @@ mod tests {
         );
         assert_eq!(first.as_bytes()[14], b'8');
         assert_ne!(first, uuid("b"));
+        assert_eq!(hex(&uuid_bytes("a")), first.replace('-', ""));
     }
 }

@@ -127,11 +127,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// An archive needs root to be unpacked.
-    #[error(
-        "importing an archive or a directory needs root (owners and devices are made as files of this machine first)"
-    )]
-    ImportNeedsRoot,
+    /// It could not be written.
+    #[error("the image cannot be written")]
+    Write(#[source] io::Error),
+    /// An archive of image layers that is not as such archives are.
+    #[error("the image archive is refused: {0}")]
+    BadArchive(String),
+    /// An image for other machines.
+    #[error("the image is not for this machine (linux on {arch}); it is for: {0}", arch = std::env::consts::ARCH)]
+    OtherPlatform(String),
+    /// An archive of more than one image.
+    #[error("the archive has several images: {0}")]
+    SeveralImages(String),
     /// A file system that is not clean, or not whole.
     #[error("the file system cannot be used as an image: {0}")]
     BadFileSystem(String),
@@ -189,16 +196,31 @@ impl Error {
     pub(crate) fn damaged(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::Truncated,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull {
+                doing: "receiving the image",
+                source: error,
+            },
             // What the stream itself says when its sender is gone.
             io::ErrorKind::ConnectionAborted => Error::Source(error),
             _ => Error::Damaged(error),
         }
     }
 
+    /// What writing the image failed with.
+    pub(crate) fn unwritten(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull {
+                doing: "writing the image",
+                source,
+            },
+            _ => Error::Write(source),
+        }
+    }
+
     /// An entry that is refused.
     pub(crate) fn refused(entry: &[u8], why: &str) -> Self {
         Error::Refused {
-            entry: crate::import::shown(entry),
+            entry: crate::layer::shown(entry),
             why: why.to_owned(),
         }
     }
@@ -223,11 +245,17 @@ impl Error {
                 "banger image delete {} takes one name away; banger image delete --force {id} takes all and the image",
                 names.first().map_or("NAME", String::as_str)
             )),
-            Error::ImportNeedsRoot => Some(String::from(
-                "run the daemon as root, or import an ext4 file made elsewhere: banger image import rootfs.ext4",
+            Error::SeveralImages(_) => Some(String::from(
+                "save one of them by itself (docker save NAME, skopeo copy … oci-archive:FILE), then import that",
+            )),
+            Error::OtherPlatform(_) => Some(String::from(
+                "fetch the image for this machine (docker pull --platform linux/amd64, skopeo --override-arch amd64)",
+            )),
+            Error::BadArchive(_) => Some(String::from(
+                "save the image again (docker save, podman save, skopeo copy … oci-archive:FILE)",
             )),
             Error::NotAnImage(_) => Some(String::from(
-                "import a tar of a root file system (plain, gzip, xz, zstd; docker export makes one), a directory, or an ext4 file",
+                "import a tar of a root file system (plain, gzip, xz, zstd; docker export makes one), an image archive (docker save, an OCI layout), a directory, or an ext4 file",
             )),
             Error::BadFileSystem(_) => Some(String::from(
                 "repair it where it comes from (e2fsck -fy FILE), then import it again",
@@ -247,6 +275,17 @@ impl Error {
                 Some(format!("banger vm delete --force {}", users.join(" ")))
             }
             _ => None,
+        }
+    }
+}
+
+impl From<banger_ext4::Error> for Error {
+    /// The entry is named by its path in the image.
+    fn from(error: banger_ext4::Error) -> Self {
+        use banger_ext4::Error as E;
+        match error {
+            E::Inode { path, why } => Error::refused(&path.0, &why.to_string()),
+            other => Error::TooLarge(other.to_string()),
         }
     }
 }

@@ -8,10 +8,14 @@ mod debian;
 mod digest;
 mod error;
 mod ext4;
+mod flatten;
 mod home;
 mod import;
+mod layer;
 mod lock;
 mod manifest;
+mod oci;
+mod place;
 mod sources;
 mod staging;
 mod store;
@@ -20,15 +24,17 @@ pub mod template;
 pub use debian::DebianBuild;
 pub use error::{Error, Result, UNSHARED};
 pub use ext4::pack;
-pub use import::{Import, Limits};
+pub use import::Import;
+pub use layer::Limits;
 pub use manifest::check_name;
 pub use manifest::{Manifest, ROOTFS_FILE};
+pub use oci::ImageConfig;
 pub use store::{Deleted, ImageStore, Named};
 
 /// What building reports and asks while it runs.
 ///
-/// Methods take `&self`: a line is reported while cancelling is asked about.
-pub trait Progress {
+/// Methods take `&self`: a line is reported while cancelling is asked about, and from several threads.
+pub trait Progress: Sync {
     /// A new stage begins: one short sentence for a person, without a full stop.
     fn stage(&self, text: &str);
     /// A line of detail from a program that was run.

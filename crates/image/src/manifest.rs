@@ -1,13 +1,13 @@
 //! `manifest.json`: what an image is.
 
-use crate::{Error, Result};
+use crate::{Error, ImageConfig, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// File name of the root file system inside an image's directory.
 pub const ROOTFS_FILE: &str = "rootfs.ext4";
-/// Directory inside an image's directory that has a copy of the image's `/root`, called `root`.
-pub(crate) const HOME_DIR: &str = "home";
+/// File name of the archive of the image's `/root` inside an image's directory.
+pub(crate) const HOME_FILE: &str = "home.tar";
 /// File name of the manifest inside an image's directory.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
@@ -39,6 +39,9 @@ pub struct Manifest {
     /// Where it came from, for a person: a file's name, a package source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// How it is run where nothing else is asked for; only what came as an image archive says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ImageConfig>,
 }
 
 impl Manifest {

@@ -2,7 +2,7 @@
 
 use crate::error::Doing;
 use crate::lock::{self, Lock};
-use crate::manifest::{HOME_DIR, MANIFEST_FILE, ROOTFS_FILE, is_hex, is_id};
+use crate::manifest::{HOME_FILE, MANIFEST_FILE, ROOTFS_FILE, is_hex, is_id};
 use crate::{Error, Manifest, Progress, Result, home};
 use banger_host::{Clock, ErrorKind, Files, Tools};
 use std::{
@@ -310,9 +310,9 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         Ok(())
     }
 
-    /// The copy of an image's `/root`, a directory with `root` in it; there or not.
+    /// The copy of an image's `/root`, an archive with the directory `root` in it; there or not.
     pub fn home(&self, image: &Manifest) -> PathBuf {
-        self.dir_of(&image.id).join(HOME_DIR)
+        self.dir_of(&image.id).join(HOME_FILE)
     }
 
     /// Refuses names that other images than `id` have.

@@ -1,20 +1,27 @@
 //! File systems of new disks, made once and copied for each VM: a copy of the few allocated extents costs a fraction
-//! of a `mke2fs` run, and nothing is spawned. An overlay disk is empty; a work disk has the image's `/root` in it, so
-//! that no guest has to copy and flush it before its first command. A root disk that is a clone of its image has a
-//! template too ([`root`]): the image with a journal and with the room that was asked for.
+//! of making one. An overlay disk is empty; a work disk has the image's `/root` in it, so that no guest has to copy and
+//! flush it before its first command. A root disk that is a clone of its image has a template too ([`root`]): the image
+//! with a journal and with the room that was asked for.
 
 use crate::error::Doing;
-use crate::ext4::{self, BLOCK, Content, Mkfs};
-use crate::{Error, Result, digest, home, lock};
+use crate::flatten::{Flatten, Flattened};
+use crate::layer::{Form, Watch};
+use crate::{Error, Progress, Result, digest, ext4, home, lock, place};
+use banger_ext4::{Kind, Layout, Options};
 use banger_host::{Clock, DiskRecipe, ErrorKind, Files, Tools};
 use banger_model::ByteSize;
 use std::{
+    fs::OpenOptions,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 /// Version of what [`ext4`] makes, part of the file's name: bumping it is the migration.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Bytes of a block.
+const BLOCK: u64 = 4096;
+/// Smallest disk that has room for a journal.
+const SMALLEST: u64 = 16 << 20;
 /// How far a disk can grow by its resize inode. Larger costs a block per 8 GiB in each copy.
 const GROW_TO: u64 = 1 << 40;
 /// Longest time one template may take another process.
@@ -66,49 +73,59 @@ pub fn path(dir: &Path, volume: Volume<'_>, size: ByteSize) -> PathBuf {
     ))
 }
 
-/// What would keep [`ext4`] from giving this template: nothing where it is there.
+/// What would keep [`ext4`] or [`root`] from giving this template.
 ///
 /// # Errors
-/// The directory cannot be looked at, or a program of e2fsprogs is missing.
+/// No file system has such a size; the directory cannot be looked at, or a program of e2fsprogs is missing.
 pub fn obstacle<H: Files + Tools + ?Sized>(
     host: &H,
     dir: &Path,
     volume: Volume<'_>,
     size: ByteSize,
 ) -> Result<()> {
+    if !matches!(volume, Volume::Root { .. }) {
+        return check_size(size);
+    }
     let there = host
         .stat(&path(dir, volume, size))
         .doing("look for a disk template")?;
-    match there {
-        Some(_) => Ok(()),
-        None if matches!(volume, Volume::Root { .. }) => {
-            ext4::resize2fs(host)?;
-            ext4::tune2fs(host).map(drop)
-        }
-        None => ext4::mke2fs(host).map(drop),
+    if there.is_none() {
+        ext4::resize2fs(host)?;
+        ext4::tune2fs(host)?;
+    }
+    Ok(())
+}
+
+fn check_size(size: ByteSize) -> Result<()> {
+    match size.bytes() >= SMALLEST && size.bytes().is_multiple_of(BLOCK) {
+        true => Ok(()),
+        false => Err(Error::BadSize(size.bytes())),
     }
 }
 
 /// The template: an ext4 file system of exactly `size`, with a journal, that can grow online to
 /// 1 TiB and more. Made if it is not there; a second caller waits for the first.
 ///
-/// `content` is a directory whose content it starts with; the guest copies the image's `/root` by itself where that is
-/// absent, not all root's, or too large.
+/// `content` is the archive of an image's `/root` that it starts with; the guest copies that by itself where the archive
+/// is absent, or would take more than half of the disk.
 ///
 /// # Errors
-/// A size that is no multiple of 4096 or below 16 MiB, mke2fs missing or failing, disk full, content that cannot be
-/// read.
-pub fn ext4<H: Files + Tools + Clock + ?Sized>(
+/// A size that is no multiple of 4096 or below 16 MiB, disk full, content that cannot be read.
+pub fn ext4<H: Files + Clock + ?Sized>(
     host: &H,
     dir: &Path,
     volume: Volume<'_>,
     size: ByteSize,
     content: Option<&Path>,
-    cancelled: &dyn Fn() -> bool,
+    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<PathBuf> {
+    check_size(size)?;
     let path = path(dir, volume, size);
     published(host, dir, path, cancelled, |part| {
-        make(host, part, volume, size, content, cancelled)
+        let recipe = DiskRecipe::Sparse { size };
+        host.make_disk(part, &recipe)
+            .doing("make the file for a file system")?;
+        write(part, volume, size, content, cancelled)
     })
 }
 
@@ -155,7 +172,7 @@ fn published<H: Files + Clock + ?Sized>(
     cancelled: &dyn Fn() -> bool,
     make: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let there = || {
+    let there = || -> Result<bool> {
         Ok(host
             .stat(&path)
             .doing("look for a disk template")?
@@ -183,37 +200,64 @@ fn published<H: Files + Clock + ?Sized>(
     Ok(path)
 }
 
-/// An ext4 file system for a volume, in a new file.
-fn make<H: Files + Tools + ?Sized>(
-    host: &H,
-    file: &Path,
+/// Writes the file system into a file of holes.
+fn write(
+    part: &Path,
     volume: Volume<'_>,
     size: ByteSize,
     content: Option<&Path>,
-    cancelled: &dyn Fn() -> bool,
+    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<()> {
-    // The same for every maker: a template is a function of its name.
-    let uuid = digest::uuid(&format!(
-        "banger template {VERSION} {} {}",
-        volume.key(),
-        size.bytes()
-    ));
-    let content = match content {
-        Some(dir) if home::is_roots(dir)? && Content::of(dir)?.size() <= size.bytes() / 2 => {
-            Some(dir)
+    let (room, progress) = (|| Ok(()), Cancel(cancelled));
+    let watch = Watch::new(&home::LIMITS, &room, &progress);
+    let (content, blob) = match content.map(|path| home::read(path, &watch)).transpose()? {
+        Some(Some((content, blob))) if bytes_of(&content) <= size.bytes() / 2 => {
+            (content, vec![blob])
         }
-        _ => None,
+        _ => (Flatten::new(&home::LIMITS, Form::Flat).finish(), Vec::new()),
     };
-    let mkfs = Mkfs {
-        label: volume.label(),
-        uuid: Some(&uuid),
-        features: "has_journal,resize_inode",
-        inodes: None,
-        // Near the limit mke2fs's own choice (1024 times) is as good, and above it the only one.
-        grow_to: (size.bytes() < GROW_TO / 4).then_some(GROW_TO / BLOCK),
-        content,
-    };
-    ext4::make(host, file, size.bytes(), &mkfs, cancelled)
+    let file = OpenOptions::new().read(true).write(true).open(part);
+    let file = file.map_err(Error::unwritten)?;
+    let layout = Layout::new(&content.tree, &options(volume, size))?;
+    let put = |inode, offset, bytes: &[u8]| layout.place(inode, offset, bytes, &file);
+    place::place(&blob, &content.winners, &put, &watch)?;
+    let written = layout.write_metadata(&content.tree, &file);
+    written.map_err(Error::unwritten)
+}
+
+/// The same for every maker: a template is a function of its name.
+fn options(volume: Volume<'_>, size: ByteSize) -> Options {
+    let (key, bytes) = (volume.key(), size.bytes());
+    let uuid = digest::uuid_bytes(&format!("banger template {VERSION} {key} {bytes}"));
+    let mut options = Options::new(uuid);
+    let label = volume.label().as_bytes();
+    options.label[..label.len()].copy_from_slice(label);
+    options.size = Some(bytes);
+    options.journal = true;
+    options.grow_to = GROW_TO;
+    options
+}
+
+/// Bytes that the content takes, about.
+fn bytes_of(content: &Flattened) -> u64 {
+    let inodes = content.tree.inodes.iter();
+    let data = inodes.map(|inode| match &inode.kind {
+        Kind::File { data, .. } => data.iter().map(|d| d.len.next_multiple_of(BLOCK)).sum(),
+        Kind::Directory(entries) => (entries.len() as u64 * 16).next_multiple_of(BLOCK),
+        _ => 0,
+    });
+    data.sum::<u64>() + content.tree.inodes.len() as u64 * 256
+}
+
+/// Progress that nobody is told of.
+struct Cancel<'a>(&'a (dyn Fn() -> bool + Sync));
+
+impl Progress for Cancel<'_> {
+    fn stage(&self, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        (self.0)()
+    }
 }
 
 /// Removes the templates of an image that is gone.

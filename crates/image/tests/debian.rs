@@ -80,6 +80,7 @@ fn plant(dir: &Path, id: &str, name: &str, created: u64) {
         kernel: None,
         names: Default::default(),
         source: None,
+        config: None,
     };
     fs::write(
         image.join("manifest.json"),

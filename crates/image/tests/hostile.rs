@@ -4,7 +4,7 @@
 
 mod archive;
 
-use archive::{Tar, header, is_root, look, names, store};
+use archive::{Tar, header, look, names, store, tool};
 use banger_image::{Error, Import, Limits, Progress, Silent};
 use std::{
     fs,
@@ -119,7 +119,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         (
             "a hard link to what is only on the host",
             Tar::new().link(T::Link, "b", "/etc/passwd").done(),
-            &["'b'", "/etc/passwd", "no entry"],
+            &["'b'", "'etc/passwd'", "no entry"],
         ),
         (
             "a hard link through a symlink out",
@@ -285,9 +285,6 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
 #[test]
 fn what_is_hostile_is_refused_naming_the_entry() {
     assert_eq!(corpus().len(), 31, "SPECIFICATION.md says another number");
-    if !is_root() {
-        return;
-    }
     for (what, bytes, words) in corpus() {
         let text = refused(what, &bytes, Limits::default());
         for word in words {
@@ -301,9 +298,6 @@ fn what_is_hostile_is_refused_naming_the_entry() {
 
 #[test]
 fn what_is_broken_is_refused() {
-    if !is_root() {
-        return;
-    }
     let whole = Tar::new().file("a", &[7; 3000]).file("b", b"x").done();
     let mut wrong_sum = whole.clone();
     wrong_sum[512 + 3072] ^= 1;
@@ -345,12 +339,12 @@ fn what_is_broken_is_refused() {
         ),
         ("an archive of nothing", vec![0; 10240], "no entries"),
         (
-            "docker save",
+            "docker save of nothing",
             Tar::new()
                 .file("manifest.json", b"[]")
                 .file("abc/layer.tar", b"x")
                 .done(),
-            "image layers",
+            "no image",
         ),
         (
             "text",
@@ -373,9 +367,6 @@ fn what_is_broken_is_refused() {
 
 #[test]
 fn floods_stop_at_their_limits() {
-    if !is_root() {
-        return;
-    }
     let few = Limits {
         entries: 50,
         bytes: 1 << 20,
@@ -389,7 +380,7 @@ fn floods_stop_at_their_limits() {
     for n in 0..60 {
         devices = devices.device(&format!("dev{n}"), 1, 3);
         crowd = crowd.file(&format!("d/{n}"), b"");
-        many = many.file(&format!("d{n}/x"), b"");
+        many = many.file(&format!("d{}/{n}", n % 10), b"");
     }
     let large = Tar::new().file("large", &vec![1; 2 << 20]).done();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -402,7 +393,7 @@ fn floods_stop_at_their_limits() {
     for (what, bytes, word) in [
         ("a flood of devices", devices.done(), "dev5"),
         ("a crowded directory", crowd.done(), "d/20"),
-        ("a flood of entries", many.done(), "d50/x"),
+        ("a flood of entries", many.done(), "d0/40"),
         ("a large archive", large, "more than"),
         ("a bomb", gzip.finish().unwrap(), "each of its bytes"),
         (
@@ -444,9 +435,6 @@ impl Progress for CancelledAt {
 /// What comes before an entry, or instead of one, has the same limits, and can be cancelled.
 #[test]
 fn what_is_no_entry_has_an_end_too() {
-    if !is_root() {
-        return;
-    }
     let block = |tar: Tar| {
         let mut bytes = tar.done();
         bytes.truncate(bytes.len() - 1024);
@@ -493,9 +481,6 @@ fn what_is_no_entry_has_an_end_too() {
 /// What looks hostile and is not: names and links are data.
 #[test]
 fn what_is_only_odd_comes_out_as_it_went_in() {
-    if !is_root() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let outside = dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -553,9 +538,6 @@ fn what_is_only_odd_comes_out_as_it_went_in() {
 /// Setuid, owners, times, attributes, devices, holes.
 #[test]
 fn what_an_archive_says_is_in_the_image() {
-    if !is_root() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     // A capability as setcap(8) stores it: cap_net_raw+ep, revision 2 (capabilities(7)).
     let capability = [
@@ -628,8 +610,15 @@ fn what_an_archive_says_is_in_the_image() {
     assert!(image.size < 32 << 20, "holes stay holes: {}", image.size);
     // R-GUEST-7: /root lies beside the image for new work disks.
     assert_eq!(
-        fs::read(store.home(&image).join("root/.profile")).unwrap(),
-        b"mine"
+        tool(
+            "tar",
+            &[
+                "-xOf".as_ref(),
+                &store.home(&image),
+                "root/.profile".as_ref()
+            ]
+        ),
+        "mine"
     );
 }
 

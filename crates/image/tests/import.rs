@@ -3,7 +3,7 @@
 
 mod archive;
 
-use archive::{Tar, is_root, look, names, store, tool};
+use archive::{Tar, look, names, store, tool};
 use banger_image::{Error, Import, Manifest, Progress, Silent};
 use std::{
     fs,
@@ -45,10 +45,7 @@ fn ext4(dir: &Path, extra: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn every_packing_gives_the_same_tree() {
-    if !is_root() {
-        return;
-    }
+fn every_packing_gives_the_same_image() {
     let dir = tempfile::tempdir().unwrap();
     let tar = small();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -69,8 +66,9 @@ fn every_packing_gives_the_same_tree() {
             listed.contains("/100755/0/0/sh/100000/") || listed.contains("sh/100000/"),
             "{name}: {listed}"
         );
-        let home = store.home(&image).join("root/.profile");
-        assert_eq!(fs::read(home).unwrap(), b"mine", "{name}");
+        let home = store.home(&image);
+        let home = tool("tar", &["-xOf".as_ref(), &home, "root/.profile".as_ref()]);
+        assert_eq!(home, "mine", "{name}");
         if name != "plain" {
             // Cut anywhere it is refused, and nothing of it stays.
             for cut in [bytes.len() / 3, bytes.len() - 1] {
@@ -81,11 +79,9 @@ fn every_packing_gives_the_same_tree() {
             }
         }
     }
-    assert_eq!(
-        names(&dir.path().join("images")).len(),
-        4,
-        "four images and nothing else"
-    );
+    // R-IMG-3: what is in it decides, and nothing else.
+    let images = names(&dir.path().join("images"));
+    assert_eq!(images.len(), 1, "{images:?}");
 }
 
 #[test]
@@ -276,9 +272,6 @@ impl Progress for After {
 /// Cancelled at whatever moment, nothing is registered and nothing stays; or it was done before.
 #[test]
 fn a_cancelled_import_leaves_nothing() {
-    if !is_root() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let (mut cancelled, mut limit) = (0, 0);
     loop {
@@ -316,10 +309,8 @@ fn a_source_that_breaks_off_is_no_image() {
     let dir = tempfile::tempdir().unwrap();
     let whole = ext4(dir.path(), &[]);
     let mut kinds = vec![whole.clone(), whole[..100_000].to_vec()];
-    if is_root() {
-        kinds.push(small());
-        kinds.push(zstd::bulk::compress(&small(), 1).unwrap());
-    }
+    kinds.push(small());
+    kinds.push(zstd::bulk::compress(&small(), 1).unwrap());
     for bytes in kinds {
         let imported =
             store(dir.path()).import(&mut Breaks(&bytes), &wanted(&["x"], false), &Silent);
@@ -328,15 +319,50 @@ fn a_source_that_breaks_off_is_no_image() {
     }
 }
 
+/// Figures for the record, of the archives named in `BANGER_ARCHIVES` (paths, separated by colons):
+/// `cargo test --release -p banger-image --test import -- --ignored --nocapture cost`. What is compared with is a copy of the
+/// same bytes and their digest; both sides end with fsync.
 #[test]
-fn without_root_an_archive_is_refused_with_the_way_out() {
-    if rustix::process::geteuid().is_root() {
-        println!("skipped: runs as root");
-        return;
+#[ignore = "prints figures, decides nothing"]
+fn cost_of_an_import_and_of_a_copy() {
+    let archives = std::env::var("BANGER_ARCHIVES").unwrap();
+    for archive in archives.split(':').map(Path::new) {
+        let (mut imports, mut copies) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            let dir = tempfile::tempdir_in(archive.parent().unwrap()).unwrap();
+            let copy = dir.path().join("copy");
+            let start = std::time::Instant::now();
+            tool("cp", &[archive, &copy]);
+            tool("sync", &[&copy]);
+            tool("sha256sum", &[archive]);
+            copies.push(start.elapsed().as_secs_f64());
+            let mut source = fs::File::open(archive).unwrap();
+            let start = std::time::Instant::now();
+            let store = store(dir.path());
+            store
+                .import(&mut source, &wanted(&["x"], false), &Stages)
+                .unwrap();
+            imports.push(start.elapsed().as_secs_f64());
+        }
+        imports.sort_by(f64::total_cmp);
+        copies.sort_by(f64::total_cmp);
+        let ratio = imports[2] / copies[2];
+        let (name, import, copy) = (archive.display(), imports[2], copies[2]);
+        println!("{name}: import {import:.2} s, cp and sha256sum {copy:.2} s: {ratio:.2}");
     }
-    let dir = tempfile::tempdir().unwrap();
-    let error = import(dir.path(), &small(), "x").unwrap_err();
-    assert!(matches!(error, Error::ImportNeedsRoot), "{error}");
-    assert!(error.hint().unwrap().contains("ext4"));
-    assert!(names(&dir.path().join("images")).is_empty());
+}
+
+/// Says when each stage began.
+struct Stages;
+
+impl Progress for Stages {
+    fn stage(&self, text: &str) {
+        let now = std::time::SystemTime::now();
+        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+        println!("    {:.3} {text}", since.as_secs_f64() % 1000.0);
+    }
+    fn detail(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
 }

@@ -121,7 +121,7 @@ fn make(wanted: &Wanted, work: &Path, images: &Path) -> Result<(), String> {
     let stage = work.join("stage");
     let _ = fs::remove_dir_all(&stage);
     let (tree, image) = (stage.join("tree"), stage.join("images/0"));
-    fs::create_dir_all(image.join("home")).map_err(|e| e.to_string())?;
+    fs::create_dir_all(&image).map_err(|e| e.to_string())?;
     let (tree_text, rootfs) = (tree.display().to_string(), image.join("rootfs.ext4"));
     let rootfs_text = rootfs.display().to_string();
     run(Command::new("mmdebstrap").args([
@@ -139,9 +139,8 @@ fn make(wanted: &Wanted, work: &Path, images: &Path) -> Result<(), String> {
     run(Command::new("sh")
         .args(["-ec", wanted.change])
         .current_dir(&tree))?;
-    let home = image.join("home/root");
-    fs::rename(tree.join("root"), home).map_err(|e| e.to_string())?;
-    fs::create_dir(tree.join("root")).map_err(|e| e.to_string())?;
+    let home = image.join("home.tar").display().to_string();
+    run(Command::new("tar").args(["-C", &tree_text, "--numeric-owner", "-cf", &home, "root"]))?;
     run(Command::new("mke2fs").args([
         "-q",
         "-t",

@@ -12,8 +12,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-store", &["banger-model"]),
     ("banger-wire", &["banger-model"]),
     ("banger-tree", &["banger-wire"]),
+    ("banger-ext4", &[]),
     ("banger-converge", MIDDLE),
-    ("banger-image", MIDDLE),
+    ("banger-image", IMAGE),
     ("banger-vmm", MIDDLE),
     ("banger-daemon", ALL),
     (
@@ -37,6 +38,16 @@ const MIDDLE: &[&str] = &[
     "banger-host",
     "banger-store",
     "banger-wire",
+];
+
+/// Images are file systems that are written here.
+const IMAGE: &[&str] = &[
+    "banger-model",
+    "banger-plan",
+    "banger-host",
+    "banger-store",
+    "banger-wire",
+    "banger-ext4",
 ];
 
 const ALL: &[&str] = &[

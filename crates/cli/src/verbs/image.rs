@@ -8,7 +8,7 @@ use crate::{
     render,
 };
 use banger_model::ByteSize;
-use banger_wire::api::{ImageDelete, ImageDeleted, ImageList, ImageShow, ImageView};
+use banger_wire::api::{ImageConfig, ImageDelete, ImageDeleted, ImageList, ImageShow, ImageView};
 use std::process::ExitCode;
 
 /// Lists images.
@@ -90,7 +90,36 @@ fn text(image: &ImageView) -> String {
         ("used by", used_by),
     ];
     let line = |(key, value): &(&str, String)| format!("{key:<13} {value}\n");
-    rows.iter().map(line).collect()
+    let run = image.config.as_ref().map(run_as).unwrap_or_default();
+    rows.iter().chain(&run).map(line).collect()
+}
+
+/// How an image is run; what it does not say is left out.
+fn run_as(config: &ImageConfig) -> Vec<(&'static str, String)> {
+    let words = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
+    let rows = [
+        (
+            "entrypoint",
+            (!config.entrypoint.is_empty()).then(|| words(&config.entrypoint)),
+        ),
+        (
+            "command",
+            (!config.cmd.is_empty()).then(|| words(&config.cmd)),
+        ),
+        (
+            "environment",
+            (!config.env.is_empty()).then(|| words(&config.env)),
+        ),
+        ("directory", config.workdir.clone()),
+        ("user", config.user.clone()),
+        ("stop signal", config.stop_signal.clone()),
+        (
+            "ports",
+            (!config.exposed_ports.is_empty()).then(|| config.exposed_ports.join(", ")),
+        ),
+    ];
+    let said = |(key, value): (&'static str, Option<String>)| Some((key, value?));
+    rows.into_iter().filter_map(said).collect()
 }
 
 /// Deletes images.

@@ -1,21 +1,14 @@
 //! Images from what a user has: an archive of a root file system, or an ext4 file (R-IMG-1).
 
-mod name;
-mod packing;
-mod pax;
-mod tar;
-mod unpack;
+mod archive;
+mod spool;
 
-pub(crate) use name::shown;
-pub use unpack::Limits;
-
-use crate::error::Doing;
-use crate::ext4::{self, Content as Measured, Mkfs};
+use crate::ext4;
+use crate::layer::{self, Content, Unpacked};
 use crate::manifest::{self, ROOTFS_FILE};
 use crate::staging::Staging;
-use crate::{Error, ImageStore, Manifest, Progress, Result, digest, home};
+use crate::{Error, ImageConfig, ImageStore, Limits, Manifest, Progress, Result, digest};
 use banger_host::{Clock, Files, Tools, tree};
-use packing::Content;
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -38,7 +31,7 @@ pub struct Import {
     pub limits: Limits,
 }
 
-impl<H: Files + Tools + Clock> ImageStore<H> {
+impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     /// Everything that would keep [`ImageStore::import`] from importing, as far as it can be known before a byte has
     /// come.
     ///
@@ -56,8 +49,8 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.check_room(ROOM_MIB)
     }
 
-    /// Makes an image of what the stream brings: a tar of a root file system (plain or packed with gzip, xz or zstd)
-    /// or an ext4 file system, told by its content. Failed or cancelled, nothing is left behind.
+    /// Makes an image of what the stream brings: a tar (plain or packed with gzip, xz or zstd) of a root file system or
+    /// of an image's layers (an OCI layout, `docker save`), or an ext4 file system, told by its content. Failed or cancelled, nothing is left behind.
     ///
     /// # Errors
     /// It is none of these, cut short, damaged or refused; a name is taken; a failing program; cancelled.
@@ -81,33 +74,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let rootfs = staging.image().join(ROOTFS_FILE);
         let cancelled = || progress.cancelled();
         progress.stage("receiving");
-        match packing::open(source)? {
-            Content::Tar(archive) => {
-                privileged()?;
-                ext4::mke2fs(&*self.host)?;
-                let root = staging.dir().join("root");
-                self.host.mkdir(&root).doing("make the staging directory")?;
-                let room = || self.check_room(ROOM_MIB);
-                unpack::unpack(archive, &root, &import.limits, &room, progress)?;
-                self.pack_tree(&root, staging, progress)?;
-            }
-            Content::Ext4(mut stream) => {
-                let mut watched = Watched {
-                    stream: &mut stream,
-                    limits: &import.limits,
-                    room: &|| self.check_room(ROOM_MIB),
-                    progress,
-                    refused: None,
-                    told: Instant::now(),
-                };
-                let spooled = tree::spool(&rootfs, &mut watched);
-                if let Some(refused) = watched.refused {
-                    return Err(refused);
-                }
-                let len = spooled.map_err(|error| spool_failed(error, &rootfs))?;
-                check_superblock(&rootfs, len)?;
-            }
-        }
+        let config = self.fill(staging, source, import, progress)?;
         progress.stage("checking the image");
         ext4::check(&*self.host, &rootfs, &cancelled).map_err(|error| match error {
             Error::Tool { source, .. } => {
@@ -128,6 +95,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             kernel: None,
             names: Default::default(),
             source: import.source.clone(),
+            config,
         };
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -135,54 +103,47 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.publish(&staging.image(), manifest, &import.names, import.replace)
     }
 
-    /// Packs a directory tree into the image's file system and keeps its `/root` beside it (R-GUEST-7).
-    pub(crate) fn pack_tree(
+    /// Makes the image's file system and what is kept beside it.
+    pub(crate) fn fill(
         &self,
-        root: &Path,
         staging: &Staging,
+        source: &mut dyn Read,
+        import: &Import,
         progress: &dyn Progress,
-    ) -> Result<()> {
-        let content = Measured::of(root)?;
-        self.check_room((content.size() >> 20) + ROOM_MIB / 2)?;
-        progress.stage(&format!(
-            "packing {} files into {} MiB of ext4",
-            content.inodes,
-            content.size() >> 20
-        ));
-        let image = staging.image();
-        let mkfs = Mkfs {
-            label: "banger-base",
-            uuid: None,
-            // No journal: the base is only ever mounted `ro,noload`.
-            features: "",
-            inodes: Some(content.inodes_wanted()),
-            grow_to: None,
-            content: Some(root),
-        };
-        let rootfs = image.join(ROOTFS_FILE);
-        let cancelled = || progress.cancelled();
-        ext4::make(&*self.host, &rootfs, content.size(), &mkfs, &cancelled)?;
-        self.keep_home(root, &image)
-    }
-
-    /// Moves the tree's `/root` beside the image, if it is a directory: work disks start from it.
-    fn keep_home(&self, tree: &Path, image: &Path) -> Result<()> {
-        let doing = "keep the image's /root";
-        let root = tree.join("root");
-        let seen = self.host.stat(&root).doing(doing)?;
-        if seen.is_none_or(|seen| seen.kind != banger_host::FileKind::Dir) {
-            return Ok(());
+    ) -> Result<Option<ImageConfig>> {
+        let rootfs = staging.image().join(ROOTFS_FILE);
+        let spooled = staging.dir().join(archive::SPOOL);
+        let (mut kept, keeping) = spool::Spool::new(source, &spooled).map_err(Error::unwritten)?;
+        let mut config = None;
+        match layer::open(&mut kept)? {
+            Content::Tar(archive) => {
+                config = self.import_archive(staging, archive, import, progress)?;
+            }
+            Content::Ext4(mut stream) => {
+                keeping.stop();
+                let mut watched = Watched {
+                    stream: &mut stream,
+                    limits: &import.limits,
+                    room: &|| self.check_room(ROOM_MIB),
+                    progress,
+                    refused: None,
+                    told: Instant::now(),
+                };
+                let spooled = tree::spool(&rootfs, &mut watched);
+                if let Some(refused) = watched.refused {
+                    return Err(refused);
+                }
+                let len = spooled.map_err(|error| spool_failed(error, &rootfs))?;
+                check_superblock(&rootfs, len)?;
+            }
         }
-        let kept = image.join(manifest::HOME_DIR);
-        self.host.mkdir(&kept).doing(doing)?;
-        self.host.rename(&root, &kept.join("root")).doing(doing)?;
-        home::sync(&*self.host, &kept)
+        Ok(config)
     }
 }
 
 /// A file system on its way into a file: cancelled, within limits, and told of.
 struct Watched<'a, 'b> {
-    stream: &'a mut packing::Unpacked<'b>,
+    stream: &'a mut Unpacked<'b>,
     limits: &'a Limits,
     room: &'a dyn Fn() -> Result<()>,
     progress: &'a dyn Progress,
@@ -197,7 +158,7 @@ impl Read for Watched<'_, '_> {
             true => Err(Error::Cancelled),
             false => self.limits.check_stream(counts),
         };
-        if self.told.elapsed() >= unpack::TELL {
+        if self.told.elapsed() >= layer::TELL {
             self.told = Instant::now();
             self.progress.moved(counts.0);
             fine = fine.and_then(|()| (self.room)());
@@ -261,13 +222,4 @@ fn check_superblock(path: &Path, len: u64) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Owners and devices are made as files of this machine before they are packed.
-fn privileged() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        Ok(())
-    } else {
-        Err(Error::ImportNeedsRoot)
-    }
 }

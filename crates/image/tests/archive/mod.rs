@@ -130,6 +130,7 @@ pub fn store(dir: &Path) -> ImageStore<LinuxHost> {
 }
 
 /// What is in a directory but locks.
+#[allow(dead_code, reason = "each test file uses its part")]
 pub fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut names: Vec<_> = entries
@@ -138,14 +139,6 @@ pub fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-pub fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("skipped: unpacking an archive needs root");
-    }
-    root
 }
 
 /// What debugfs says of a file system.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `image.import`: makes an image of the body of the request, a tar of a root file system (plain or packed with gzip,
-/// xz or zstd) or an ext4 file system. This object comes in the header `banger-request` ([`super::REQUEST_HEADER`]).
+/// `image.import`: makes an image of the body of the request: a tar (plain or packed with gzip, xz or zstd) of a root file
+/// system or of an image's layers (an OCI layout, `docker save`), or an ext4 file system. This object comes in the header `banger-request` ([`super::REQUEST_HEADER`]).
 /// Streams events; the image is told by [`super::Event::Image`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -76,8 +76,34 @@ pub struct ImageView {
     /// Kernel that suits it; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
+    /// How it is run where nothing else is asked for; only what came as an image archive says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ImageConfig>,
     /// Names of the VMs that use it.
     pub used_by: Vec<String>,
+}
+
+/// How an image is to be run, as its builder said it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImageConfig {
+    /// Program that every command is an argument of.
+    pub entrypoint: Vec<String>,
+    /// Command, or arguments of the entrypoint.
+    pub cmd: Vec<String>,
+    /// Environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// Directory it begins in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// User, by name or number, perhaps with `:group`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Signal that asks it to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Ports it listens on, `80/tcp`.
+    pub exposed_ports: Vec<String>,
 }
 
 /// Answer of `image.delete`.

@@ -5,7 +5,7 @@
 use super::name::shown;
 use super::pax::{Layout, Pax, Scope};
 use crate::{Error, Result};
-use banger_host::tree::{Attributes, Special};
+use banger_ext4::{Meta, Time, Xattr};
 use std::{
     io::{self, Read},
     ops::Range,
@@ -32,8 +32,12 @@ pub(crate) enum Kind {
     Symlink(Vec<u8>),
     /// Another name of the entry of this name.
     HardLink(Vec<u8>),
-    /// A device or named pipe.
-    Special(Special),
+    /// A character device: major and minor number.
+    Char(u32, u32),
+    /// A block device: major and minor number.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
 }
 
 /// One entry of the archive.
@@ -44,7 +48,7 @@ pub(crate) struct Entry {
     /// What it is.
     pub kind: Kind,
     /// Owner and the like.
-    pub attributes: Attributes,
+    pub meta: Meta,
     /// Length of the file.
     pub len: u64,
     /// Where its bytes belong: offset and length, ascending.
@@ -57,7 +61,19 @@ pub(crate) struct Reader<R> {
     /// Bytes of the current entry that were not read yet, and of its padding.
     left: u64,
     padding: u64,
+    /// Bytes read of the source.
+    position: u64,
+    end: End,
     globals: Pax,
+}
+
+/// How an archive ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With its mark, or it was cut.
+    Marked,
+    /// Also without: its length is proven elsewhere, and there are archivers that leave the mark out.
+    Open,
 }
 
 /// Is asked whether to go on; with the header, where it is no entry's.
@@ -96,11 +112,13 @@ pub(crate) fn checksum_is_right(block: &[u8]) -> bool {
 
 impl<R: Read> Reader<R> {
     /// Reads from a stream that begins with an archive.
-    pub(crate) fn new(source: R) -> Self {
+    pub(crate) fn new(source: R, end: End) -> Self {
         Reader {
             source,
             left: 0,
             padding: 0,
+            position: 0,
+            end,
             globals: Pax::default(),
         }
     }
@@ -108,6 +126,11 @@ impl<R: Read> Reader<R> {
     /// The stream, to ask it how far it is.
     pub(crate) fn source(&self) -> &R {
         &self.source
+    }
+
+    /// How many bytes of the stream lie before what is read next.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
     /// The next entry; `None` at the archive's end mark. What was not read of the one before is skipped. However much
@@ -123,10 +146,9 @@ impl<R: Read> Reader<R> {
         };
         loop {
             self.skip_rest(seen)?;
-            let block = self.block()?;
-            if block.iter().all(|byte| *byte == 0) {
+            let Some(block) = self.header_block()? else {
                 return Ok(None);
-            }
+            };
             if !checksum_is_right(&block) {
                 return Err(Error::damaged(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -176,6 +198,7 @@ impl<R: Read> Reader<R> {
             return Err(Error::Truncated);
         }
         self.left -= n as u64;
+        self.position += n as u64;
         Ok(n)
     }
 
@@ -240,9 +263,9 @@ impl<R: Read> Reader<R> {
             other if other.as_byte() == b'D' => Kind::Directory,
             EntryType::Symlink => Kind::Symlink(link),
             EntryType::Link => Kind::HardLink(link),
-            EntryType::Char => device().map(|(a, b)| Kind::Special(Special::Char(a, b)))?,
-            EntryType::Block => device().map(|(a, b)| Kind::Special(Special::Block(a, b)))?,
-            EntryType::Fifo => Kind::Special(Special::Fifo),
+            EntryType::Char => device().map(|(major, minor)| Kind::Char(major, minor))?,
+            EntryType::Block => device().map(|(major, minor)| Kind::Block(major, minor))?,
+            EntryType::Fifo => Kind::Fifo,
             other => {
                 let kind = shown(&[other.as_byte()]);
                 return Err(refuse(&format!("it is of the unknown kind '{kind}'")));
@@ -253,14 +276,16 @@ impl<R: Read> Reader<R> {
             let id = id.and_then(|id| u32::try_from(id).map_err(|_| ()));
             id.map_err(|()| refuse("its owner is no user id"))
         };
-        let attributes = Attributes {
-            mode: number(or_blank(header, MODE, header.mode()))?,
+        let (seconds, nanos) = pax
+            .mtime
+            .unwrap_or_else(|| (header.mtime().map_or(0, i64_of), 0));
+        let mode = number(or_blank(header, MODE, header.mode()))? & 0o7777;
+        let meta = Meta {
+            mode: mode as u16, // 12 bits
             uid: id(pax.uid, or_blank(header, UID, header.uid()))?,
             gid: id(pax.gid, or_blank(header, GID, header.gid()))?,
-            mtime: pax
-                .mtime
-                .unwrap_or_else(|| (header.mtime().map_or(0, i64_of), 0)),
-            xattrs: pax.xattrs.clone(),
+            mtime: Time { seconds, nanos },
+            xattrs: pax.xattrs.iter().map(xattr).collect(),
         };
         self.expect(stored);
         let (len, pieces) = match sparse {
@@ -276,7 +301,7 @@ impl<R: Read> Reader<R> {
         Ok(Entry {
             name,
             kind,
-            attributes,
+            meta,
             len,
             pieces,
         })
@@ -400,10 +425,31 @@ impl<R: Read> Reader<R> {
 
     fn block(&mut self) -> Result<[u8; BLOCK as usize]> {
         let mut block = [0; BLOCK as usize];
-        match self.source.read_exact(&mut block) {
-            Ok(()) => Ok(block),
-            Err(error) => Err(Error::damaged(error)),
+        self.source.read_exact(&mut block).map_err(Error::damaged)?;
+        self.position += BLOCK;
+        Ok(block)
+    }
+
+    /// The block of the next header; `None` where the archive ends.
+    fn header_block(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
+        let mut block = [0; BLOCK as usize];
+        let first = retry(|| self.source.read(&mut block)).map_err(Error::damaged)?;
+        match (first, self.end) {
+            (0, End::Open) => return Ok(None),
+            (0, End::Marked) => return Err(Error::Truncated),
+            _ => {}
         }
+        let rest = self.source.read_exact(&mut block[first..]);
+        rest.map_err(Error::damaged)?;
+        self.position += BLOCK;
+        Ok(block.iter().any(|byte| *byte != 0).then_some(block))
+    }
+}
+
+fn xattr((name, value): &(Vec<u8>, Vec<u8>)) -> Xattr {
+    Xattr {
+        name: name.clone().into(),
+        value: value.clone().into(),
     }
 }
 
@@ -497,7 +543,7 @@ mod tests {
 
     /// Reads everything; whatever it is, this ends, without a panic, and gives no more than there is.
     fn read(bytes: &[u8]) -> (usize, usize) {
-        let mut reader = Reader::new(bytes);
+        let mut reader = Reader::new(bytes, End::Marked);
         let (mut entries, mut data) = (0, 0);
         while let Ok(Some(entry)) = reader.entry(&mut |_, _| Ok(())) {
             entries += 1;

@@ -10,6 +10,9 @@ use std::{
 /// Enough of a beginning to tell everything apart: ext4's mark lies at 1080.
 const HEAD: usize = 2048;
 
+/// Memory that xz may take: a dictionary of 128 MiB and what goes with it.
+const XZ_KIB: u32 = (128 << 10) + 1024;
+
 /// What is in a stream when it is unpacked.
 pub(crate) enum Content<'a> {
     /// A tar archive.
@@ -21,11 +24,25 @@ pub(crate) enum Content<'a> {
 /// A stream without its packing, which knows how far it has got.
 pub(crate) struct Unpacked<'a> {
     reader: Box<dyn Read + 'a>,
+    packing: Packing,
     packed: Rc<Cell<u64>>,
     unpacked: u64,
 }
 
-impl Unpacked<'_> {
+impl<'a> Unpacked<'a> {
+    /// Whether its bytes are those of the source.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.packing == Packing::Plain
+    }
+
+    /// The same stream read through something.
+    pub(crate) fn through<R: Read + 'a>(self, make: impl FnOnce(Box<dyn Read + 'a>) -> R) -> Self {
+        Unpacked {
+            reader: Box::new(make(self.reader)),
+            ..self
+        }
+    }
+
     /// Bytes read before unpacking, and after.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.packed.get(), self.unpacked)
@@ -82,8 +99,8 @@ pub(crate) fn open<'a>(source: &'a mut dyn Read) -> Result<Content<'a>> {
     let mut reader: Box<dyn Read + 'a> = match packing {
         Packing::Plain => Box::new(whole),
         Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        // A dictionary of more than 1 GiB is nobody's root file system.
-        Packing::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(whole, true, 1 << 20)),
+        // Both refuse to remember more than 128 MiB: zstd by itself.
+        Packing::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(whole, true, XZ_KIB)),
         Packing::Zstd => Box::new(
             zstd::stream::read::Decoder::with_buffer(whole).map_err(|e| unreadable(packing, e))?,
         ),
@@ -96,6 +113,7 @@ pub(crate) fn open<'a>(source: &'a mut dyn Read) -> Result<Content<'a>> {
     }
     let unpacked = Unpacked {
         reader: Box::new(io::Cursor::new(head).chain(reader)),
+        packing,
         packed: count,
         unpacked: 0,
     };

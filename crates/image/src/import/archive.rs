@@ -1,0 +1,229 @@
+//! From an archive to an image: read once as it comes in, flattened, and read again to be put in place. Nothing of it is
+//! ever a file of this machine, so no rights are needed.
+
+use super::{Import, ROOM_MIB, spool};
+use crate::flatten::{Flatten, Flattened};
+use crate::layer::{self, Blob, Content, Digests, End, Entry, Form, Hashed, Unpacked, Watch};
+use crate::manifest::{HOME_FILE, ROOTFS_FILE};
+use crate::oci;
+use crate::place::place;
+use crate::staging::Staging;
+use crate::{Error, ImageConfig, ImageStore, Progress, Result, digest, home};
+use banger_ext4::{Layout, Options, Tree};
+use banger_host::{Clock, Files, Tools};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What is kept of the source until it was read again.
+pub(super) const SPOOL: &str = "source";
+/// An archive of layers, unpacked so that each of them can be read by itself.
+const UNPACKED: &str = "archive";
+
+/// An image without a file system yet.
+struct Assembled {
+    content: Flattened,
+    layers: Vec<Blob>,
+    /// What it is made of: the same is the same image.
+    made_of: String,
+    config: Option<ImageConfig>,
+}
+
+impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
+    /// Makes the image's file system of an archive that a [`spool::Spool`] keeps while it is read here.
+    pub(super) fn import_archive(
+        &self,
+        staging: &Staging,
+        archive: Unpacked<'_>,
+        import: &Import,
+        progress: &dyn Progress,
+    ) -> Result<Option<ImageConfig>> {
+        let room = || self.check_room(ROOM_MIB);
+        let watch = || Watch::new(&import.limits, &room, progress);
+        let spooled = staging.dir().join(SPOOL);
+        let is_plain = archive.is_plain();
+        let mut digests = Digests::default();
+        let archive = archive.through(|inner| Hashed::new(inner, &mut digests));
+        let mut root = Flatten::new(&import.limits, Form::Flat);
+        let mut take = |entry| root.take(entry);
+        layer::index(archive, Form::Flat, End::Marked, &watch(), &mut take)?;
+        if root.taken() == 0 {
+            return Err(Error::NotAnImage("the archive has no entries".to_owned()));
+        }
+        let assembled = if oci::is_archive(&root) {
+            progress.stage("reading the image's layers");
+            let file = match is_plain {
+                true => open(&spooled)?,
+                false => {
+                    let to = staging.dir().join(UNPACKED);
+                    unpack(&spooled, &to, &watch().again())?;
+                    open(&to)?
+                }
+            };
+            assemble(&root, &file.file, import, &watch().again())?
+        } else {
+            Assembled {
+                content: root.finish(),
+                layers: vec![open(&spooled)?],
+                made_of: format!("a flat archive {}", digests.sha256()),
+                config: None,
+            }
+        };
+        self.write_image(staging, &assembled, &watch().again(), progress)?;
+        Ok(assembled.config)
+    }
+
+    fn write_image(
+        &self,
+        staging: &Staging,
+        assembled: &Assembled,
+        watch: &Watch<'_>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let Flattened { tree, winners } = &assembled.content;
+        let layout = lay_out(tree, &assembled.made_of)?;
+        let mib = layout.size() >> 20;
+        self.check_room(mib + ROOM_MIB / 2)?;
+        let count = tree.inodes.len();
+        progress.stage(&format!("writing {count} files into {mib} MiB of ext4"));
+        let image = staging.image();
+        let rootfs = spool::create(&image.join(ROOTFS_FILE)).map_err(Error::unwritten)?;
+        rootfs.set_len(layout.size()).map_err(Error::unwritten)?;
+        let put = |inode, offset, bytes: &[u8]| layout.place(inode, offset, bytes, &rootfs);
+        place(&assembled.layers, winners, &put, watch)?;
+        let written = layout.write_metadata(tree, &rootfs);
+        written.map_err(Error::unwritten)?;
+        keep_home(&image.join(HOME_FILE), tree, &layout, &rootfs)
+    }
+}
+
+/// Decides where everything lies. A base is mounted `ro,noload` as it is; a clone of it grows, so it has inodes for more.
+fn lay_out(tree: &Tree, made_of: &str) -> Result<Layout> {
+    let uuid = digest::uuid_bytes(&format!("banger image 1 of {made_of}"));
+    let mut options = Options::new(uuid);
+    options.label[..11].copy_from_slice(b"banger-base");
+    Layout::new(tree, &options).map_err(Error::from)
+}
+
+/// Keeps `/root` beside the image, for new work disks (R-GUEST-7); it is read from where it was just written.
+fn keep_home(path: &Path, tree: &Tree, layout: &Layout, rootfs: &File) -> Result<()> {
+    let read = |inode, mut offset: u64, mut bytes: &mut [u8]| {
+        while !bytes.is_empty() {
+            let (at, here) = layout
+                .position(inode, offset)
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            let n = usize::try_from(here).map_or(bytes.len(), |n| n.min(bytes.len()));
+            let (now, rest) = bytes.split_at_mut(n);
+            rootfs.read_exact_at(now, at)?;
+            (bytes, offset) = (rest, offset + n as u64);
+        }
+        Ok(())
+    };
+    home::keep(path, tree, &read).map_err(Error::unwritten)
+}
+
+/// Puts the layers of an archive's image on top of each other, oldest first.
+fn assemble(
+    archive: &Flatten,
+    file: &Arc<File>,
+    import: &Import,
+    watch: &Watch<'_>,
+) -> Result<Assembled> {
+    let oci::Archive { layers, config } = oci::read(archive, file)?;
+    let entries = watch.each(&layers, &|layer| read_layer(layer, watch))?;
+    let mut image = Flatten::new(&import.limits, Form::Layer);
+    for (n, layer) in entries.into_iter().enumerate() {
+        if n > 0 {
+            image.next_layer();
+        }
+        for entry in layer {
+            image.take(entry)?;
+        }
+        watch.go_on(None)?;
+    }
+    // One tree that is to be run in two ways is two images.
+    let run_as = serde_json::to_string(&config).map_err(|e| Error::BadArchive(e.to_string()))?;
+    let mut made_of = format!("layers run as {run_as} of");
+    for layer in &layers {
+        made_of.push(' ');
+        made_of.push_str(&layer.diff_id);
+    }
+    Ok(Assembled {
+        content: image.finish(),
+        made_of,
+        layers: layers.into_iter().map(|layer| layer.blob).collect(),
+        config: Some(config),
+    })
+}
+
+/// What is in a layer, its digests proven.
+fn read_layer(layer: &oci::Layer, watch: &Watch<'_>) -> Result<Vec<Entry>> {
+    let (mut packed, mut unpacked) = (Digests::default(), Digests::default());
+    let mut entries = Vec::new();
+    let mut reader = Hashed::new(layer.blob.reader(), &mut packed);
+    let Content::Tar(stream) = layer::open(&mut reader)? else {
+        let why = "a layer is no tar".to_owned();
+        return Err(Error::BadArchive(why));
+    };
+    let is_plain = stream.is_plain();
+    let stream = match is_plain {
+        true => stream,
+        false => stream.through(|inner| Hashed::new(inner, &mut unpacked)),
+    };
+    let mut take = |entry| {
+        entries.push(entry);
+        Ok(())
+    };
+    layer::index(stream, Form::Layer, End::Open, watch, &mut take)?;
+    let (packed, unpacked) = match is_plain {
+        true => (packed.sha256(), packed.sha256()),
+        false => (packed.sha256(), unpacked.sha256()),
+    };
+    let proven = layer.sha256.as_ref().is_none_or(|told| *told == packed);
+    if !proven || layer.diff_id != unpacked {
+        return Err(Error::BadArchive(format!(
+            "the bytes of layer {} are not those of its digest",
+            layer.sha256.as_ref().unwrap_or(&layer.diff_id)
+        )));
+    }
+    Ok(entries)
+}
+
+/// Unpacks what is packed as a whole.
+fn unpack(from: &Path, to: &Path, watch: &Watch<'_>) -> Result<()> {
+    let blob = open(from)?;
+    let mut reader = blob.reader();
+    let Content::Tar(mut stream) = layer::open(&mut reader)? else {
+        return Err(Error::Truncated);
+    };
+    let file = spool::create(to).map_err(Error::unwritten)?;
+    let (mut buffer, mut mark, mut at) = (vec![0; 1 << 20], layer::Mark::default(), 0);
+    loop {
+        let n = io::Read::read(&mut stream, &mut buffer).map_err(Error::damaged)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let written = file.write_all_at(&buffer[..n], at);
+        written.map_err(Error::unwritten)?;
+        at += n as u64;
+        watch.look_up(&stream, &mut mark)?;
+    }
+}
+
+fn open(path: &Path) -> Result<Blob> {
+    let unreadable = |source| Error::Read {
+        path: PathBuf::from(path),
+        source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let len = file.metadata().map_err(unreadable)?.len();
+    Ok(Blob {
+        file: Arc::new(file),
+        start: 0,
+        len,
+    })
+}

@@ -1,0 +1,114 @@
+//! A layer as it lies in a file, and digests of what passes.
+
+use crate::{Error, Result, digest};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+/// A range of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Blob {
+    /// The file.
+    pub file: Arc<File>,
+    /// First byte.
+    pub start: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl Blob {
+    /// A reader from its beginning.
+    pub(crate) fn reader(&self) -> BlobReader {
+        BlobReader {
+            blob: self.clone(),
+            at: 0,
+        }
+    }
+
+    /// Fills the buffer from this offset on.
+    ///
+    /// # Errors
+    /// The file is shorter, or cannot be read.
+    pub(crate) fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > self.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file.read_exact_at(bytes, self.start + offset)
+    }
+
+    /// All of it, if it is not longer than `most`.
+    ///
+    /// # Errors
+    /// It is longer, or cannot be read.
+    pub(crate) fn bytes(&self, most: u64, what: &str) -> Result<Vec<u8>> {
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        if self.len > most {
+            return Err(Error::TooLarge(format!(
+                "{what} has {len} bytes; at most {most} are read"
+            )));
+        }
+        let mut bytes = vec![0; len];
+        self.read_at(&mut bytes, 0).map_err(Error::damaged)?;
+        Ok(bytes)
+    }
+}
+
+/// Reads a [`Blob`] from its beginning to its end.
+#[derive(Debug)]
+pub(crate) struct BlobReader {
+    blob: Blob,
+    at: u64,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.blob.len - self.at;
+        let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let at = self.blob.start + self.at;
+        let n = self.blob.file.read_at(&mut buffer[..want], at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// sha256 and length of what has passed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Digests {
+    hash: Sha256,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl Digests {
+    /// Lower-case hex.
+    pub(crate) fn sha256(&self) -> String {
+        digest::hex(&self.hash.clone().finalize())
+    }
+}
+
+/// Makes the digest of what passes.
+pub(crate) struct Hashed<'a, R> {
+    inner: R,
+    digests: &'a mut Digests,
+}
+
+impl<'a, R> Hashed<'a, R> {
+    /// Adds what passes to this digest.
+    pub(crate) fn new(inner: R, digests: &'a mut Digests) -> Self {
+        Hashed { inner, digests }
+    }
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.digests.hash.update(&buffer[..n]);
+        self.digests.len += n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,260 @@
+//! Finds an image in an archive that lies unpacked in a file, by the archive's own index.
+
+use super::ImageConfig;
+use super::documents::{
+    Configuration, DOCUMENT_MAX, Descriptor, Document, LAYERS_MAX, Platform, Saved, parse,
+    sha256_of,
+};
+use crate::flatten::Flatten;
+use crate::layer::Blob;
+use crate::{Error, Result, digest};
+use std::{fs::File, sync::Arc};
+
+/// How deep indices may refer to indices.
+const DEPTH: usize = 4;
+/// Names of the root directory that an archive of layers has not.
+const OF_ROOTS: [&str; 5] = ["bin", "sbin", "usr", "etc", "init"];
+
+/// An image in an archive.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    /// Its layers, oldest first.
+    pub layers: Vec<Layer>,
+    /// How it is run.
+    pub config: ImageConfig,
+}
+
+/// A layer of it.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// Its bytes.
+    pub blob: Blob,
+    /// sha256 of these, in hex, where the archive says it.
+    pub sha256: Option<String>,
+    /// sha256 of what they are unpacked, in hex.
+    pub diff_id: String,
+}
+
+/// Whether an archive is one of image layers, and no root file system.
+pub(crate) fn is_archive(archive: &Flatten) -> bool {
+    let any = |names: &[&str]| names.iter().any(|name| archive.has(name.as_bytes()));
+    any(&["oci-layout", "manifest.json"]) && !any(&OF_ROOTS)
+}
+
+/// Finds the image for this machine.
+///
+/// # Errors
+/// There is none or are several, or what the archive says of it contradicts itself.
+pub(crate) fn read(archive: &Flatten, file: &Arc<File>) -> Result<Archive> {
+    let source = Source { archive, file };
+    if archive.has(b"index.json") {
+        source.layout()
+    } else {
+        source.saved()
+    }
+}
+
+fn bad(why: impl Into<String>) -> Error {
+    Error::BadArchive(why.into())
+}
+
+/// The archive's entries and where its bytes are.
+struct Source<'a> {
+    archive: &'a Flatten,
+    file: &'a Arc<File>,
+}
+
+impl Source<'_> {
+    fn blob(&self, path: &str, what: &str) -> Result<Blob> {
+        let blob = self.archive.blob(path.as_bytes(), self.file);
+        blob.ok_or_else(|| {
+            let path = crate::layer::shown(path.as_bytes());
+            bad(format!("{what} is missing: it has no file '{path}'"))
+        })
+    }
+
+    fn document(&self, path: &str) -> Result<Vec<u8>> {
+        self.blob(path, path)?.bytes(DOCUMENT_MAX, path)
+    }
+
+    /// What a descriptor speaks of, not yet proven but for its length.
+    fn described(&self, descriptor: &Descriptor, what: &str) -> Result<(Blob, String)> {
+        let hex = sha256_of(&descriptor.digest, what)?;
+        let blob = self.blob(&format!("blobs/sha256/{hex}"), what)?;
+        if blob.len != descriptor.size {
+            return Err(bad(format!(
+                "{what} has {} bytes and should have {}",
+                blob.len, descriptor.size
+            )));
+        }
+        Ok((blob, hex.to_owned()))
+    }
+
+    /// A document that a descriptor speaks of, proven.
+    fn proven(&self, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
+        let (blob, hex) = self.described(descriptor, what)?;
+        let bytes = blob.bytes(DOCUMENT_MAX, what)?;
+        if digest::sha256(&bytes) != hex {
+            return Err(bad(format!(
+                "the bytes of {what} are not those of its digest"
+            )));
+        }
+        Ok(bytes)
+    }
+
+    /// An OCI image layout.
+    fn layout(&self) -> Result<Archive> {
+        let mut document: Document = parse(&self.document("index.json")?, "index.json")?;
+        for _ in 0..DEPTH {
+            if let Some(layers) = document.layers {
+                let config = document
+                    .config
+                    .ok_or_else(|| bad("its manifest has no config"))?;
+                return self.image(&config, &layers);
+            }
+            let manifests = document.manifests.unwrap_or_default();
+            let chosen = self.choose(manifests)?;
+            document = parse(&self.proven(&chosen, "a manifest")?, "a manifest")?;
+        }
+        Err(bad("its indices refer to each other too deep"))
+    }
+
+    /// The manifest for this machine: one that says so before one that says nothing.
+    fn choose(&self, manifests: Vec<Descriptor>) -> Result<Descriptor> {
+        // Archives of one platform keep the index of all.
+        let there = |d: &Descriptor| self.described(d, "a manifest").is_ok();
+        let ours = |d: &&Descriptor| d.platform.as_ref().is_none_or(is_ours);
+        let mut found: Vec<&Descriptor> = manifests.iter().filter(ours).collect();
+        if found.len() > 1 {
+            found.retain(|d| there(d));
+        }
+        if found.iter().any(|d| d.platform.is_some()) {
+            found.retain(|d| d.platform.is_some());
+        }
+        found.dedup_by(|a, b| a.digest == b.digest);
+        match found[..] {
+            [one] => Ok(one.clone()),
+            [] => {
+                let platforms = manifests.iter().filter_map(|d| d.platform.as_ref());
+                let told: Vec<_> = platforms
+                    .map(|p| format!("{}/{}", p.os, p.architecture))
+                    .collect();
+                Err(Error::OtherPlatform(shown_list(&told)))
+            }
+            _ => Err(Error::SeveralImages(shown_list(&names(&found)))),
+        }
+    }
+
+    fn image(&self, config: &Descriptor, layers: &[Descriptor]) -> Result<Archive> {
+        let bytes = self.proven(config, "the configuration")?;
+        let (config, diff_ids) = configured(&bytes, layers.len())?;
+        let layers = layers.iter().zip(diff_ids).enumerate();
+        let layers = layers.map(|(n, (descriptor, diff_id))| {
+            let what = format!("layer {}", n + 1);
+            if descriptor.media_type.contains("encrypted") {
+                return Err(bad(format!("{what} is encrypted")));
+            }
+            let (blob, hex) = self.described(descriptor, &what)?;
+            let sha256 = Some(hex);
+            Ok(Layer {
+                blob,
+                sha256,
+                diff_id,
+            })
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Archive { layers, config })
+    }
+
+    /// Docker's own form.
+    fn saved(&self) -> Result<Archive> {
+        let saved: Vec<Saved> = parse(&self.document("manifest.json")?, "manifest.json")?;
+        let [saved] = &saved[..] else {
+            let tags = saved.iter().filter_map(|s| s.repo_tags.clone());
+            let tags: Vec<_> = tags.flatten().collect();
+            return Err(match saved.is_empty() {
+                true => bad("its manifest.json has no image"),
+                false => Error::SeveralImages(shown_list(&tags)),
+            });
+        };
+        let bytes = self.document(&saved.config)?;
+        let (config, diff_ids) = configured(&bytes, saved.layers.len())?;
+        let layers = saved.layers.iter().zip(diff_ids);
+        let layers = layers.map(|(path, diff_id)| {
+            let blob = self.blob(path, "a layer")?;
+            let sha256 = None;
+            Ok(Layer {
+                blob,
+                sha256,
+                diff_id,
+            })
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Archive { layers, config })
+    }
+}
+
+/// What a configuration says, if the image is for this machine.
+fn configured(bytes: &[u8], layers: usize) -> Result<(ImageConfig, Vec<String>)> {
+    let read: Configuration = parse(bytes, "the configuration")?;
+    let platform = Platform {
+        os: read.os,
+        architecture: read.architecture,
+        variant: String::new(),
+    };
+    if !platform.os.is_empty() && !is_ours(&platform) {
+        let told = format!("{}/{}", platform.os, platform.architecture);
+        return Err(Error::OtherPlatform(shown_list(&[told])));
+    }
+    let told = read.rootfs.diff_ids;
+    if layers == 0 || layers > LAYERS_MAX || told.len() != layers {
+        let known = told.len();
+        return Err(bad(format!(
+            "it has {layers} layers, and its configuration knows {known}"
+        )));
+    }
+    let ids = told
+        .iter()
+        .map(|id| sha256_of(id, "a layer").map(str::to_owned));
+    let ids = ids.collect::<Result<_>>()?;
+    Ok((read.config.unwrap_or_default().into(), ids))
+}
+
+/// Whether programs for it run here (the names are Go's).
+fn is_ours(platform: &Platform) -> bool {
+    let ours = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    // `v1` is what every amd64 is, `v8` every arm64.
+    let runs = matches!(platform.variant.as_str(), "" | "v1" | "v8");
+    platform.os == "linux" && platform.architecture == ours && runs
+}
+
+/// What images of an index are called.
+fn names(found: &[&Descriptor]) -> Vec<String> {
+    let names = found.iter().map(|descriptor| {
+        let annotations = descriptor.annotations.as_ref();
+        let name = [
+            "io.containerd.image.name",
+            "org.opencontainers.image.ref.name",
+        ]
+        .iter()
+        .find_map(|key| annotations?.get(*key));
+        name.unwrap_or(&descriptor.digest).clone()
+    });
+    names.collect()
+}
+
+fn shown_list(names: &[String]) -> String {
+    let shown: Vec<_> = names
+        .iter()
+        .take(20)
+        .map(|n| crate::layer::shown(n.as_bytes()))
+        .collect();
+    match shown.is_empty() {
+        true => "none that is named".to_owned(),
+        false => shown.join(", "),
+    }
+}
