@@ -15,9 +15,7 @@ pub const SSH_CONFIG_EXAMPLES: &str = "Examples:\n  \
   banger ssh-config --install               one marked block in ~/.ssh/config\n  \
   ssh dev.vm                                then, and scp, rsync, git, editors\n  \
   ssh -L 8080:localhost:80 dev.vm\n  \
-  banger ssh-config >my_config              for ssh -F my_config dev.vm\n  \
-  ssh -o ProxyCommand='banger internal connect %n 22' dev.vm\n                                            \
-an sshd that runs in the VM\n\n\
+  banger ssh-config >my_config              for ssh -F my_config dev.vm\n\n\
 Without a flag what ssh needs to know is printed.";
 
 /// `vm ssh`

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// `vm.forward`: connects to a socket in a running VM; refused if nobody listens there. Upgrades: frames of type 0 from
-/// the client, of type 1 to it, and of type 4 from either side when it has sent its last byte. A stream that ends before
-/// the daemon's frame 4 was cut.
+/// the client, of type 1 to it, and of type 4 from either side when it has sent its last byte. The daemon says 12
+/// when both have; a stream that ends before that was cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

@@ -75,6 +75,11 @@ pub const FRAMES: &[FrameKind] = &[
         "client",
         "nothing; nobody will come for this command again",
     ),
+    frame(
+        12,
+        "daemon",
+        "nothing; both directions of a connection ended in order; the last frame",
+    ),
     of_json(16, "what happens around the command", "Event"),
     of_json(17, "banger failed; the last frame", "ApiError"),
     frame(33, "both", "bytes of the tar stream of a copy"),

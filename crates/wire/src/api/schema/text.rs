@@ -31,7 +31,7 @@ or refused as a conflict if it asks for something else. An operation with a key 
 
 /// Of an answer that upgrades.
 pub const FRAMES: &str = "Both sides speak frames from here on: type u8, length u32, payload of at most 32 KiB; numbers are big-endian. \
-The extension x-banger-frames lists the types. A stream that ends without its last frame (exit, error, or the outcome of a copy) is a lost connection, never success.";
+The extension x-banger-frames lists the types. A stream that ends without its last frame (exit, error, the end of a connection, or the outcome of a copy) is a lost connection, never success.";
 
 /// Summary and description of a method from the docstring of its request, which begins with the method's name.
 ///
