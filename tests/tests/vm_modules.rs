@@ -115,7 +115,7 @@ fn podman_runs_a_container() {
 #[ignore = "a minute for what Podman shows as well; ./soak runs it"]
 fn docker_runs_a_container() {
     let home = Home::new();
-    let image = match home.share_servers_image() {
+    let image = match home.share_docker_image() {
         Ok(image) => image,
         Err(why) => return skip(&why),
     };

@@ -8,30 +8,65 @@ use banger_host::Effect;
 use harness::{
     explore::{Column, Depth, Explorer, Table, Tally, explore_script, render},
     random::Random,
+    script::{Deed, Script},
     scripts, site,
 };
-use std::time::Instant;
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 /// At least so many cases, or the enumeration is not what it was.
 const LEAST_CASES: u64 = 1_000_000;
+
+/// What one thread explores at a time.
+enum Job {
+    /// A script, with injections.
+    Script(Script, Depth),
+    /// A script, with requests of another thread between any two effects.
+    Races(Script, Vec<Deed>),
+}
+
+impl Job {
+    fn name(&self) -> String {
+        match self {
+            Job::Script(script, _) => script.name.clone(),
+            Job::Races(script, _) => format!("races: {}", script.name),
+        }
+    }
+
+    fn explore(&self) -> (Tally, Explorer) {
+        match self {
+            Job::Script(script, depth) => explore_script(script, *depth),
+            Job::Races(script, deeds) => races(script, deeds),
+        }
+    }
+}
 
 #[test]
 fn enumeration() {
     let began = Instant::now();
     let only = std::env::var("BANGER_SIM_ONLY").ok();
-    let mut sum = Sum::default();
-    for (script, depth) in scripts::written() {
-        if only.as_ref().is_none_or(|o| script.name.contains(o)) {
-            let (tally, explorer) = explore_script(&script, depth);
-            sum.add(&script.name, tally, &explorer, began);
-        }
-    }
-    if only.as_ref().is_none_or(|o| o == "races") {
-        races(&mut sum, began);
-    }
-    if only.as_ref().is_none_or(|o| o == "random") {
-        random_scripts(&mut sum, began);
-    }
+    let wanted = |name: &str, group: &str| {
+        only.as_ref()
+            .is_none_or(|o| o == group || (group == "written" && name.contains(o)))
+    };
+    let written = scripts::written().into_iter();
+    let written = written.map(|(script, depth)| ("written", Job::Script(script, depth)));
+    let raced = scripts::raced().into_iter();
+    let raced = raced.map(|(script, deeds)| ("races", Job::Races(script, deeds)));
+    let random = random_scripts().map(|script| ("random", Job::Script(script, Depth::ONCE)));
+    let jobs: Vec<Job> = written
+        .chain(raced)
+        .chain(random)
+        .filter(|(group, job)| wanted(&job.name(), group))
+        .map(|(_, job)| job)
+        .collect();
+    let sum = explore(&jobs, began);
     println!("{}", render(&sum.all.table));
     println!(
         "{} distinct ends in {} runs, {:.1} s",
@@ -50,24 +85,40 @@ fn enumeration() {
     }
 }
 
-/// A request of another thread between any two effects.
-fn races(sum: &mut Sum, began: Instant) {
-    for (script, deeds) in scripts::raced() {
-        let mut explorer = Explorer::new(site::world(&script.guests));
-        let effects = explorer.effects(&script);
-        let mut tally = Tally::default();
-        for deed in deeds {
-            for at in 0..effects {
-                let raced = script.with_race(at, deed);
-                tally.add(explorer.explore_script(&raced, Depth::RACE));
-            }
+/// Explores everything, on as many threads as there are cores.
+fn explore(jobs: &[Job], began: Instant) -> Sum {
+    let (sum, next) = (Mutex::new(Sum::default()), AtomicUsize::new(0));
+    let work = || {
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (tally, explorer) = job.explore();
+            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+            sum.add(job, tally, &explorer, began);
         }
-        sum.add(&format!("races: {}", script.name), tally, &explorer, began);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+            scope.spawn(work);
+        }
+    });
+    sum.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request of another thread between any two effects.
+fn races(script: &Script, deeds: &[Deed]) -> (Tally, Explorer) {
+    let mut explorer = Explorer::new(site::world(&script.guests));
+    let effects = explorer.effects(script);
+    let mut tally = Tally::default();
+    for deed in deeds {
+        for at in 0..effects {
+            let raced = script.with_race(at, *deed);
+            tally.add(explorer.explore_script(&raced, Depth::RACE));
+        }
     }
+    (tally, explorer)
 }
 
 /// Scripts nobody wrote, from a seed that is printed: `BANGER_SIM_SEED` repeats them.
-fn random_scripts(sum: &mut Sum, began: Instant) {
+fn random_scripts() -> impl Iterator<Item = Script> {
     let given = std::env::var("BANGER_SIM_SEED")
         .ok()
         .and_then(|s| s.parse().ok());
@@ -78,14 +129,7 @@ fn random_scripts(sum: &mut Sum, began: Instant) {
     let seed: u64 = given.unwrap_or_else(by_clock);
     println!("random scripts: BANGER_SIM_SEED={seed}");
     let mut random = Random::new(seed);
-    for n in 0..60 {
-        let script = random.script(n);
-        let (tally, explorer) = explore_script(&script, Depth::ONCE);
-        if tally.failed > 0 {
-            println!("{script:?}");
-        }
-        sum.add(&script.name, tally, &explorer, began);
-    }
+    (0..60).map(move |n| random.script(n))
 }
 
 #[derive(Default)]
@@ -96,7 +140,11 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, name: &str, tally: Tally, explorer: &Explorer, began: Instant) {
+    fn add(&mut self, job: &Job, tally: Tally, explorer: &Explorer, began: Instant) {
+        let name = job.name();
+        if let (Job::Script(script, _), true) = (job, tally.failed > 0) {
+            println!("{script:?}");
+        }
         println!(
             "{name:<55} {:>8} cases {:>5} failed {:>6} worlds {:>6.1} s",
             tally.cases,

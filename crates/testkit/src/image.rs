@@ -1,5 +1,4 @@
-//! Images that have what the default one lacks: systemd as its init; container engines and an sshd. Made once, like the
-//! seed.
+//! Images that have what the default one lacks: systemd as its init; Podman and an sshd; Docker. Made once, like the seed.
 
 #![allow(
     clippy::disallowed_methods,
@@ -35,14 +34,21 @@ const SYSTEMD: Wanted = Wanted {
     size_mib: 512,
 };
 
-/// Container engines with what they want of a machine, a static busybox to make containers of, and an sshd with the
-/// host keys that its package makes.
+/// Podman with what it wants of a machine, a static busybox to make containers of, and an sshd with the host keys that
+/// its package makes.
 const SERVERS: Wanted = Wanted {
     name: "servers",
-    packages: "podman,crun,netavark,aardvark-dns,docker.io,iptables,kmod,ca-certificates,busybox-static,procps,\
-               openssh-server",
+    packages: "podman,crun,netavark,aardvark-dns,iptables,kmod,ca-certificates,busybox-static,procps,openssh-server",
     change: "",
-    size_mib: 1280,
+    size_mib: 1024,
+};
+
+/// Docker with what it wants of a machine. Made for the tests that ask for it.
+const DOCKER: Wanted = Wanted {
+    name: "docker",
+    packages: "docker.io,iptables,kmod,ca-certificates,busybox-static,procps",
+    change: "",
+    size_mib: 1024,
 };
 
 /// What is wrong with the image for a VM, so that it is seen that nothing waits for it: devices of another machine,
@@ -78,7 +84,7 @@ fn seed(wanted: &Wanted) -> Result<PathBuf, String> {
     Ok(images)
 }
 
-/// Makes all of them; a sentence for each that cannot be made here.
+/// Makes those that `./test` uses; a sentence for each that cannot be made here.
 ///
 /// # Panics
 /// If one cannot be made though nothing is missing.
@@ -99,7 +105,7 @@ impl Home {
         self.share_image(&SYSTEMD)
     }
 
-    /// Puts an image with container engines and an sshd into the state directory and gives its name; why it cannot be made here, else.
+    /// Puts an image with Podman and an sshd into the state directory and gives its name; why it cannot be made here, else.
     ///
     /// # Errors
     /// A right or the program to make it with is missing.
@@ -108,6 +114,17 @@ impl Home {
     /// If it cannot be made though nothing is missing.
     pub fn share_servers_image(&self) -> Result<&'static str, String> {
         self.share_image(&SERVERS)
+    }
+
+    /// Puts an image with Docker into the state directory and gives its name; why it cannot be made here, else.
+    ///
+    /// # Errors
+    /// A right or the program to make it with is missing.
+    ///
+    /// # Panics
+    /// If it cannot be made though nothing is missing.
+    pub fn share_docker_image(&self) -> Result<&'static str, String> {
+        self.share_image(&DOCKER)
     }
 
     fn share_image(&self, wanted: &Wanted) -> Result<&'static str, String> {
