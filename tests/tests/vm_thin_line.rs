@@ -39,7 +39,7 @@ fn run_passes_streams_and_status_through_and_leaves_nothing() {
 #[test]
 fn the_work_disk_starts_as_the_images_home() {
     let home = Home::new();
-    let look = "cd /root && find . -mindepth 1 ! -name lost+found -printf '%p %y %m %U:%G %s %T@ %l\\n' | cut -d. -f1-3 | sort; \
+    let look = "cd /root && find . -mindepth 1 ! -name lost+found ! -path './.ssh*' -printf '%p %y %m %U:%G %s %T@ %l\\n' | cut -d. -f1-3 | sort; \
                 cat .profile .bashrc; grep ' /root ' /proc/mounts | cut -d' ' -f2,3; stat -c %a:%u .";
     let seen = || {
         let run = home.banger(&["vm", "run", "--rm", "--", "sh", "-c", look]);
@@ -48,11 +48,12 @@ fn the_work_disk_starts_as_the_images_home() {
     let brought = seen();
     assert!(brought.contains(".bashrc f 644 0:0 "), "{brought}");
     assert!(brought.ends_with("/root ext4\n755:0"), "{brought}");
-    for image in std::fs::read_dir(home.state().join("images")).expect("images") {
-        let copy = image.expect("an image").path().join("home");
-        if copy.exists() {
-            std::fs::remove_dir_all(copy).expect("the copy");
-        }
+    let images = std::fs::read_dir(home.state().join("images")).expect("images");
+    let copies = images.map(|image| image.expect("an image").path().join("home.tar"));
+    let copies: Vec<_> = copies.filter(|copy| copy.exists()).collect();
+    assert!(!copies.is_empty(), "the image has no copy of its /root");
+    for copy in copies {
+        std::fs::remove_file(copy).expect("the copy");
     }
     std::fs::remove_dir_all(home.state().join("templates")).expect("the templates");
     assert_eq!(seen(), brought);
