@@ -1,4 +1,4 @@
-//! The **reflink** root driver on this machine, where it can make an XFS; `host_clone` does the same in the test host.
+//! The **reflink** root driver on this machine, where it can make an XFS; `host_clone` does a part of it in the test host.
 
 mod clones;
 

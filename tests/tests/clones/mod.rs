@@ -130,6 +130,23 @@ fn clones(mkfs: &[&str]) -> Result<Clones, String> {
     Ok(Clones { home, disk, image })
 }
 
+/// The life of one such VM, on a file system that this command makes: created, written to, stopped and started under
+/// another daemon, deleted.
+///
+/// # Errors
+/// There is no such file system here.
+pub fn live_shortly(mkfs: &[&str]) -> Result<(), String> {
+    let clones = clones(mkfs)?;
+    let base = clones.digest();
+    let create = ["vm", "create", "--name", "dev"];
+    clones.home.banger(&create).exits(0);
+    the_root_is_one_ext4_with_a_journal(&clones);
+    what_is_written_is_kept(&clones);
+    assert_eq!(clones.digest(), base, "the image was written to");
+    clones.end();
+    Ok(())
+}
+
 /// All that is promised of such VMs, on a file system that this command makes; whether it could be tried.
 ///
 /// # Errors

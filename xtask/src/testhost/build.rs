@@ -9,8 +9,7 @@ use crate::run;
 const SUITE: &str = "bookworm";
 
 /// What is on the host, besides Debian's essential packages and the kernel with its modules.
-const PACKAGES: [&str; 23] = [
-    "btrfs-progs",    // a file system that shares blocks
+const PACKAGES: [&str; 22] = [
     "busybox-static", // the initramfs's only program
     "ca-certificates",
     "cpio",              // makes the initramfs
