@@ -143,6 +143,8 @@ pub fn live_shortly(mkfs: &[&str]) -> Result<(), String> {
     the_root_is_one_ext4_with_a_journal(&clones);
     what_is_written_is_kept(&clones);
     assert_eq!(clones.digest(), base, "the image was written to");
+    let delete = ["vm", "delete", "--force", "dev"];
+    clones.home.banger(&delete).exits(0);
     clones.end();
     Ok(())
 }
