@@ -62,8 +62,9 @@ fn check_owner(dir: &Path, uid: u32) -> Result<(), Failure> {
 
 /// The daemon as the verbs see it: whatever is asked of it, it is started if none listens.
 ///
-/// A request that found nobody was not sent, so it is safe to send it to the next daemon. There is no look whether one
-/// runs before: it could end between the look and the request (R-PROG-2).
+/// A request that found nobody, or whom it found ended before reading it, is safe to send to the next daemon; one that
+/// only reads is safe to send again at any time. There is no look whether one runs before: it could end between the look
+/// and the request (R-PROG-2).
 #[derive(Debug, Clone)]
 pub struct Daemon {
     paths: Paths,
@@ -86,7 +87,11 @@ impl Daemon {
     /// # Errors
     /// The daemon cannot be started, or what it says.
     pub async fn call<M: Method>(&self, request: &M) -> Result<M::Reply, Failure> {
-        self.started(|| self.client.call(request)).await
+        let ask = || self.client.call(request);
+        if M::READS {
+            return self.until_answered(BIRTH, lost, ask).await;
+        }
+        self.started(ask).await
     }
 
     /// Calls a method that streams events.
@@ -132,16 +137,6 @@ impl Daemon {
         request: &M,
     ) -> Result<(FrameSender, FrameReceiver), Failure> {
         let ask = || self.client.frames(request);
-        self.until_answered(BIRTH, lost, ask).await
-    }
-
-    /// Calls a method that may safely be asked twice, until it is answered: a connection that breaks, and a daemon that
-    /// ends, is tried again.
-    ///
-    /// # Errors
-    /// The daemon cannot be started, or what it says.
-    pub async fn call_again<M: Method>(&self, request: &M) -> Result<M::Reply, Failure> {
-        let ask = || self.client.call(request);
         self.until_answered(BIRTH, lost, ask).await
     }
 
@@ -226,6 +221,11 @@ impl Daemon {
     ) -> Result<Option<M::Reply>, Failure> {
         match self.client.call(request).await {
             Err(error) if error.no_daemon() => Ok(None),
+            // It ended, or is ending: whether another listens is the same question again.
+            Err(error) if M::READS && lost(&error) => match self.client.call(request).await {
+                Err(error) if error.no_daemon() => Ok(None),
+                answer => Ok(Some(answer?)),
+            },
             answer => Ok(Some(answer?)),
         }
     }

@@ -3,9 +3,7 @@
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
-use banger_image::{
-    DebianBuild, ImageConfig, ImageStore, Import, Limits, Manifest, Named, Progress, template,
-};
+use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
 use banger_model::Vm;
 use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, What};
 use std::{
@@ -71,28 +69,6 @@ impl Progress for Told<'_> {
     }
     fn cancelled(&self) -> bool {
         self.op.cancel.why().is_some()
-    }
-}
-
-/// How an image is run, as the API tells it.
-fn config(config: ImageConfig) -> api::ImageConfig {
-    let ImageConfig {
-        entrypoint,
-        cmd,
-        env,
-        workdir,
-        user,
-        stop_signal,
-        exposed_ports,
-    } = config;
-    api::ImageConfig {
-        entrypoint,
-        cmd,
-        env,
-        workdir,
-        user,
-        stop_signal,
-        exposed_ports,
     }
 }
 
@@ -370,7 +346,7 @@ impl Catalogue {
             distro: Some(manifest.distro).filter(|distro| !distro.is_empty()),
             arch: manifest.arch,
             kernel: manifest.kernel,
-            config: manifest.config.map(config),
+            config: manifest.config,
         }
     }
 

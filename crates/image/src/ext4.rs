@@ -135,17 +135,8 @@ pub(crate) fn check<H: Tools + ?Sized>(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<()> {
     let args = vec!["-fn".into(), path.into()];
-    run(
-        host,
-        e2fsck(host)?,
-        "checking the new file system",
-        args,
-        BTreeMap::new(),
-        Duration::from_secs(600),
-        &mut |_| {},
-        cancelled,
-    )
-    .map(drop)
+    let doing = "checking the new file system";
+    work(host, e2fsck(host)?, doing, args, cancelled)
 }
 
 /// Makes a file system as large as its file. It was checked, or made here, and never mounted for writing since.
@@ -156,17 +147,8 @@ pub(crate) fn grow<H: Tools + ?Sized>(
 ) -> Result<()> {
     // Without -f it wants to see a check that is younger than the last change.
     let args = vec!["-f".into(), path.into()];
-    run(
-        host,
-        resize2fs(host)?,
-        "growing a root file system",
-        args,
-        BTreeMap::new(),
-        Duration::from_secs(600),
-        &mut |_| {},
-        cancelled,
-    )
-    .map(drop)
+    let doing = "growing a root file system";
+    work(host, resize2fs(host)?, doing, args, cancelled)
 }
 
 /// MiB of journal beside so many bytes of room, as mke2fs gives an empty disk of that size. No more: on the disk of the
@@ -189,21 +171,10 @@ pub(crate) fn add_journal<H: Tools + ?Sized>(
     if has_journal(path)? {
         return Ok(());
     }
-    run(
-        host,
-        tune2fs(host)?,
-        "giving a root file system a journal",
-        vec![
-            "-J".into(),
-            format!("size={}", journal_mib(room)).into(),
-            path.into(),
-        ],
-        BTreeMap::new(),
-        Duration::from_secs(600),
-        &mut |_| {},
-        cancelled,
-    )
-    .map(drop)
+    let size = format!("size={}", journal_mib(room));
+    let args = vec!["-J".into(), size.into(), path.into()];
+    let doing = "giving a root file system a journal";
+    work(host, tune2fs(host)?, doing, args, cancelled)
 }
 
 /// The feature's bit (Documentation/filesystems/ext4/super.rst, `s_feature_compat`).
@@ -248,6 +219,28 @@ pub(crate) fn tune2fs<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
 /// What checks file systems.
 pub(crate) fn e2fsck<H: Tools + ?Sized>(host: &H) -> Result<PathBuf> {
     tool(host, "e2fsck", "e2fsprogs")
+}
+
+/// Has a program of e2fsprogs work on a file system.
+fn work<H: Tools + ?Sized>(
+    host: &H,
+    program: PathBuf,
+    doing: &'static str,
+    args: Vec<OsString>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
+    let (env, limit) = (BTreeMap::new(), Duration::from_secs(600));
+    run(
+        host,
+        program,
+        doing,
+        args,
+        env,
+        limit,
+        &mut |_| {},
+        cancelled,
+    )
+    .map(drop)
 }
 
 /// Runs a program that was found; `Cancelled` when it was that.

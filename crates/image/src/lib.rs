@@ -28,7 +28,6 @@ pub use import::Import;
 pub use layer::Limits;
 pub use manifest::check_name;
 pub use manifest::{Manifest, ROOTFS_FILE};
-pub use oci::ImageConfig;
 pub use store::{Deleted, ImageStore, Named};
 
 /// What building reports and asks while it runs.

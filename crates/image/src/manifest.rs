@@ -1,6 +1,7 @@
 //! `manifest.json`: what an image is.
 
-use crate::{Error, ImageConfig, Result};
+use crate::{Error, Result};
+use banger_model::ImageConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

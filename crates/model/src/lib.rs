@@ -7,6 +7,7 @@
 pub mod drivers;
 pub mod handles;
 pub mod id;
+pub mod image;
 pub mod init;
 pub mod label;
 pub mod lease;
@@ -21,6 +22,7 @@ pub mod vm;
 pub use drivers::{Drivers, NetworkDriver, RootDriver, VmmDriver};
 pub use handles::{ProcessHandle, RecoveryMirror, VmHandles};
 pub use id::{BootId, Generation, Instance, OpId, VmId};
+pub use image::ImageConfig;
 pub use init::{Init, InitError};
 pub use label::{Label, Owner};
 pub use lease::{Lease, MacAddress};

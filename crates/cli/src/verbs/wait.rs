@@ -70,7 +70,7 @@ async fn wait_one(
             wanted,
             timeout_ms,
         };
-        let mut view = daemon.call_again(&request).await?;
+        let mut view = daemon.call(&request).await?;
         if view.name.is_none() {
             // Nobody knows it any more, but by what we were given.
             view.name = vm.parse().ok();

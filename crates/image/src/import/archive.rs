@@ -8,9 +8,10 @@ use crate::manifest::{HOME_FILE, ROOTFS_FILE};
 use crate::oci;
 use crate::place::place;
 use crate::staging::Staging;
-use crate::{Error, ImageConfig, ImageStore, Progress, Result, digest, home};
+use crate::{Error, ImageStore, Progress, Result, digest, home};
 use banger_ext4::{Layout, Options, Tree};
 use banger_host::{Clock, Files, Tools};
+use banger_model::ImageConfig;
 use std::{
     fs::File,
     io,

@@ -7,8 +7,9 @@ use crate::ext4;
 use crate::layer::{self, Content, Unpacked};
 use crate::manifest::{self, ROOTFS_FILE};
 use crate::staging::Staging;
-use crate::{Error, ImageConfig, ImageStore, Limits, Manifest, Progress, Result, digest};
+use crate::{Error, ImageStore, Limits, Manifest, Progress, Result, digest};
 use banger_host::{Clock, Files, Tools, tree};
+use banger_model::ImageConfig;
 use std::{
     io::Read,
     path::{Path, PathBuf},

@@ -1,6 +1,5 @@
 //! Finds an image in an archive that lies unpacked in a file, by the archive's own index.
 
-use super::ImageConfig;
 use super::documents::{
     Configuration, DOCUMENT_MAX, Descriptor, Document, LAYERS_MAX, Platform, Saved, parse,
     sha256_of,
@@ -8,6 +7,7 @@ use super::documents::{
 use crate::flatten::Flatten;
 use crate::layer::Blob;
 use crate::{Error, Result, digest};
+use banger_model::ImageConfig;
 use std::{fs::File, sync::Arc};
 
 /// How deep indices may refer to indices.

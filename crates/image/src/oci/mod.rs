@@ -5,4 +5,3 @@ mod config;
 mod documents;
 
 pub(crate) use archive::{Archive, Layer, is_archive, read};
-pub use config::ImageConfig;

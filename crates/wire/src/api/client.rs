@@ -35,6 +35,9 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// The daemon that listened ended before it had read the request: nothing was done.
+    #[error("the daemon ended before it read the request")]
+    Unread(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection ended before the answer was complete. Whether it was done is unknown.
     #[error("the connection to the daemon was lost")]
     Lost(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -59,10 +62,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// True if nobody listens: the daemon is to be started.
+    /// True if there was nobody to be asked: the daemon is to be started, and may be asked the same.
     pub fn no_daemon(&self) -> bool {
-        matches!(self, ClientError::Connect { source, .. }
-            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+        match self {
+            ClientError::Connect { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ),
+            ClientError::Unread(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -70,6 +79,25 @@ type Lost = Box<dyn std::error::Error + Send + Sync>;
 
 fn lost(error: impl Into<Lost>) -> ClientError {
     ClientError::Lost(error.into())
+}
+
+/// Why a request that is sent whole before its answer had none.
+///
+/// A Unix socket whose peer closes it, or which was never accepted, is reset only if something sent to it was not read
+/// (Linux `unix_release_sock`), and refuses what is written after. Either way a part of the request is missing at the
+/// daemon, which does nothing before it has all. What hyper cancels it has not begun to send.
+fn unanswered(error: hyper::Error) -> ClientError {
+    let cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
+    let unread = cause.is_some_and(|e| {
+        matches!(
+            e.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    });
+    if unread || error.is_canceled() {
+        return ClientError::Unread(error.into());
+    }
+    lost(error)
 }
 
 fn head(method: &str) -> hyper::http::request::Builder {
@@ -200,7 +228,12 @@ impl Client {
             .header(header::CONNECTION, "close")
             .body(Chunks(chunks))
             .map_err(lost)?;
-        let answer = self.exchange(M::NAME, http, StatusCode::OK).await?;
+        let answer = self.exchange(M::NAME, http, StatusCode::OK).await;
+        // The request is in the header, and data that was not read says nothing of it.
+        let answer = answer.map_err(|error| match error {
+            ClientError::Unread(error) => ClientError::Lost(error),
+            error => error,
+        })?;
         Ok(EventStream::of(M::NAME, answer))
     }
 
@@ -254,7 +287,7 @@ impl Client {
         tokio::spawn(async move {
             let _ = connection.with_upgrades().await;
         });
-        let answer = sender.send_request(http).await.map_err(lost)?;
+        let answer = sender.send_request(http).await.map_err(unanswered)?;
         if answer.status() == wanted {
             return Ok(answer);
         }

@@ -35,15 +35,32 @@ pub trait Method: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
     /// How it answers.
     const SHAPE: Shape;
+    /// Whether it only tells: asked twice it changes nothing more than asked once.
+    const READS: bool;
     /// What it answers with: for [`Shape::Json`] the body, else the unit of the stream.
     type Reply: Serialize + DeserializeOwned + Send;
 }
 
+/// What a method does to the daemon's world.
+enum Kind {
+    /// It tells.
+    Read,
+    /// It changes something.
+    Act,
+}
+
+impl Kind {
+    const fn reads(self) -> bool {
+        matches!(self, Kind::Read)
+    }
+}
+
 macro_rules! methods {
-    ($($name:literal $shape:ident $request:ty => $reply:ty;)*) => {
+    ($($name:literal $shape:ident $kind:ident $request:ty => $reply:ty;)*) => {
         $(impl Method for $request {
             const NAME: &'static str = $name;
             const SHAPE: Shape = Shape::$shape;
+            const READS: bool = Kind::$kind.reads();
             type Reply = $reply;
         })*
 
@@ -67,40 +84,40 @@ macro_rules! methods {
 }
 
 methods! {
-    "ping" Json Ping => Empty;
-    "version" Json GetVersion => Version;
-    "daemon.status" Json DaemonStatus => DaemonView;
-    "shutdown" Json Shutdown => ShutdownView;
-    "vm.create" Events VmCreate => Event;
-    "vm.run" Frames VmRun => Event;
-    "vm.exec" Frames VmExec => Event;
-    "vm.attach" Frames VmAttach => Event;
-    "vm.copy" Frames VmCopy => Event;
-    "vm.forward" Frames VmForward => Event;
-    "vm.ssh" Json VmSsh => SshView;
-    "vm.list" Json VmList => Vec<VmView>;
-    "vm.show" Json VmShow => VmDetail;
-    "vm.start" Events VmStart => Event;
-    "vm.stop" Json VmStop => VmView;
-    "vm.restart" Events VmRestart => Event;
-    "vm.wait" Json VmWait => WaitView;
-    "vm.rename" Json VmRename => VmView;
-    "vm.prune" Json VmPrune => Pruned;
-    "vm.kill" Json VmKill => VmView;
-    "vm.set" Json VmSet => VmView;
-    "vm.delete" Json VmDelete => Deleted;
-    "vm.logs" Json VmLogs => LogText;
-    "vm.health" Json VmHealth => HealthView;
-    "vm.ports" Json VmPorts => PortsView;
-    "vm.stats" Json VmStats => StatsView;
-    "image.import" Upload ImageImport => Event;
-    "image.list" Json ImageList => Vec<ImageView>;
-    "image.show" Json ImageShow => ImageView;
-    "image.delete" Json ImageDelete => ImageDeleted;
-    "recover" Json Recover => RecoverView;
-    "operation.list" Json OperationList => Vec<OperationView>;
-    "operation.show" Json OperationShow => OperationView;
-    "operation.watch" Events OperationWatch => Event;
-    "operation.cancel" Json OperationCancel => OperationView;
-    "events" Notices Events => Notice;
+    "ping" Json Read Ping => Empty;
+    "version" Json Read GetVersion => Version;
+    "daemon.status" Json Read DaemonStatus => DaemonView;
+    "shutdown" Json Act Shutdown => ShutdownView;
+    "vm.create" Events Act VmCreate => Event;
+    "vm.run" Frames Act VmRun => Event;
+    "vm.exec" Frames Act VmExec => Event;
+    "vm.attach" Frames Act VmAttach => Event;
+    "vm.copy" Frames Act VmCopy => Event;
+    "vm.forward" Frames Act VmForward => Event;
+    "vm.ssh" Json Read VmSsh => SshView;
+    "vm.list" Json Read VmList => Vec<VmView>;
+    "vm.show" Json Read VmShow => VmDetail;
+    "vm.start" Events Act VmStart => Event;
+    "vm.stop" Json Act VmStop => VmView;
+    "vm.restart" Events Act VmRestart => Event;
+    "vm.wait" Json Read VmWait => WaitView;
+    "vm.rename" Json Act VmRename => VmView;
+    "vm.prune" Json Act VmPrune => Pruned;
+    "vm.kill" Json Act VmKill => VmView;
+    "vm.set" Json Act VmSet => VmView;
+    "vm.delete" Json Act VmDelete => Deleted;
+    "vm.logs" Json Read VmLogs => LogText;
+    "vm.health" Json Read VmHealth => HealthView;
+    "vm.ports" Json Read VmPorts => PortsView;
+    "vm.stats" Json Read VmStats => StatsView;
+    "image.import" Upload Act ImageImport => Event;
+    "image.list" Json Read ImageList => Vec<ImageView>;
+    "image.show" Json Read ImageShow => ImageView;
+    "image.delete" Json Act ImageDelete => ImageDeleted;
+    "recover" Json Act Recover => RecoverView;
+    "operation.list" Json Read OperationList => Vec<OperationView>;
+    "operation.show" Json Read OperationShow => OperationView;
+    "operation.watch" Events Read OperationWatch => Event;
+    "operation.cancel" Json Act OperationCancel => OperationView;
+    "events" Notices Read Events => Notice;
 }
