@@ -2,6 +2,10 @@
 
 use banger_testkit::{Home, skip};
 
+/// Makes the root of a container in the guest: a shell, and what it calls.
+const BOX: &str =
+    "set -e; mkdir -p /tmp/c/bin; cp /bin/busybox /tmp/c/bin/; ln -s busybox /tmp/c/bin/sh";
+
 /// The modules are there without a package of the image, are found by name and by alias, and load.
 #[test]
 fn the_guest_has_its_kernels_modules() {
@@ -91,8 +95,7 @@ fn podman_runs_a_container() {
         .exits(0);
     let made = home.guest_sh(
         "dev",
-        "set -e; mkdir -p /tmp/c/bin; cp /bin/busybox /tmp/c/bin/; ln -s busybox /tmp/c/bin/sh; \
-         tar -C /tmp/c -c . | podman import - box; podman info -f '{{.Store.GraphDriverName}}'",
+        &format!("{BOX}; tar -C /tmp/c -c . | podman import - box; podman info -f '{{{{.Store.GraphDriverName}}}}'"),
     );
     let said = made.exits(0).out();
     assert!(said.ends_with("overlay"), "{said}");
@@ -123,10 +126,9 @@ fn docker_runs_a_container() {
         .exits(0);
     let made = home.guest_sh(
         "dev",
-        "set -e; mkdir -p /tmp/c/bin; cp /bin/busybox /tmp/c/bin/; ln -s busybox /tmp/c/bin/sh; \
-         setsid dockerd >/root/log 2>&1 </dev/null & \
-         n=0; until grep -q 'API listen' /root/log; do n=$((n + 1)); [ $n -lt 120 ] || { cat /root/log; exit 9; }; sleep 1; done; \
-         tar -C /tmp/c -c . | docker import - box >/dev/null; grep -o 'graphdriver(s)=[a-z0-9]*' /root/log",
+        &format!("{BOX}; setsid dockerd >/root/log 2>&1 </dev/null & \
+         n=0; until grep -q 'API listen' /root/log; do n=$((n + 1)); [ $n -lt 120 ] || {{ cat /root/log; exit 9; }}; sleep 1; done; \
+         tar -C /tmp/c -c . | docker import - box >/dev/null; grep -o 'graphdriver(s)=[a-z0-9]*' /root/log"),
     );
     assert_eq!(made.exits(0).out(), "graphdriver(s)=overlay2");
     let ran = home.guest_sh(

@@ -3,23 +3,24 @@
 use crate::flatten::Winner;
 use crate::layer::{self, Blob, Content, Mark, Unpacked, Watch};
 use crate::{Error, Result};
-use banger_ext4::InodeId;
-use std::io::{self, Read};
+use banger_ext4::{Layout, Placer};
+use std::{
+    fs::File,
+    io::{self, Read},
+};
 
 /// Bytes that are read and put at once.
 const CHUNK: usize = 1 << 20;
 
-/// Puts bytes at an offset of a file.
-pub(crate) type Put<'a> = &'a (dyn Fn(InodeId, u64, &[u8]) -> io::Result<()> + Sync);
-
-/// Fetches the winners, in the order that flattening gave them, and puts each byte once.
+/// Fetches the winners, in the order that flattening gave them, and puts each byte once into the file of a file system
+/// laid out so.
 ///
 /// # Errors
 /// A layer is not as it was when it was read first, no room, or cancelled.
 pub(crate) fn place(
     layers: &[Blob],
     winners: &[Winner],
-    put: Put<'_>,
+    (layout, out): (&Layout, &File),
     watch: &Watch<'_>,
 ) -> Result<()> {
     let mut work: Vec<_> = layers
@@ -37,11 +38,20 @@ pub(crate) fn place(
         .collect();
     // The longest first: nobody waits for it alone at the end.
     work.sort_by_key(|(blob, _)| std::cmp::Reverse(blob.len));
-    let each = |(blob, winners): &(&Blob, &[Winner])| place_layer(blob, winners, put, watch);
+    let each = |(blob, winners): &(&Blob, &[Winner])| {
+        let mut placer = Placer::new(layout, out);
+        place_layer(blob, winners, &mut placer, watch)?;
+        placer.finish().map_err(Error::unwritten)
+    };
     watch.each(&work, &each).map(drop)
 }
 
-fn place_layer(blob: &Blob, winners: &[Winner], put: Put<'_>, watch: &Watch<'_>) -> Result<()> {
+fn place_layer(
+    blob: &Blob,
+    winners: &[Winner],
+    placer: &mut Placer<'_>,
+    watch: &Watch<'_>,
+) -> Result<()> {
     let mut reader = blob.reader();
     let source = match layer::open(&mut reader)? {
         Content::Tar(stream) if stream.is_plain() => None,
@@ -60,8 +70,8 @@ fn place_layer(blob: &Blob, winners: &[Winner], put: Put<'_>, watch: &Watch<'_>)
             let left = winner.len - done;
             let n = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
             bytes.read_at(&mut buffer[..n], winner.from + done)?;
-            let put = put(winner.inode, winner.offset + done, &buffer[..n]);
-            put.map_err(Error::unwritten)?;
+            let placed = placer.place(winner.inode, winner.offset + done, &buffer[..n]);
+            placed.map_err(Error::unwritten)?;
             done += n as u64;
             match &bytes {
                 Bytes::Stream { stream, .. } => watch.look_up(stream, &mut mark)?,

@@ -219,8 +219,7 @@ fn write(
     let file = OpenOptions::new().read(true).write(true).open(part);
     let file = file.map_err(Error::unwritten)?;
     let layout = Layout::new(&content.tree, &options(volume, size))?;
-    let put = |inode, offset, bytes: &[u8]| layout.place(inode, offset, bytes, &file);
-    place::place(&blob, &content.winners, &put, &watch)?;
+    place::place(&blob, &content.winners, (&layout, &file), &watch)?;
     let written = layout.write_metadata(&content.tree, &file);
     written.map_err(Error::unwritten)
 }

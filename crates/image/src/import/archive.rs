@@ -94,8 +94,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         let image = staging.image();
         let rootfs = spool::create(&image.join(ROOTFS_FILE)).map_err(Error::unwritten)?;
         rootfs.set_len(layout.size()).map_err(Error::unwritten)?;
-        let put = |inode, offset, bytes: &[u8]| layout.place(inode, offset, bytes, &rootfs);
-        place(&assembled.layers, winners, &put, watch)?;
+        place(&assembled.layers, winners, (&layout, &rootfs), watch)?;
         let written = layout.write_metadata(tree, &rootfs);
         written.map_err(Error::unwritten)?;
         keep_home(&image.join(HOME_FILE), tree, &layout, &rootfs)

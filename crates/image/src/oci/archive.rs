@@ -148,21 +148,14 @@ impl Source<'_> {
     fn image(&self, config: &Descriptor, layers: &[Descriptor]) -> Result<Archive> {
         let bytes = self.proven(config, "the configuration")?;
         let (config, diff_ids) = configured(&bytes, layers.len())?;
-        let layers = layers.iter().zip(diff_ids).enumerate();
-        let layers = layers.map(|(n, (descriptor, diff_id))| {
+        let layers = stacked(layers, diff_ids, |n, descriptor| {
             let what = format!("layer {}", n + 1);
             if descriptor.media_type.contains("encrypted") {
                 return Err(bad(format!("{what} is encrypted")));
             }
             let (blob, hex) = self.described(descriptor, &what)?;
-            let sha256 = Some(hex);
-            Ok(Layer {
-                blob,
-                sha256,
-                diff_id,
-            })
-        });
-        let layers = layers.collect::<Result<_>>()?;
+            Ok((blob, Some(hex)))
+        })?;
         Ok(Archive { layers, config })
     }
 
@@ -179,19 +172,28 @@ impl Source<'_> {
         };
         let bytes = self.document(&saved.config)?;
         let (config, diff_ids) = configured(&bytes, saved.layers.len())?;
-        let layers = saved.layers.iter().zip(diff_ids);
-        let layers = layers.map(|(path, diff_id)| {
-            let blob = self.blob(path, "a layer")?;
-            let sha256 = None;
-            Ok(Layer {
-                blob,
-                sha256,
-                diff_id,
-            })
-        });
-        let layers = layers.collect::<Result<_>>()?;
+        let find = |_, path: &String| Ok((self.blob(path, "a layer")?, None));
+        let layers = stacked(&saved.layers, diff_ids, find)?;
         Ok(Archive { layers, config })
     }
+}
+
+/// Layers that are found one by one, each with what the configuration says of it.
+fn stacked<T>(
+    told: &[T],
+    diff_ids: Vec<String>,
+    find: impl Fn(usize, &T) -> Result<(Blob, Option<String>)>,
+) -> Result<Vec<Layer>> {
+    let found = told.iter().zip(diff_ids).enumerate();
+    let found = found.map(|(n, (told, diff_id))| {
+        let (blob, sha256) = find(n, told)?;
+        Ok(Layer {
+            blob,
+            sha256,
+            diff_id,
+        })
+    });
+    found.collect()
 }
 
 /// What a configuration says, if the image is for this machine.
