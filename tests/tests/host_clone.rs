@@ -7,7 +7,7 @@ mod dm;
 use dm::Host;
 
 #[test]
-#[ignore = "one guest more under emulated AMD-V can stop the machine; vm_clone tries the same outside"]
+#[ignore = "one guest more under emulated AMD-V can stop the machine; ./soak runs it, vm_clone tries the same outside"]
 fn a_vm_on_a_clone_lives_in_the_test_host() {
     let Some(host) = Host::here() else { return };
     dm::run("modprobe", &["xfs"]);

@@ -1,4 +1,4 @@
-//! Tasks of this repository: `cargo xtask lint`, `cargo xtask generate [--check]`, `cargo xtask bench [guest | life | boots]`, `cargo xtask testhost build|run|shell`.
+//! Tasks of this repository: `cargo xtask lint`, `cargo xtask generate [--check]`, `cargo xtask bench [guest | life | images | boots]`, `cargo xtask testhost build|run|shell`.
 
 mod bench;
 mod generate;
@@ -11,9 +11,9 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask lint
        cargo xtask generate [--check]
-       cargo xtask bench [guest | life | boots [COUNT]]
+       cargo xtask bench [guest | life | images | boots [COUNT]]
        cargo xtask testhost build
-       cargo xtask testhost run [--timeout SECONDS] [--with PATH]… [FILTER]
+       cargo xtask testhost run [--timeout SECONDS] [--ignored] [--with PATH]… [FILTER]
        cargo xtask testhost shell [--with PATH]…";
 
 /// The repository's root: this crate's parent.

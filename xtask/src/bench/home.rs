@@ -218,14 +218,27 @@ pub fn cpu_ms(pid: u32) -> Result<u64, String> {
 /// # Errors
 /// When it is gone.
 pub fn resident(pid: u32) -> Result<u64, String> {
+    memory(pid, "VmRSS:")
+}
+
+/// Resident memory of a process in KiB, where it was largest.
+///
+/// # Errors
+/// When it is gone.
+pub fn peak(pid: u32) -> Result<u64, String> {
+    memory(pid, "VmHWM:")
+}
+
+/// A line of proc_pid_status(5), in KiB.
+fn memory(pid: u32, name: &str) -> Result<u64, String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .map_err(|e| format!("process {pid}: {e}"))?;
     let line = text
         .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .ok_or("no VmRSS")?;
+        .find_map(|l| l.strip_prefix(name))
+        .ok_or_else(|| format!("process {pid} has no {name}"))?;
     line.split_whitespace()
         .next()
         .and_then(|n| n.parse().ok())
-        .ok_or_else(|| format!("VmRSS: {line}"))
+        .ok_or_else(|| format!("{name} {line}"))
 }

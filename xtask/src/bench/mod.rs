@@ -8,6 +8,7 @@ mod boots;
 mod figures;
 mod guest;
 mod home;
+mod images;
 mod life;
 mod rows;
 
@@ -35,11 +36,12 @@ enum Wanted {
     All,
     Guest,
     Life,
+    Images,
     Boots(usize),
 }
 
 /// Without arguments runs every measurement but the boots and prints a line for each; `guest` runs those on a VM that
-/// runs, `life` those of many VMs and of their ends, `boots [COUNT]` the boots.
+/// runs, `life` those of many VMs and of their ends, `images` those of imports, `boots [COUNT]` the boots.
 ///
 /// # Errors
 /// When the arguments are others, or something that is to be measured does not work.
@@ -48,19 +50,25 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
         [] => Wanted::All,
         ["guest"] => Wanted::Guest,
         ["life"] => Wanted::Life,
+        ["images"] => Wanted::Images,
         ["boots"] => Wanted::Boots(BOOTS),
         ["boots", count] => Wanted::Boots(
             count
                 .parse()
                 .map_err(|e| format!("{count:?} is no number of boots: {e}"))?,
         ),
-        _ => return Err("usage: cargo xtask bench [guest | life | boots [COUNT]]".to_owned()),
+        _ => {
+            return Err(
+                "usage: cargo xtask bench [guest | life | images | boots [COUNT]]".to_owned(),
+            );
+        }
     };
     let home = Home::new(root)?;
     let result = match wanted {
         Wanted::All => measure(root, &home),
         Wanted::Guest => guest::measure(root, &home),
         Wanted::Life => life::measure(&home),
+        Wanted::Images => images::measure(&home),
         Wanted::Boots(count) => boots::measure(&home, count),
     };
     let closed = home.close();

@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(1200);
 struct Options<'a> {
     /// Only tests whose name contains this.
     filter: &'a str,
+    /// Also those that run by request alone.
+    ignored: bool,
     /// For the whole run, from the first boot on.
     timeout: Duration,
     /// Files and directories to have in `/payload/with`.
@@ -27,6 +29,7 @@ impl<'a> Options<'a> {
     fn parse(args: &[&'a str]) -> Result<Self, String> {
         let mut options = Self {
             filter: "",
+            ignored: false,
             timeout: TIMEOUT,
             with: Vec::new(),
         };
@@ -40,6 +43,7 @@ impl<'a> Options<'a> {
                         .map_err(|e| format!("--timeout {value}: {e}"))?;
                     options.timeout = Duration::from_secs(seconds);
                 }
+                "--ignored" => options.ignored = true,
                 "--with" => options
                     .with
                     .push(Path::new(*args.next().ok_or("--with wants a path")?)),
@@ -129,6 +133,8 @@ mod tests {
         assert_eq!(options.timeout, Duration::from_secs(9));
         assert_eq!(options.seconds_each(), 6);
         assert_eq!(options.with, [Path::new("a")]);
+        assert!(!options.ignored);
+        assert!(Options::parse(&["--ignored"]).expect("options").ignored);
         for bad in [
             &["--timeout"][..],
             &["--timeout", "x"],

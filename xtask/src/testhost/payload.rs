@@ -65,8 +65,13 @@ fn fill(
     copy(&root.join("scripts/leaks"), &tree.join("leaks"))?;
     let filter = options.filter.replace('\'', "");
     let mut env = format!(
-        "FILTER='{filter}'\nSECONDS_EACH={}\n",
-        options.seconds_each()
+        "FILTER='{filter}'\nSECONDS_EACH={}\nIGNORED={}\n",
+        options.seconds_each(),
+        if options.ignored {
+            "--include-ignored"
+        } else {
+            ""
+        }
     );
     for name in SETTINGS {
         if let Ok(value) = std::env::var(name) {
