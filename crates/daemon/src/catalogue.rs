@@ -86,7 +86,7 @@ fn code_of(error: &banger_image::Error) -> Code {
     use banger_image::Error as E;
     match error {
         E::NotFound(_) => Code::NotFound,
-        E::Exists { .. } => Code::AlreadyExists,
+        E::Exists { .. } | E::OtherDigest { .. } => Code::AlreadyExists,
         E::Ambiguous { .. }
         | E::BadName(_)
         | E::NotAnImage(_)
@@ -174,9 +174,8 @@ impl Catalogue {
         // What breaks because it was cancelled says nothing of the source.
         let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
         let made = made.map_err(cancelled)?;
-        let image = self.show(&made.id)?;
-        self.tell_made(&image.id, &image.names);
-        Ok(image)
+        self.tell_made(&made.id, &request.names);
+        self.show(&made.id)
     }
 
     /// Tells that there is a new image, or that one has new names.
@@ -259,6 +258,10 @@ impl Catalogue {
             return Err(error);
         }
         let deleted = deleted.map_err(|error| self.not_found(&error))?;
+        if let Some(error) = &deleted.left {
+            let error = told(error);
+            tracing::warn!(%error, image = deleted.id, "files of a deleted image stay until the daemon's next start");
+        }
         if deleted.gone {
             self.core
                 .ledger

@@ -6,7 +6,7 @@ use crate::error::Doing;
 use crate::ext4;
 use crate::manifest::{self, Manifest, ROOTFS_FILE};
 use crate::staging::Staging;
-use crate::{Error, ImageStore, Import, Progress, Result, digest, sources};
+use crate::{Error, ImageStore, Import, Progress, Result, digest, import, sources};
 use banger_host::{Clock, Files, Tools};
 use std::{
     collections::BTreeMap,
@@ -22,8 +22,9 @@ const PACKAGES: &str = "ca-certificates,git,iproute2,kmod,procps";
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(900);
 /// A disk that takes longer for some hundred MB has hung.
 const PACK_TIMEOUT: Duration = Duration::from_secs(600);
-/// Room for the tree, apt's archives and the file made of it.
-const ROOM_MIB: u64 = 1024;
+/// Room for the tree and apt's archives, then for the tree packed, packed as it comes in, and as a file system: 1.1 GiB; and
+/// what an import leaves.
+const ROOM_MIB: u64 = 1152 + import::ROOM_MIB;
 
 /// Kept out of the tree: documentation and translations are half of its files. Licences stay.
 const DPKG_OPTIONS: [&str; 6] = [
@@ -121,6 +122,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         between()?;
 
         let packed = self.pack(staging, &root, &cancelled)?;
+        self.remove_tree(&root)?;
         let mut archive = File::open(&packed).map_err(|source| Error::Read {
             path: packed.clone(),
             source,

@@ -87,6 +87,14 @@ pub enum Error {
         /// The image that has it.
         id: String,
     },
+    /// Another image has the same short id.
+    #[error("there is another image with the id {id}; this one's digest is {digest}")]
+    OtherDigest {
+        /// The id.
+        id: String,
+        /// Digest of the one that is not kept.
+        digest: String,
+    },
     /// An image with several names is to go by its id.
     #[error("image {id} has several names: {}", .names.join(", "))]
     SeveralNames {
@@ -240,6 +248,9 @@ impl Error {
             )),
             Error::Exists { name, .. } => Some(format!(
                 "choose another --name, or move it: banger image import --replace … --name {name}"
+            )),
+            Error::OtherDigest { id, .. } => Some(format!(
+                "two images with one id are nobody's accident: look at the other one (banger image show {id}) before you use either"
             )),
             Error::SeveralNames { id, names } => Some(format!(
                 "banger image delete {} takes one name away; banger image delete --force {id} takes all and the image",

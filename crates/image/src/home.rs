@@ -21,40 +21,49 @@ const PIECES_MAX: usize = 10_000;
 /// The longest path that an archive tells of, and the most bytes of paths that are kept in memory.
 const PATH_MAX: usize = 4095;
 const PATHS_MAX: usize = 64 << 20;
+/// The most bytes of files: twice on the disk and then in every work disk, a larger home is copied by guests that want it.
+const BYTES_MAX: u64 = 1 << 30;
 /// Bytes copied at once.
 const CHUNK: usize = 1 << 20;
 
-/// Reads bytes of a file where it has some.
-pub(crate) type Fetch<'a> = &'a dyn Fn(InodeId, u64, &mut [u8]) -> io::Result<()>;
+/// Reads bytes of a file where it has some, or says why not to go on.
+pub(crate) type Fetch<'a> = &'a dyn Fn(InodeId, u64, &mut [u8]) -> Result<()>;
 
-/// Writes the archive, durable, if the image has such a directory, and one that can be told of.
+/// Writes the archive, durable, if the image has such a directory, and one that can be told of and is not large.
 ///
 /// # Errors
-/// Reading or writing failed.
-pub(crate) fn keep(path: &Path, tree: &Tree, fetch: Fetch<'_>) -> io::Result<()> {
+/// Reading or writing failed; what `fetch` says.
+pub(crate) fn keep(path: &Path, tree: &Tree, fetch: Fetch<'_>) -> Result<()> {
     let Some(top) = top(tree) else {
         return Ok(());
     };
-    let Some(order) = order(tree, top) else {
+    let Some(order) = order(tree, top).filter(|order| is_kept(tree, order)) else {
         return Ok(()); // the guest copies it by itself
     };
-    let tells = |(_, inode): &(Vec<u8>, InodeId)| match &at(tree, *inode).kind {
-        Kind::File { data, .. } => data.len() <= PIECES_MAX,
-        Kind::Socket => false,
-        _ => true,
-    };
-    if !order.iter().all(tells) {
-        return Ok(());
-    }
-    let mut out = BufWriter::with_capacity(CHUNK, File::create_new(path)?);
+    let file = File::create_new(path).map_err(Error::unwritten)?;
+    let mut out = BufWriter::with_capacity(CHUNK, file);
     let mut names: HashMap<InodeId, Vec<u8>> = HashMap::new();
     for (path, inode) in order {
         let first = names.get(&inode).map(Vec::as_slice);
         entry(&mut out, &path, inode, at(tree, inode), first, fetch)?;
         names.entry(inode).or_insert(path);
     }
-    out.write_all(&[0; 1024])?;
-    out.into_inner()?.sync_all()
+    let ended = out.write_all(&[0; 1024]).and_then(|()| out.flush());
+    let synced = ended.and_then(|()| out.get_ref().sync_all());
+    synced.map_err(Error::unwritten)
+}
+
+/// Whether all of these can be told of, and are not more than work disks get before their first boot.
+fn is_kept(tree: &Tree, order: &[(Vec<u8>, InodeId)]) -> bool {
+    let mut bytes = 0_u64;
+    order.iter().all(|(_, inode)| match &at(tree, *inode).kind {
+        Kind::File { data, .. } => {
+            bytes += data.iter().map(|piece| piece.len).sum::<u64>();
+            data.len() <= PIECES_MAX && bytes <= BYTES_MAX
+        }
+        Kind::Socket => false,
+        _ => true,
+    })
 }
 
 /// Reads the archive; `None` if there is none.
@@ -115,13 +124,14 @@ fn order(tree: &Tree, top: InodeId) -> Option<Vec<(Vec<u8>, InodeId)>> {
     let (mut next, mut bytes) = (0, 0);
     while next < found.len() {
         let (path, inode) = found[next].clone();
-        bytes += path.len();
-        if path.len() > PATH_MAX || bytes > PATHS_MAX {
-            return None;
-        }
         if let Kind::Directory(entries) = &at(tree, inode).kind {
             for entry in entries {
-                found.push(([&path, &*entry.name].join(&b'/'), entry.inode));
+                let path = [&path, &*entry.name].join(&b'/');
+                bytes += path.len();
+                if path.len() > PATH_MAX || bytes > PATHS_MAX {
+                    return None;
+                }
+                found.push((path, entry.inode));
             }
         }
         next += 1;
@@ -129,7 +139,7 @@ fn order(tree: &Tree, top: InodeId) -> Option<Vec<(Vec<u8>, InodeId)>> {
     Some(found)
 }
 
-/// One entry: its records, its header, its bytes.
+/// One entry: what is said of it, its bytes.
 fn entry(
     out: &mut impl Write,
     path: &[u8],
@@ -137,7 +147,29 @@ fn entry(
     inode: &Inode,
     first: Option<&[u8]>,
     fetch: Fetch<'_>,
-) -> io::Result<()> {
+) -> Result<()> {
+    let (pieces, stored) = head(out, path, inode, first).map_err(Error::unwritten)?;
+    let mut buffer = vec![0; CHUNK.min(usize::try_from(stored).unwrap_or(CHUNK))];
+    for piece in pieces {
+        let mut done = 0;
+        while done < piece.len {
+            let left = piece.len - done;
+            let n = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            fetch(id, piece.offset + done, &mut buffer[..n])?;
+            out.write_all(&buffer[..n]).map_err(Error::unwritten)?;
+            done += n as u64;
+        }
+    }
+    pad(out, stored).map_err(Error::unwritten)
+}
+
+/// The records and the header of an entry; the pieces whose bytes follow, and how many these are.
+fn head<'t>(
+    out: &mut impl Write,
+    path: &[u8],
+    inode: &'t Inode,
+    first: Option<&[u8]>,
+) -> io::Result<(&'t [Extent], u64)> {
     let mut records = Records::default();
     records.add(b"path", path);
     let mut header = Header::new_ustar();
@@ -187,18 +219,7 @@ fn entry(
     header.set_size(stored);
     header.set_cksum();
     out.write_all(header.as_bytes())?;
-    let mut buffer = vec![0; CHUNK.min(usize::try_from(stored).unwrap_or(CHUNK))];
-    for piece in pieces {
-        let mut done = 0;
-        while done < piece.len {
-            let left = piece.len - done;
-            let n = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            fetch(id, piece.offset + done, &mut buffer[..n])?;
-            out.write_all(&buffer[..n])?;
-            done += n as u64;
-        }
-    }
-    pad(out, stored)
+    Ok((pieces, stored))
 }
 
 /// Where the bytes of a file with holes belong (GNU's form 0.1).

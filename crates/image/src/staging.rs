@@ -66,11 +66,24 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                 other => other.doing("make a staging directory")?,
             }
         };
-        let lock = lock_dir(&dir)?.ok_or_else(|| Error::Locked {
-            path: dir.clone(),
+        let made = self.furnish(&dir);
+        if made.is_err() {
+            // Of consequence only as litter, which the next sweep removes.
+            let _ = self.remove_tree(&dir);
+        }
+        made
+    }
+
+    /// Locks a staging directory and makes what belongs in it.
+    fn furnish(&self, dir: &Path) -> Result<Staging> {
+        let lock = lock_dir(dir)?.ok_or_else(|| Error::Locked {
+            path: dir.to_owned(),
             seconds: 0,
         })?;
-        let staging = Staging { dir, _lock: lock };
+        let staging = Staging {
+            dir: dir.to_owned(),
+            _lock: lock,
+        };
         let image = staging.image();
         self.host.mkdir(&image).doing("make a staging directory")?;
         Ok(staging)

@@ -36,7 +36,7 @@ impl Named {
 }
 
 /// What became of an image that was to be deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Deleted {
     /// The image.
     pub id: String,
@@ -44,6 +44,8 @@ pub struct Deleted {
     pub names: Vec<String>,
     /// Whether the image itself is gone; false if it has other names.
     pub gone: bool,
+    /// Why its files are there still, in no list: the next start of the daemon removes them.
+    pub left: Option<Error>,
 }
 
 /// The images of one state directory.
@@ -72,7 +74,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.dir_of(&image.id).join(ROOTFS_FILE)
     }
 
-    /// Every image, by name, newest first where there is none. One whose manifest is damaged is left out;
+    /// Every image, by name, newest first where there is none. One whose manifest is damaged or cannot be read is left out;
     /// [`ImageStore::damaged`] has it.
     ///
     /// # Errors
@@ -80,10 +82,9 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
     pub fn list(&self) -> Result<Vec<Named>> {
         let mut images = Vec::new();
         for id in self.ids()? {
-            match self.manifest(&id) {
-                Ok(found) => images.extend(found),
-                Err(Error::BadManifest { .. }) => {}
-                Err(error) => return Err(error),
+            // One image's trouble is its own.
+            if let Ok(found) = self.manifest(&id) {
+                images.extend(found);
             }
         }
         Ok(named(images))
@@ -195,6 +196,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                 id,
                 names: vec![reference.to_owned()],
                 gone: false,
+                left: None,
             });
         }
         let users = users(&id)?;
@@ -203,16 +205,17 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         }
         let trash = self.to_trash(&id)?;
         unlisted(&id);
-        self.host
-            .sync_dir(&self.dir)
-            .doing("take an image out of the list")?;
+        // It is gone: what fails now makes it come back after a power cut at most, or leaves files.
+        let synced = self.host.sync_dir(&self.dir);
+        let synced = synced.doing("take an image out of the list");
         // Unlinking may take minutes, and changes no list.
         drop(lock);
-        self.remove_tree(&trash)?;
+        let left = synced.and_then(|()| self.remove_tree(&trash)).err();
         Ok(Deleted {
             id,
             names,
             gone: true,
+            left,
         })
     }
 
@@ -337,6 +340,8 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         names: &[String],
         replace: bool,
     ) -> Result<Manifest> {
+        // Before the lock: it may be gigabytes that go to the disk now, and others are to list and publish meanwhile.
+        self.make_durable(staged)?;
         let _lock = self.publish_lock()?;
         if !replace {
             self.check_free(names, Some(&manifest.id))?;
@@ -346,7 +351,17 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let turn = turns.map(|(_, turn)| turn + 1).max().unwrap_or(0);
         let there = self.manifest(&manifest.id)?;
         if let Some(there) = &there {
+            // Ids are short, to be typed; what is meant is the digest.
+            if there.digest != manifest.digest {
+                return Err(Error::OtherDigest {
+                    id: there.id.clone(),
+                    digest: manifest.digest,
+                });
+            }
+            let config = manifest.config.take();
             manifest = there.clone();
+            // The same bytes may have come before without a word on how they are run.
+            manifest.config = manifest.config.or(config);
             manifest.names = there.turns().map(|(n, t)| (n.to_owned(), t)).collect();
         }
         manifest
@@ -367,15 +382,19 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         Ok(manifest)
     }
 
+    /// Writes out what is long. Its copy of `/root` is written out by who makes it.
+    fn make_durable(&self, staged: &Path) -> Result<()> {
+        self.host
+            .sync_file(&staged.join(ROOTFS_FILE))
+            .doing("make an image durable")
+    }
+
     fn publish_new(&self, staged: &Path, manifest: &Manifest) -> Result<()> {
-        let (rootfs, json) = (staged.join(ROOTFS_FILE), staged.join(MANIFEST_FILE));
+        let json = staged.join(MANIFEST_FILE);
         self.host
             .write(&json, &text(manifest, &json)?)
             .doing("write an image's manifest")?;
         self.host.sync_file(&json).doing("make an image durable")?;
-        self.host
-            .sync_file(&rootfs)
-            .doing("make an image durable")?;
         self.host.sync_dir(staged).doing("make an image durable")?;
         let dir = self.dir_of(&manifest.id);
         if self.host.stat(&dir).doing("publish an image")?.is_some() {

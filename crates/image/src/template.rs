@@ -149,8 +149,6 @@ pub fn root<H: Files + Tools + Clock + ?Sized>(
         let template = rootfs.to_owned();
         match host.make_disk(part, &DiskRecipe::CloneOf { template }) {
             Err(error) if error.kind == ErrorKind::Unsupported => {
-                // Else it stays, because nobody will come to finish it.
-                let _ = host.unlink(part);
                 return Err(Error::Unshared(error));
             }
             made => made.doing("clone the image")?,
@@ -192,10 +190,16 @@ fn published<H: Files + Clock + ?Sized>(
         return Ok(path);
     }
     let part = banger_host::state_file::temporary(&path);
-    make(&part)?;
-    host.sync_file(&part)
-        .doing("make a disk template durable")?;
-    host.rename(&part, &path).doing("publish a disk template")?;
+    let made = make(&part).and_then(|()| {
+        host.sync_file(&part)
+            .doing("make a disk template durable")?;
+        host.rename(&part, &path).doing("publish a disk template")
+    });
+    if let Err(error) = made {
+        // Gigabytes perhaps, for which nobody may ever come again; of a killed maker they go at the daemon's next start.
+        let _ = host.unlink(&part);
+        return Err(error);
+    }
     host.sync_dir(dir).doing("make a disk template durable")?;
     Ok(path)
 }
@@ -264,20 +268,24 @@ impl Progress for Cancel<'_> {
 /// # Errors
 /// An effect failed.
 pub fn forget<H: Files + ?Sized>(host: &H, dir: &Path, image: &str) -> Result<()> {
-    remove(host, dir, &|id| id == image)
+    remove(host, dir, &|name| image_of(name) == Some(image))
 }
 
-/// Removes the templates of images that are none of these.
+/// Removes the templates of images that are none of these, and those that were never finished. Nobody else makes any
+/// meanwhile.
 ///
 /// # Errors
 /// An effect failed.
 pub fn keep_only<H: Files + ?Sized>(host: &H, dir: &Path, images: &[String]) -> Result<()> {
-    remove(host, dir, &|id| !images.iter().any(|there| there == id))
+    let is_gone = |id: &str| !images.iter().any(|there| there == id);
+    remove(host, dir, &|name| {
+        is_unfinished(name) || image_of(name).is_some_and(is_gone)
+    })
 }
 
-fn remove<H: Files + ?Sized>(host: &H, dir: &Path, gone: &dyn Fn(&str) -> bool) -> Result<()> {
+fn remove<H: Files + ?Sized>(host: &H, dir: &Path, goes: &dyn Fn(&str) -> bool) -> Result<()> {
     for name in host.list(dir).doing("list the disk templates")? {
-        if image_of(&name).is_some_and(gone) {
+        if goes(&name) {
             match host.unlink(&dir.join(&name)) {
                 Err(error) if error.kind == ErrorKind::NotFound => {}
                 other => other.doing("remove a disk template")?,
@@ -292,6 +300,11 @@ pub fn is_stale(name: &str) -> bool {
     let version = |rest: &str| rest.split_once('-')?.0.parse::<u32>().ok();
     let made_by = name.strip_prefix("ext4-v").and_then(version);
     made_by.is_some_and(|version| version != VERSION)
+}
+
+/// Whether this is a template that its maker did not finish ([`banger_host::state_file::temporary`]).
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with(".ext4-v") && name.ends_with(".part")
 }
 
 /// The image of which the template of this file name, of any version, has something in it.
@@ -326,6 +339,9 @@ mod tests {
         assert_eq!(image_of(&root), Some("ba9876543210"));
         assert_eq!(image_of(&file(Volume::Overlay)), None);
         assert_eq!(image_of(".lock"), None);
+        let part = banger_host::state_file::temporary(Path::new(&work));
+        assert!(is_unfinished(part.to_str().unwrap()));
+        assert!(!is_unfinished(&work) && !is_unfinished(".lock"));
     }
 
     #[test]

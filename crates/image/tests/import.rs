@@ -209,6 +209,47 @@ fn what_lost_its_manifest_is_deleted_by_its_id_and_imported_again() {
 }
 
 /// R-IMG-5: of two at once with one name exactly one wins, and the loser leaves nothing.
+/// Ids are the beginnings of digests: that two begin alike must not give one the other's name.
+#[test]
+fn an_image_is_never_taken_for_another_of_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = import(dir.path(), &small(), "a").unwrap();
+    let manifest = dir
+        .path()
+        .join("images")
+        .join(&first.id)
+        .join("manifest.json");
+    let other = first.digest.replace(&first.digest[20..], "0");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace(&first.digest, &other)).unwrap();
+    let second = import(dir.path(), &small(), "b");
+    assert!(
+        matches!(second, Err(Error::OtherDigest { .. })),
+        "{second:?}"
+    );
+    let names: Vec<_> = store(dir.path()).list().unwrap();
+    assert_eq!(names.len(), 1);
+    assert_eq!(names[0].names, ["a"]);
+}
+
+#[test]
+fn an_image_that_cannot_be_read_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = import(dir.path(), &small(), "a").unwrap();
+    let whole = import(dir.path(), &ext4(dir.path(), &[]), "b").unwrap();
+    let manifest = dir
+        .path()
+        .join("images")
+        .join(&first.id)
+        .join("manifest.json");
+    fs::remove_file(&manifest).unwrap();
+    fs::create_dir(&manifest).unwrap();
+    let store = store(dir.path());
+    assert_eq!(store.list().unwrap().len(), 1);
+    assert_eq!(store.show("b").unwrap().id, whole.id);
+    assert_eq!(store.damaged().unwrap().len(), 1);
+}
+
 #[test]
 fn of_two_imports_of_one_name_one_wins() {
     let dir = tempfile::tempdir().unwrap();

@@ -233,3 +233,25 @@ fn sizes_no_file_system_can_have_are_refused_before_anything_is_made() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// Nobody may ever ask for it again.
+#[test]
+fn a_template_that_was_not_finished_leaves_nothing() {
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    let content = dir.path().join("home.tar");
+    fs::write(&content, b"cut").unwrap();
+    let size = ByteSize::gib(8);
+    let made = ext4(&host, dir.path(), WORK, size, Some(&content), &|| false);
+    assert!(made.is_err());
+    let left = || -> Vec<_> {
+        let names = host.list(dir.path()).unwrap();
+        names.into_iter().filter(|n| n.contains("ext4-v")).collect()
+    };
+    assert_eq!(left(), [""; 0]);
+    // A killed maker's goes when the next daemon starts.
+    let path = banger_image::template::path(dir.path(), WORK, size);
+    let part = banger_host::state_file::temporary(&path);
+    fs::write(&part, b"half").unwrap();
+    banger_image::template::keep_only(&host, dir.path(), &["0123456789ab".to_owned()]).unwrap();
+    assert_eq!(left(), [""; 0]);
+}

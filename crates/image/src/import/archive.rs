@@ -97,7 +97,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         place(&assembled.layers, winners, (&layout, &rootfs), watch)?;
         let written = layout.write_metadata(tree, &rootfs);
         written.map_err(Error::unwritten)?;
-        keep_home(&image.join(HOME_FILE), tree, &layout, &rootfs)
+        keep_home(&image.join(HOME_FILE), tree, (&layout, &rootfs), watch)
     }
 }
 
@@ -110,8 +110,13 @@ fn lay_out(tree: &Tree, made_of: &str) -> Result<Layout> {
 }
 
 /// Keeps `/root` beside the image, for new work disks (R-GUEST-7); it is read from where it was just written.
-fn keep_home(path: &Path, tree: &Tree, layout: &Layout, rootfs: &File) -> Result<()> {
-    let read = |inode, mut offset: u64, mut bytes: &mut [u8]| {
+fn keep_home(
+    path: &Path,
+    tree: &Tree,
+    (layout, rootfs): (&Layout, &File),
+    watch: &Watch<'_>,
+) -> Result<()> {
+    let read = |inode, mut offset: u64, mut bytes: &mut [u8]| -> io::Result<()> {
         while !bytes.is_empty() {
             let (at, here) = layout
                 .position(inode, offset)
@@ -123,7 +128,11 @@ fn keep_home(path: &Path, tree: &Tree, layout: &Layout, rootfs: &File) -> Result
         }
         Ok(())
     };
-    home::keep(path, tree, &read).map_err(Error::unwritten)
+    let fetch = |inode, offset, bytes: &mut [u8]| {
+        watch.go_on(None)?;
+        read(inode, offset, bytes).map_err(Error::unwritten)
+    };
+    home::keep(path, tree, &fetch)
 }
 
 /// Puts the layers of an archive's image on top of each other, oldest first.

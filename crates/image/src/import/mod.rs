@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Free space an import leaves: below it VMs are held still, because their disks could not grow.
-const ROOM_MIB: u64 = 1024;
+pub(crate) const ROOM_MIB: u64 = 1024;
 
 /// What to make of what is imported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
