@@ -406,6 +406,9 @@ pub enum ImageCommand {
         after_help = "Examples:\n  banger image delete old\n  banger image delete 3f2a81 c04411     by unique beginnings of their ids"
     )]
     Delete(ImageDeleteArgs),
+    /// Delete the images that no VM uses and that have no name; with --all, those with a name too
+    #[command(after_help = IMAGE_PRUNE_EXAMPLES)]
+    Prune(ImagePruneArgs),
 }
 
 const IMPORT_EXAMPLES: &str = "Examples:\n  \
@@ -434,6 +437,23 @@ pub struct ImportArgs {
     #[arg(long)]
     pub replace: bool,
     /// Print the image as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `image prune`
+#[derive(Debug, Args)]
+pub struct ImagePruneArgs {
+    /// Also images that have a name
+    #[arg(short, long)]
+    pub all: bool,
+    /// Say what would go, and remove nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -79,6 +79,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(ImageCommand::Import(args)) => verbs::import::import(args).await,
         Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
         Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
+        Command::Image(ImageCommand::Prune(args)) => verbs::image_prune::prune(args).await,
         Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
         Command::Operation(OperationCommand::List(args)) => verbs::operation::list(args).await,
         Command::Operation(OperationCommand::Show(args)) => verbs::operation::show(args).await,

@@ -49,6 +49,10 @@ pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
   banger image list\n  \
   banger image list --json | jq -r '.[].names[]'";
 
+pub const IMAGE_PRUNE_EXAMPLES: &str = "Examples:\n  \
+  banger image prune --dry-run\n  \
+  banger image prune --all --force          all that no VM uses";
+
 pub const IMAGE_SHOW_EXAMPLES: &str = "Examples:\n  \
   banger image show debian\n  \
   banger image show debian --json | jq '.[].digest'";

@@ -39,7 +39,7 @@ fn row(image: &ImageView, now: u64) -> Vec<String> {
     ]
 }
 
-fn names(image: &ImageView) -> String {
+pub(super) fn names(image: &ImageView) -> String {
     match image.names[..] {
         [] => "-".to_owned(),
         _ => image.names.join(","),

@@ -12,6 +12,7 @@ pub mod events;
 pub mod exec;
 pub mod health;
 pub mod image;
+pub mod image_prune;
 pub mod import;
 pub mod lifecycle;
 pub mod list;

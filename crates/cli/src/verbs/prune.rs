@@ -25,14 +25,9 @@ pub async fn prune(args: PruneArgs) -> Result<ExitCode, Failure> {
         return told(&daemon.call(&request).await?, args.json);
     }
     if !args.force {
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(Failure::new(
-                "nobody is there to say yes: stdin and stderr are not a terminal",
-            )
-            .hint("banger vm prune --force; --dry-run says what would go"));
-        }
+        somebody_is_there("banger vm prune --force; --dry-run says what would go")?;
         let found = daemon.call(&request).await?;
-        if !is_empty(&found) && !agreed(&found)? {
+        if !is_empty(&found) && !agreed(&listed(&found), found.bytes)? {
             tell("nothing was removed");
             return Ok(ExitCode::SUCCESS);
         }
@@ -47,12 +42,21 @@ fn is_empty(found: &Pruned) -> bool {
     found.vms.is_empty() && found.failed_logs.is_empty() && found.cache.is_empty()
 }
 
+/// Refuses to ask where nobody answers; `hint` says how to do without.
+pub(super) fn somebody_is_there(hint: &str) -> Result<(), Failure> {
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let why = "nobody is there to say yes: stdin and stderr are not a terminal";
+    Err(Failure::new(why).hint(hint))
+}
+
 /// Shows what would go and asks; only a yes is one.
-fn agreed(found: &Pruned) -> Result<bool, Failure> {
-    let size = render::size(found.bytes);
+pub(super) fn agreed(listed: &str, bytes: u64) -> Result<bool, Failure> {
+    let size = render::size(bytes);
     let mut err = io::stderr();
     let mut line = String::new();
-    write!(err, "{}remove all of it, {size}? [y/N] ", listed(found))
+    write!(err, "{listed}remove all of it, {size}? [y/N] ")
         .and_then(|()| err.flush())
         .and_then(|()| io::stdin().lock().read_line(&mut line))
         .map_err(|e| Failure::new("the terminal cannot be asked").caused_by(&e))?;
