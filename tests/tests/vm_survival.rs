@@ -8,8 +8,13 @@
 )]
 
 use banger_testkit::{Home, Running, Signal, signal, wait_until};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
 use std::{
     fs,
+    os::fd::OwnedFd,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -71,10 +76,36 @@ fn a_vmm_behind_a_wrapper_script_is_found() {
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
     home.kill_daemon();
     assert_eq!(home.show("dev")["state"], "running");
+    // Who listens cannot be asked while others wait to be heard; it lives all the same.
+    let waiting = waiting(&home);
+    for _ in 0..3 {
+        assert_eq!(home.show("dev")["state"], "running");
+    }
+    drop(waiting);
     home.banger(&["vm", "stop", "dev"]).exits(0);
     home.banger(&["vm", "start", "dev"]).exits(0);
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.finish();
+}
+
+/// Connections to the VMM's control socket: one that it hears, and as many as may wait.
+fn waiting(home: &Home) -> Vec<OwnedFd> {
+    let shown = home.show("dev");
+    let path = shown["runtime"]["api_socket"].as_str().expect("a path");
+    let to = SocketAddrUnix::new(path).expect("a path");
+    let mut waiting = Vec::new();
+    wait_until("nobody more to be let in", Duration::from_secs(10), || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let one = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let one = one.expect("a socket");
+        match connect(&one, &to) {
+            Ok(()) => waiting.push(one),
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(error) => panic!("{error}"),
+        }
+        Err(format!("{} were", waiting.len()))
+    });
+    waiting
 }
 
 fn stopped_because_its_vmm_ended(home: &Home) {

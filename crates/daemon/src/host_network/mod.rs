@@ -72,12 +72,7 @@ impl HostNetwork {
             .map_err(LinkError::Start)
     }
 
-    /// Whether a process is proven alive (R-HOST-8). Blocks for a look.
-    pub fn alive(&self, identity: &ProcessIdentity) -> bool {
-        self.prove(identity).is_some()
-    }
-
-    /// The process that is proven to be this one and alive. Blocks for a look.
+    /// The process that is proven to be this one and alive (R-HOST-8). Blocks for a look.
     pub fn prove(&self, identity: &ProcessIdentity) -> Option<ProcessHandle> {
         match self.host.prove(identity) {
             Ok(Proof::Alive(process)) => Some(process),

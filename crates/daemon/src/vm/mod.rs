@@ -35,8 +35,8 @@ use crate::core::Core;
 use crate::ops::Registry;
 use crate::services::Peers;
 use banger_config::Config;
-use banger_converge::{Failure, Ledger, LedgerError, Recipes, request::RequestError};
-use banger_model::{Phase, ReasonKind, Role, Vm, VmHandles, VmId};
+use banger_converge::{Failure, Ledger, LedgerError, request::RequestError};
+use banger_model::{Phase, ReasonKind, Role, Vm, VmId};
 use banger_wire::api::{
     self, AgentView, ApiError, Code, LogText, ReferenceError, VmDetail, VmState, VmView,
 };
@@ -295,17 +295,10 @@ impl VmService {
         self.session(reference).await
     }
 
-    /// The one predicate "alive" asked of the machine (R-STATE-5, R-HOST-8). Blocks for a look.
+    /// The one predicate "alive" asked of the machine (R-STATE-5, R-HOST-8): a VMM that holds its log lives, proven at
+    /// this moment or not. One that cannot be looked at is not told as ended. Blocks for a look.
     fn alive(&self, vm: &Vm) -> bool {
-        if !matches!(vm.phase, Phase::Running | Phase::Stopping) {
-            return false;
-        }
-        let handles: Option<VmHandles> = self.core.shared.handles.get(vm.id);
-        let mut identity = self.core.recipes.identity(vm, Role::Vmm);
-        identity.hint = handles.and_then(|h| h.processes.get(&Role::Vmm).copied());
-        self.peers
-            .network()
-            .is_ok_and(|network| network.alive(&identity))
+        banger_converge::alive(&self.core.env(), vm).unwrap_or(true)
     }
 
     /// A row as it is shown: the phase corrected by looking (R-STATE-11). Blocks for a look.
