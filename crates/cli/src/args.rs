@@ -280,7 +280,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub entrypoint: bool,
     /// Boot, start the command if there is one, and return; print the VM's name
-    #[arg(short, long, conflicts_with_all = ["rm", "tty", "interactive"])]
+    #[arg(short, long, conflicts_with = "rm")]
     pub detach: bool,
     /// How to run it.
     #[command(flatten)]
