@@ -48,7 +48,7 @@ fn images_without_a_name_go_and_others_when_asked() {
             .collect::<Vec<_>>()
     };
 
-    assert_eq!(prune(&["--dry-run"]), [older.clone()]);
+    assert_eq!(prune(&["--dry-run"]), std::slice::from_ref(&older));
     let mut both = prune(&["--dry-run", "--all"]);
     both.sort();
     let mut wanted = [older.clone(), newer.clone()];
@@ -63,7 +63,7 @@ fn images_without_a_name_go_and_others_when_asked() {
     assert_eq!(listed().len(), 2, "so far nothing went");
 
     assert_eq!(prune(&["--force"]), [older]);
-    assert_eq!(listed(), [newer.clone()]);
+    assert_eq!(listed(), std::slice::from_ref(&newer));
     assert_eq!(prune(&["--force"]), [""; 0]);
     let told = home.banger(&["image", "prune", "-af"]).exits(0).out();
     assert!(told.contains(&newer) && told.contains("freed "), "{told}");

@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::exec::Commands;
+use crate::farewell::Farewells;
 use crate::init::Kind;
 use crate::reaper::Reaper;
 
@@ -48,6 +49,8 @@ pub struct Guest {
     pub reaper: Reaper,
     /// Commands that can be attached to.
     pub commands: Commands,
+    /// Programs that are asked to end before the guest does.
+    pub farewells: Farewells,
     state: watch::Sender<GuestState>,
     ready_since: OnceLock<Instant>,
     greeted: watch::Sender<bool>,
@@ -67,6 +70,7 @@ impl Guest {
             place,
             reaper,
             commands: Commands::default(),
+            farewells: Farewells::default(),
             state: watch::Sender::new(GuestState::Booting),
             ready_since: OnceLock::new(),
             greeted: watch::Sender::new(false),

@@ -9,6 +9,7 @@ mod boot;
 mod clock;
 mod console;
 mod exec;
+mod farewell;
 mod files;
 mod forward;
 mod guest;

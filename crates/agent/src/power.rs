@@ -21,6 +21,8 @@ use crate::spawn::{Launch, Stdio, spawn};
 
 /// How long the answer may take to leave before things are stopped: the runtime writes it before it next sleeps.
 const ANSWER: Duration = Duration::from_millis(2);
+/// How long programs have that are asked in a way of their own, before all others are.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 /// How long processes have between SIGTERM and SIGKILL.
 const TERM_LIMIT: Duration = Duration::from_secs(2);
 /// How long killed processes may take to be gone.
@@ -53,8 +55,11 @@ pub fn begin(guest: Arc<Guest>, end: End) {
             // Commands of a process that is not init are not ours to end; they get a hang-up.
             Place::Local => std::process::exit(0),
             place => {
+                let began = Instant::now();
+                guest.farewells.say(&guest.reaper, FAREWELL_LIMIT).await;
                 if place == Place::Service {
-                    ask_init(&guest).await;
+                    let left = INIT_LIMIT.saturating_sub(began.elapsed());
+                    ask_init(&guest, left).await;
                 }
                 stop_processes(place).await;
                 // On a thread: the runtime goes on sending what was answered.
@@ -67,7 +72,7 @@ pub fn begin(guest: Arc<Guest>, end: End) {
 
 /// Asks the image's init to power off, in the way it knows, and gives it its time. It ends the machine; if it does
 /// not, we do.
-async fn ask_init(guest: &Guest) {
+async fn ask_init(guest: &Guest, limit: Duration) {
     let asked = match guest.init() {
         // SAFETY: 38 is a signal's number: systemd(1)'s SIGRTMIN+4, counted from glibc's first.
         Some(Kind::Systemd) => tell_init(unsafe { Signal::from_raw_unchecked(38) }),
@@ -80,7 +85,7 @@ async fn ask_init(guest: &Guest) {
         None => return,
     };
     match asked {
-        Ok(()) => sleep(INIT_LIMIT).await,
+        Ok(()) => sleep(limit).await,
         Err(error) => say(&format!(
             "the image's init cannot be asked to power off: {error}"
         )),

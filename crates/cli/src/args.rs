@@ -175,7 +175,11 @@ const RUN_EXAMPLES: &str = "Examples:\n  \
   banger vm run                                   a shell; the VM stays\n  \
   banger vm run --rm -- sh -c 'cat; exit 42' <file   stdin in, exit status out\n  \
   banger vm run --name dev -d                     boot only, in the background\n  \
-  banger vm run -p 8080:80 -- ./server            http://127.0.0.1:8080 is port 80 of the guest\n\n\
+  banger vm run -p 8080:80 -- ./server            http://127.0.0.1:8080 is port 80 of the guest\n  \
+  banger vm run -d -p 8080:80 --image app --entrypoint -u image     as its builder said\n\n\
+Commands and shells get the image's ENV, and run as root at home where nothing else is asked for.\n\
+In the background a command has no input, and its output goes nowhere. `vm stop` sends the image's\n\
+STOPSIGNAL to what `--entrypoint` started, before it powers off.\n\n\
 Exit status: that of the command (128+n when signal n ended it); 125 banger failed,\n\
 126 not executable, 127 not found.";
 
@@ -246,7 +250,7 @@ pub struct ProcessArgs {
     /// Set the variables of a file: one NAME=VALUE, or NAME, on a line; '#' begins a comment line
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Run as this user (name or uid)
+    /// Run as this user: name or uid, perhaps with :GROUP; 'image' for the image's USER [default: root]
     #[arg(short = 'u', long)]
     pub user: Option<String>,
     /// Working directory in the guest
@@ -272,8 +276,11 @@ pub struct RunArgs {
     /// Delete the VM when the command ends
     #[arg(long)]
     pub rm: bool,
-    /// Boot and return; print the VM's name
-    #[arg(short, long, conflicts_with_all = ["rm", "command"])]
+    /// Run the image's ENTRYPOINT, in its WORKDIR; what follows `--` are arguments in place of its CMD
+    #[arg(long)]
+    pub entrypoint: bool,
+    /// Boot, start the command if there is one, and return; print the VM's name
+    #[arg(short, long, conflicts_with = "rm")]
     pub detach: bool,
     /// How to run it.
     #[command(flatten)]

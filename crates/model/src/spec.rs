@@ -1,6 +1,6 @@
 //! What the user asked a VM to be.
 
-use crate::{ByteSize, Drivers, Init, PublishedPort, Role, RootDriver};
+use crate::{ByteSize, Drivers, ImageConfig, Init, PublishedPort, Role, RootDriver};
 use serde::{Deserialize, Serialize};
 
 /// Where a value of the spec came from; printed by the `spec:` line and `doctor` (R-CLI-7).
@@ -28,6 +28,9 @@ pub struct VmSpec {
     /// Length of the image's file: what a root disk that is a clone of it begins with.
     #[serde(default)]
     pub image_size: ByteSize,
+    /// How the image says it is run; kept here because a VM may outlive its image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_config: Option<ImageConfig>,
     /// Name of the kernel directory.
     pub kernel: String,
     /// Virtual CPUs, at least 1.

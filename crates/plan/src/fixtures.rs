@@ -44,6 +44,7 @@ pub(crate) fn vm(n: u8, drivers: Drivers) -> Vm {
             image: "base".to_owned(),
             image_id: "sha256-0".to_owned(),
             image_size: ByteSize::mib(300),
+            image_config: None,
             kernel: "k".to_owned(),
             vcpus: 1,
             memory: ByteSize::mib(256),

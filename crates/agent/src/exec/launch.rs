@@ -15,6 +15,10 @@ pub fn launch(reaper: &Reaper, request: &ExecRequest) -> Result<Running, ExecFai
         reason: FailureKind::User,
         message,
     })?;
+    if let Some(cwd) = request.cwd.as_ref().filter(|_| request.make_cwd) {
+        // What is there stays as it is; why there is still none is told by looking.
+        let _ = std::fs::create_dir_all(cwd);
+    }
     let cwd = directory(request.cwd.as_deref(), &user.home)?;
     let env = environment(request, &user);
     let path = env

@@ -60,7 +60,11 @@ pub async fn exec(guest: &Arc<Guest>, body: Incoming) -> Answer {
 }
 
 fn start(guest: &Arc<Guest>, command: &Arc<Command>, request: &ExecRequest) {
-    match launch::launch(&guest.reaper, request) {
+    let launched = launch::launch(&guest.reaper, request);
+    if let (Ok(running), Some(signal)) = (&launched, request.stop_signal) {
+        guest.farewells.owe(running.pid, signal);
+    }
+    match launched {
         Ok(_detached) if request.detach => command.ended(ExitStatus::Exited { code: 0 }),
         Ok(running) => attend::attend(Arc::clone(command), &guest.reaper, running),
         Err(failure) => command.ended(ExitStatus::Failed(failure)),

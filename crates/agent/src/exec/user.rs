@@ -54,6 +54,8 @@ fn find_in(wanted: &str, passwd: &str, group: &str) -> Result<User, String> {
                     .map(|(_, gid, _)| gid)
             })
             .ok_or_else(|| format!("group {in_group:?} is not in the guest's /etc/group"))?;
+        // Who names the group means no other (as container engines read USER).
+        return Ok(user);
     }
     user.groups = groups(group)
         .filter(|(.., members)| members.split(',').any(|member| member == user.name))
@@ -131,7 +133,8 @@ mod tests {
             ("/home/dev", "/bin/sh")
         );
         assert_eq!(find_in("1000", PASSWD, GROUP).unwrap(), dev);
-        assert_eq!(find_in("dev:staff", PASSWD, GROUP).unwrap().gid, 50);
+        let staff = find_in("dev:staff", PASSWD, GROUP).unwrap();
+        assert_eq!((staff.gid, &staff.groups[..]), (50, &[][..]));
         assert_eq!(find_in("0", PASSWD, GROUP).unwrap().shell, "/bin/bash");
     }
 

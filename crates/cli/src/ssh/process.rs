@@ -11,11 +11,6 @@ use banger_wire::{
 const FIND_SFTP: &str = "for p in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/libexec /usr/lib; do \
     [ -x $p/sftp-server ] && exec echo $p/sftp-server; done; exit 1";
 
-/// The user's login shell, as sshd starts it.
-pub fn shell() -> Vec<String> {
-    argv(&["/bin/sh", "-c", "exec \"${SHELL:-/bin/sh}\" -l"])
-}
-
 /// A command, run by the user's shell, as sshd does.
 pub fn command(line: &str) -> Vec<String> {
     let run = "exec \"${SHELL:-/bin/sh}\" -c \"$1\"";

@@ -3,7 +3,7 @@
 use super::{Guest, process, process::End};
 use crate::failure::Failure;
 use banger_wire::{
-    api::{Command, Frame, FrameReceiver, FrameSender, VmExec},
+    api::{Command, Frame, FrameReceiver, FrameSender, Program, VmExec},
     guest::{TtySize, frame::Frame as GuestFrame, frame::split},
 };
 use russh::server::{Handle, Msg};
@@ -29,8 +29,12 @@ pub async fn serve(guest: Guest, user: String, channel: Channel<Msg>, handle: Ha
     let mut wanted = Wanted::default();
     // Who leaves before anything was begun has nothing to be told.
     while let Some(message) = read.wait().await {
+        let mut program = Program::Argv;
         let (argv, reply) = match message {
-            ChannelMsg::RequestShell { want_reply } => (Some(process::shell()), want_reply),
+            ChannelMsg::RequestShell { want_reply } => {
+                program = Program::UserShell;
+                (Some(Vec::new()), want_reply)
+            }
             ChannelMsg::Exec {
                 want_reply,
                 command,
@@ -61,7 +65,7 @@ pub async fn serve(guest: Guest, user: String, channel: Channel<Msg>, handle: Ha
         if reply && handle.channel_success(id).await.is_err() {
             return;
         }
-        let end = run(&guest, command(argv, user, wanted), read, &write).await;
+        let end = run(&guest, command(program, argv, user, wanted), read, &write).await;
         conclude(&write, &handle, end).await;
         return;
     }
@@ -114,13 +118,14 @@ fn size(rows: u32, cols: u32) -> TtySize {
     }
 }
 
-fn command(argv: Vec<String>, user: String, wanted: Wanted) -> Command {
+fn command(program: Program, argv: Vec<String>, user: String, wanted: Wanted) -> Command {
     let mut env = wanted.env;
     // What programs know a session of SSH by; there are no addresses on the way.
     let connection = "127.0.0.1 0 127.0.0.1 22";
     env.insert("SSH_CONNECTION".to_owned(), connection.to_owned());
     Command {
         argv,
+        program,
         env,
         user: Some(user),
         tty: wanted.tty,

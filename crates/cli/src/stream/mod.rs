@@ -12,6 +12,7 @@ use crate::{
     output::{self, Chunk},
     progress::Progress,
     terminal,
+    verbs::print_text,
 };
 use banger_wire::{
     api::{
@@ -19,7 +20,7 @@ use banger_wire::{
         VmView,
     },
     guest::{
-        ExecId, ExitStatus,
+        ExecId, ExitStatus, FailureKind,
         frame::{Frame as GuestFrame, Taken},
     },
 };
@@ -42,6 +43,10 @@ pub struct Carried {
     pub vm: Option<String>,
     /// Its VM goes when it ends.
     pub removes: bool,
+    /// It is the shell of the image.
+    pub shell: bool,
+    /// It is started and left alone; of a VM that was made for it the name is printed.
+    pub left_alone: bool,
 }
 
 /// Carries a command to its end.
@@ -267,15 +272,25 @@ impl Session {
             };
             return Err(failure.hint("banger vm list"));
         };
+        let missing =
+            matches!(status, ExitStatus::Failed(why) if why.reason == FailureKind::NotFound);
+        let no_shell = self.what.shell && missing;
         let code = match status {
+            ExitStatus::Failed(failure) if no_shell => {
+                let what = format!("the image has no shell: {}", failure.message);
+                tell(&Failure::new(what).hint(NO_SHELL).text());
+                failure.reason.code()
+            }
             ExitStatus::Failed(failure) => {
                 tell(&format!("banger: {}", failure.message));
                 failure.reason.code()
             }
             status => status.code(),
         };
-        if let Some(vm) = &self.stays {
-            tell(&reminder(vm));
+        match &self.stays {
+            Some(vm) if self.what.left_alone && code == 0 => print_text(&format!("{}\n", vm.name))?,
+            Some(vm) => tell(&reminder(vm, if no_shell { "PROGRAM" } else { "sh" })),
+            None => {}
         }
         if self.what.removes
             && !self.done
@@ -288,11 +303,15 @@ impl Session {
     }
 }
 
+/// The way out for an image without a shell.
+const NO_SHELL: &str =
+    "banger vm run … -- PROGRAM ARGUMENT…, or --entrypoint for the image's own program";
+
 /// One line for whoever leaves a VM behind (R-CLI-1): how to enter it and how to be rid of it.
-fn reminder(vm: &VmView) -> String {
+fn reminder(vm: &VmView, program: &str) -> String {
     let VmView { name, state, .. } = vm;
     let enter = if *state == VmState::Running {
-        format!("banger vm exec {name} -- sh")
+        format!("banger vm exec {name} -- {program}")
     } else {
         format!("banger vm start {name}")
     };

@@ -8,7 +8,7 @@ use crate::{
     terminal,
 };
 use banger_wire::{
-    api::{Command, VmExec},
+    api::{Command, Program, VmExec},
     guest::{ExecId, TtySize},
 };
 use std::{path::Path, process::ExitCode};
@@ -33,6 +33,8 @@ pub async fn exec(args: ExecArgs) -> Result<ExitCode, Failure> {
         id,
         vm: Some(args.vm.clone()),
         removes: false,
+        shell: false,
+        left_alone: args.detach,
     };
     let request = VmExec {
         vm: args.vm,
@@ -72,6 +74,7 @@ pub fn command_of(process: &ProcessArgs, argv: Vec<String>) -> Result<Command, F
     }
     Ok(Command {
         argv,
+        program: Program::Argv,
         env,
         cwd: process.workdir.clone(),
         user: process.user.clone(),

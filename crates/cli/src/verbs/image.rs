@@ -95,7 +95,7 @@ fn text(image: &ImageView) -> String {
 }
 
 /// How an image is run; what it does not say is left out.
-fn run_as(config: &ImageConfig) -> Vec<(&'static str, String)> {
+pub(super) fn run_as(config: &ImageConfig) -> Vec<(&'static str, String)> {
     let words = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
     let rows = [
         (

@@ -63,7 +63,7 @@ fn print_each<T: Display>(items: impl Iterator<Item = T>) -> Result<(), Failure>
 }
 
 /// Prints to stdout; a closed pipe is the reader's choice, not a failure.
-fn print_text(text: &str) -> Result<(), Failure> {
+pub fn print_text(text: &str) -> Result<(), Failure> {
     printed(io::stdout().lock().write_all(text.as_bytes())).map(drop)
 }
 

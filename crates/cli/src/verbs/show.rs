@@ -1,6 +1,6 @@
 //! `vm show`.
 
-use super::{lifecycle::each, ports::published, print_json, print_text};
+use super::{image::run_as, lifecycle::each, ports::published, print_json, print_text};
 use crate::{args::ReferencesArgs, connection::Daemon, failure::Failure};
 use banger_wire::api::{VmDetail, VmShow};
 use std::process::ExitCode;
@@ -53,8 +53,13 @@ fn text(detail: &VmDetail) -> String {
         lines.push(("agent", agent.version.clone()));
         lines.extend(agent.warnings.iter().map(|w| ("guest warning", w.clone())));
     }
-    lines
+    let mut text: String = lines
         .into_iter()
         .map(|(key, value)| format!("{key:<14} {value}\n"))
-        .collect()
+        .collect();
+    let of_image = detail.image_config.as_ref().map(run_as);
+    for (key, value) in of_image.unwrap_or_default() {
+        text.push_str(&format!("{:<17} {value}\n", format!("image {key}")));
+    }
+    text
 }

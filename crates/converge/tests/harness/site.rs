@@ -185,6 +185,7 @@ pub fn spec(profile: Profile) -> VmSpec {
             _ => "sha256-0".into(),
         },
         image_size: IMAGE_SIZE,
+        image_config: None,
         kernel: "k".into(),
         vcpus: 1,
         memory: ByteSize::mib(256),

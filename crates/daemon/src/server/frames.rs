@@ -10,10 +10,10 @@ use super::relay::{Command, End, relay};
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Running, Why};
 use crate::vm::first_command;
-use crate::vm::preflight;
+use crate::vm::run_as;
 use banger_model::{Vm, VmId};
 use banger_wire::api::{self, ApiError, COMMAND_STAGE, Code, Event, Frame};
-use banger_wire::guest::{AttachRequest, ClientError, ExecId, ExecRequest};
+use banger_wire::guest::{AttachRequest, ClientError, ExecId};
 use hyper::Response;
 use hyper::upgrade::OnUpgrade;
 use std::{future::Future, pin::pin, sync::Arc};
@@ -28,13 +28,13 @@ pub async fn exec(
     request: api::VmExec,
     upgrade: OnUpgrade,
 ) -> Result<Response<Answer>> {
-    let command: ExecRequest = request.command.into();
     // What no guest could run is refused for that, whichever VM is meant.
-    preflight::command(&command)?;
-    if command.id == Some(ExecId::MAIN) {
+    run_as::check(&request.command)?;
+    if request.command.id == Some(ExecId::MAIN) {
         return Err(bad("this id is that of the command of a vm.run"));
     }
     let (vm, guest) = daemon.vms().session(&request.vm).await?;
+    let command = run_as::decide(request.command, vm.spec.image_config.as_ref())?;
     let in_use = daemon.vms().in_use(vm.id);
     if command.detach && !guest.knows_ids() {
         return Err(older_agent(
@@ -149,10 +149,11 @@ pub async fn run(
 ) -> Result<Response<Answer>> {
     let (shape, command) = (&request.shape, &request.command);
     daemon.vms().check(shape, Some(command)).await?;
-    if command.detach {
-        return Err(bad(
-            "the command of a vm.run is attended to; vm.create makes a VM without one",
-        ));
+    if command.detach && request.rm {
+        return Err(
+            bad("a command that is left alone has no end that its VM could be deleted at")
+                .hint("leave out rm, or detach"),
+        );
     }
     let (running, told) = daemon.registry.begin("vm.run")?;
     let span = running.span();
@@ -172,7 +173,10 @@ async fn run_in(
         mut reader,
         mut writer,
     } = client;
-    let (first, starter) = first_command();
+    let (first, starter) = first_command(api::Command {
+        id: Some(ExecId::MAIN),
+        ..request.command
+    });
     let mut worker = {
         let (daemon, running) = (Arc::clone(&daemon), Arc::clone(&running));
         let (shape, rm) = (request.shape, request.rm);
@@ -184,11 +188,7 @@ async fn run_in(
         tokio::spawn(create.instrument(span))
     };
     let cancel = &running.cancel;
-    let command = ExecRequest {
-        id: Some(ExecId::MAIN),
-        ..request.command.into()
-    };
-    let start = starter.exec(&command);
+    let start = starter.exec();
     let started = telling(start, &mut told, &reader, &mut writer, cancel).await;
     let end = match started {
         Ok(stream) => {

@@ -5,7 +5,7 @@ use super::preflight::{self, Wanted};
 use super::publish::{exposed, reserve};
 use super::ready::FirstCommand;
 use super::shape::{self, Sized};
-use super::{VmService, name, request_error};
+use super::{VmService, name, request_error, run_as};
 use crate::catalogue::Pinned;
 use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
@@ -15,7 +15,7 @@ use banger_image::Manifest;
 use banger_model::spec::{Origin, root_disk};
 use banger_model::{ByteSize, Phase, PublishedPort, RootDriver, Vm, VmId, VmName, VmSpec};
 use banger_wire::api::{ApiError, Code, Command, Event, SpecValue, VmShape, VmView};
-use banger_wire::guest::{Token, hex};
+use banger_wire::guest::{ExecRequest, Token, hex};
 use std::{net::TcpListener, path::Path, sync::Arc};
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -76,7 +76,7 @@ impl VmService {
         let ports = reserve(&wanted.ports)?;
         let sized = self.sized(wanted);
         let vm = self
-            .reserve(op, wanted, sized, remove_on_exit, ports)
+            .reserve(op, wanted, sized, remove_on_exit, ports, first)
             .await?;
         tracing::info!(vm = %vm.id, name = %vm.name, "created");
         self.boot(op, vm.id, first)
@@ -153,9 +153,11 @@ impl VmService {
         sized: Sized,
         remove_on_exit: bool,
         ports: Vec<(PublishedPort, TcpListener)>,
+        first: Option<&FirstCommand>,
     ) -> Result<Vm> {
         // The image stays pinned until the row is there.
-        let (mut spec, _pinned) = self.provide(op, wanted, &sized, remove_on_exit).await?;
+        let provided = self.provide(op, wanted, &sized, remove_on_exit, first);
+        let (mut spec, _pinned) = provided.await?;
         spec.ports = ports.iter().map(|(port, _)| *port).collect();
         let id = VmId::from_bytes(ops::random()?);
         let owner_uid = rustix::process::geteuid().as_raw();
@@ -216,6 +218,7 @@ impl VmService {
         wanted: &VmShape,
         sized: &Sized,
         remove_on_exit: bool,
+        first: Option<&FirstCommand>,
     ) -> Result<(VmSpec, Pinned)> {
         let token = Token::random().map_err(|error| {
             ApiError::new(Code::OperationFailed, "the system gives no random numbers")
@@ -227,7 +230,9 @@ impl VmService {
         let drivers = self.config.drivers.of_new_vm();
         let service = Arc::clone(self);
         let operation = self.registry.get(op.id).ok_or_else(gone)?;
-        let ((image, pinned), kernel): ((Manifest, Pinned), String) = self
+        let command = first.map(FirstCommand::command).cloned();
+        type Made = ((Manifest, Pinned), String, Option<ExecRequest>);
+        let ((image, pinned), kernel, request): Made = self
             .core
             .blocking(move |core| {
                 let images = service.peers.images()?;
@@ -235,6 +240,9 @@ impl VmService {
                     .machine()
                     .map_err(|e| ApiError::of(Code::Precondition, &e))?;
                 let (image, pinned) = images.image(&image_name, &operation)?;
+                let config = image.config.as_ref();
+                let command = command.map(|command| run_as::decide(command, config));
+                let request = command.transpose()?;
                 let kernel = images.kernel(&kernel_name, &operation)?;
                 match drivers.root {
                     RootDriver::Overlay => images.overlay_template(overlay_size, &operation)?,
@@ -248,16 +256,20 @@ impl VmService {
                 core.recipes
                     .initramfs_base(&kernel)
                     .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
-                Ok::<_, ApiError>(((image, pinned), kernel_name))
+                Ok::<_, ApiError>(((image, pinned), kernel_name, request))
             })
             .await??;
         if let Some(why) = op.cancel.why() {
             return Err(why.error());
         }
+        if let (Some(first), Some(request)) = (first, request) {
+            first.decided(request);
+        }
         let spec = VmSpec {
             image: image.name,
             image_id: image.id,
             image_size: ByteSize(image.size),
+            image_config: image.config,
             kernel,
             vcpus: sized.vcpus,
             memory: sized.memory,

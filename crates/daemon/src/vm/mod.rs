@@ -21,6 +21,7 @@ mod prune;
 mod publish;
 mod ready;
 mod reshape;
+pub(crate) mod run_as;
 pub(crate) mod scope;
 mod set;
 pub(crate) mod shape;
@@ -208,6 +209,7 @@ impl VmService {
             }),
             vm: view,
             image_id: vm.spec.image_id,
+            image_config: vm.spec.image_config,
             lease: vm.lease,
             runtime: vm.runtime,
             last_error: vm.last_error,

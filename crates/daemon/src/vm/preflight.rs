@@ -7,7 +7,7 @@
 
 use super::publish::reserve;
 use super::shape::{self, HostSize, Sized};
-use super::{VmService, ledger_error, name, request_error};
+use super::{VmService, ledger_error, name, request_error, run_as};
 use crate::core::Core;
 use crate::image_service::{DEFAULT_KERNEL, Images};
 use banger_converge::{Ledger, Recipes, Site, request};
@@ -24,7 +24,7 @@ type Result<T> = std::result::Result<T, ApiError>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Check {
     /// A command that some guest could run.
-    Command(ExecRequest),
+    Command(Command),
     /// A name that is free.
     Name(VmName),
     /// Numbers that a VM can have.
@@ -78,7 +78,7 @@ pub(super) struct Wanted<'a> {
 /// What a new VM needs, in the order in which it is told.
 pub(super) fn of_create(wanted: Wanted<'_>) -> Vec<Check> {
     let sized = wanted.sized;
-    let command = wanted.command.cloned().map(ExecRequest::from);
+    let command = wanted.command.cloned();
     let mut checks: Vec<Check> = command.map(Check::Command).into_iter().collect();
     checks.extend(wanted.name.cloned().map(Check::Name));
     checks.push(Check::Shape(sized.clone()));
@@ -142,7 +142,7 @@ pub(super) fn of_start(vm: &Vm, site: &Site, base: PathBuf) -> Vec<Check> {
 fn look(check: &Check, core: &Core, images: &dyn Images, host: HostSize) -> Vec<ApiError> {
     let told = |fact: Result<()>| fact.err().into_iter().collect();
     match check {
-        Check::Command(wanted) => told(command(wanted)),
+        Check::Command(wanted) => told(run_as::check(wanted)),
         Check::Name(name) => told(free_name(core, name)),
         Check::Shape(sized) => shape::obstacles(sized),
         Check::Ports(wishes) => told(reserve(wishes).map(drop)),

@@ -8,7 +8,9 @@ use super::set::Entry;
 use super::{VmService, clock};
 use banger_converge::Told;
 use banger_model::VmId;
+use banger_wire::api::Command;
 use banger_wire::guest::{ClientError, ExecRequest, ExecStream, GuestClient};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -26,33 +28,41 @@ enum Answer {
     Nothing,
 }
 
+/// Whom a command is sent to, and the command.
+type Ready = (GuestClient, ExecRequest);
+
 /// The boot's half of a command that is sent with the guest's first word.
 #[derive(Debug)]
 pub struct FirstCommand {
-    linked: watch::Sender<Option<GuestClient>>,
+    command: Command,
+    /// What it is in a guest of the image, when that is known.
+    decided: OnceLock<ExecRequest>,
+    linked: watch::Sender<Option<Ready>>,
     answer: watch::Receiver<Option<Answer>>,
 }
 
 /// The command's half.
 #[derive(Debug)]
 pub struct Starter {
-    linked: watch::Receiver<Option<GuestClient>>,
+    linked: watch::Receiver<Option<Ready>>,
     answer: watch::Sender<Option<Answer>>,
 }
 
 /// A command that a boot is to begin with.
-pub fn first_command() -> (FirstCommand, Starter) {
+pub fn first_command(command: Command) -> (FirstCommand, Starter) {
     let (linked, see_linked) = watch::channel(None);
     let (answer, see_answer) = watch::channel(None);
     let boot = FirstCommand {
+        command,
+        decided: OnceLock::new(),
         linked,
         answer: see_answer,
     };
-    let command = Starter {
+    let starter = Starter {
         linked: see_linked,
         answer,
     };
-    (boot, command)
+    (boot, starter)
 }
 
 impl Starter {
@@ -60,12 +70,12 @@ impl Starter {
     ///
     /// # Errors
     /// The boot ended without a first word, or the guest did not start the command.
-    pub async fn exec(mut self, request: &ExecRequest) -> Result<ExecStream, ClientError> {
+    pub async fn exec(mut self) -> Result<ExecStream, ClientError> {
         let linked = self.linked.wait_for(Option::is_some).await;
-        let Some(guest) = linked.ok().and_then(|guest| guest.clone()) else {
+        let Some((guest, request)) = linked.ok().and_then(|ready| ready.clone()) else {
             return Err(ClientError::ConnectionLost);
         };
-        let started = guest.exec(request).await;
+        let started = guest.exec(&request).await;
         self.answer.send_replace(Some(Answer::of(&started)));
         started
     }
@@ -84,9 +94,23 @@ impl Answer {
 }
 
 impl FirstCommand {
+    /// The command as it was asked for.
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// This is what it is in a guest of the image.
+    pub fn decided(&self, request: ExecRequest) {
+        // An image is chosen once.
+        let _ = self.decided.set(request);
+    }
+
     /// Lets the command go to this guest, and waits for what its answer says.
     async fn send(&self, guest: GuestClient) -> Answer {
-        self.linked.send_replace(Some(guest));
+        let Some(request) = self.decided.get() else {
+            return Answer::Nothing;
+        };
+        self.linked.send_replace(Some((guest, request.clone())));
         let mut answer = self.answer.clone();
         let answered = answer.wait_for(Option::is_some).await;
         // Without its sender there is no command any more.
@@ -194,12 +218,11 @@ mod tests {
     /// the boot.
     #[tokio::test]
     async fn neither_half_waits_for_one_that_is_gone() {
-        let (boot, command) = first_command();
+        let (boot, command) = first_command(Command::default());
         drop(boot);
-        let request = ExecRequest::new(["true"]);
-        let lost = command.exec(&request).await;
+        let lost = command.exec().await;
         assert!(matches!(lost, Err(ClientError::ConnectionLost)));
-        let (boot, command) = first_command();
+        let (boot, command) = first_command(Command::default());
         drop(command);
         let answered = boot.answer.clone().wait_for(Option::is_some).await.is_ok();
         assert!(!answered);

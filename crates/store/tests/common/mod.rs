@@ -31,6 +31,7 @@ pub fn vm(n: u32) -> Vm {
             image: "debian".into(),
             image_id: "0123456789ab".into(),
             image_size: ByteSize::mib(300),
+            image_config: None,
             kernel: "host".into(),
             vcpus: 2,
             memory: ByteSize::mib(2048),

@@ -24,6 +24,7 @@ pub mod method;
 pub mod notice;
 pub mod operations;
 pub mod paths;
+pub mod program;
 pub mod reference;
 pub mod request;
 #[cfg(feature = "schema")]
@@ -47,6 +48,7 @@ pub use method::{METHODS, Method, Shape};
 pub use notice::*;
 pub use operations::*;
 pub use paths::{Paths, PathsError};
+pub use program::{IMAGE_USER, Program};
 pub use reference::{MIN_PREFIX, ReferenceError, resolve};
 pub use request::*;
 pub use set::VmSet;

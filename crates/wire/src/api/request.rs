@@ -1,6 +1,7 @@
 //! The bodies of requests. Unknown fields are refused everywhere.
 
-use crate::guest::{ExecId, ExecRequest, TtySize};
+use super::Program;
+use crate::guest::{ExecId, TtySize};
 use banger_model::{ByteSize, Init, PortWish, VmName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -88,15 +89,19 @@ pub struct VmCreate {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// Program and arguments.
+    /// Program and arguments, or what `program` makes of them.
+    #[serde(default)]
     pub argv: Vec<String>,
+    /// Which program it is; the first word if absent.
+    #[serde(default, skip_serializing_if = "Program::is_argv")]
+    pub program: Program,
     /// Environment on top of the image's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Working directory; the user's home if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// User; root if absent.
+    /// User by name or number, perhaps with `:group`; `image` for the one the image says; root if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// A terminal of this size; three pipes if absent.
@@ -109,29 +114,6 @@ pub struct Command {
     /// Start it and leave it alone: no input, no output, and the exit frame says only whether it was started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
-}
-
-impl From<Command> for ExecRequest {
-    fn from(command: Command) -> Self {
-        let Command {
-            argv,
-            env,
-            cwd,
-            user,
-            tty,
-            id,
-            detach,
-        } = command;
-        ExecRequest {
-            argv,
-            env,
-            cwd,
-            user,
-            tty,
-            id,
-            detach,
-        }
-    }
 }
 
 /// `vm.run`: makes a VM, runs a command in it and, if `rm`, deletes it when the command ends, whether the client

@@ -2,7 +2,8 @@
 
 use super::{PublishedView, Version};
 use banger_model::{
-    ByteSize, Drivers, Goal, Init, Lease, Phase, Reason, VmHandles, VmId, VmName, VmRuntime,
+    ByteSize, Drivers, Goal, ImageConfig, Init, Lease, Phase, Reason, VmHandles, VmId, VmName,
+    VmRuntime,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -132,6 +133,9 @@ pub struct VmDetail {
     pub vm: VmView,
     /// Digest the image is pinned to.
     pub image_id: String,
+    /// How the image says it is run; what came as an image archive says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_config: Option<ImageConfig>,
     /// Address, MAC, context id.
     pub lease: Lease,
     /// Paths.

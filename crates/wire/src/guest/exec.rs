@@ -115,7 +115,7 @@ pub struct ExecRequest {
     /// Working directory; the user's home if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// User name or number, as in the image's `/etc/passwd`; root if absent.
+    /// User name or number as in the image's `/etc/passwd`, perhaps with `:group`; root if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// A terminal of this size; three pipes if absent.
@@ -129,6 +129,12 @@ pub struct ExecRequest {
     /// it was started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
+    /// The working directory is made if it is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub make_cwd: bool,
+    /// Number of the signal that asks it to end before the guest powers off; it gets time of its own for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<u8>,
 }
 
 impl ExecRequest {
