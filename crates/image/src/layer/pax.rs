@@ -1,6 +1,7 @@
 //! The records of PAX extended headers: `<length> <key>=<value>\n`.
 
 use crate::{Error, Result};
+use banger_ext4::keeps_xattr;
 use std::io;
 
 /// Bytes of records that an entry may have, all its headers and the global ones together.
@@ -134,7 +135,11 @@ impl Pax {
                 self.sparse_map.get_or_insert_default().push(number()?);
             }
             _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                // Other systems' attributes (`com.apple.`, `btrfs.`, `system.nfs4_acl`) have no place in ext4, and
+                // nothing of Linux misses them.
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
+                    && keeps_xattr(name)
+                {
                     self.xattrs.retain(|(there, _)| there != name);
                     self.xattrs.push((name.to_owned(), value.to_owned()));
                 }
