@@ -14,4 +14,4 @@ mod write;
 pub use error::{Error, Path, Why};
 pub use read::{Content, FileSystem, FileType, Named, Node, ReadAt, ReadError};
 pub use tree::{Entry, Extent, Inode, InodeId, Kind, Meta, Time, Tree, Xattr};
-pub use write::{Layout, Options, Placer, WriteAt};
+pub use write::{Layout, Options, Placer, WriteAt, keeps_xattr};

@@ -8,7 +8,7 @@
 
 mod common;
 
-use banger_ext4::{Entry, Extent, Inode, InodeId, Kind, Layout, Options, Tree};
+use banger_ext4::{Entry, Extent, Inode, InodeId, Kind, Layout, Options, Tree, keeps_xattr};
 use common::{Builder, acl, full, inode, options, sparse, xattr};
 
 const ROOT: InodeId = InodeId::ROOT;
@@ -177,6 +177,15 @@ fn attributes_that_have_no_form() {
     ] {
         let said = said_of(with_xattrs(&[(name, b"x")]));
         assert_eq!(said, format!("/a/b: attribute {name}: {kept}"));
+        assert!(!keeps_xattr(name.as_bytes()), "{name}");
+    }
+    for name in [
+        "user.a",
+        "security.capability",
+        "trusted.x",
+        "system.posix_acl_default",
+    ] {
+        assert!(keeps_xattr(name.as_bytes()), "{name}");
     }
     let said = said_of(with_xattrs(&[
         ("user.a", b"x"),

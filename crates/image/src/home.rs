@@ -100,6 +100,7 @@ pub(crate) fn read(path: &Path, watch: &Watch<'_>) -> Result<Option<(Flattened, 
 pub(crate) const LIMITS: Limits = Limits {
     entries: u32::MAX as u64 - 1,
     bytes: u64::MAX,
+    kept: u64::MAX,
     in_directory: u64::MAX,
     devices: u64::MAX,
     ratio: 1,

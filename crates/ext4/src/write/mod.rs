@@ -25,6 +25,7 @@ use std::io;
 
 pub use placer::Placer;
 pub use sink::WriteAt;
+pub use xattr::keeps_xattr;
 
 /// Whether a group begins with copies of superblock and descriptors.
 pub(crate) fn has_super(group: u32) -> bool {

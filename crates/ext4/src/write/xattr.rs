@@ -32,6 +32,21 @@ const PREFIXES: [(u8, &[u8], bool); 5] = [
 /// The ACL of a directory's new entries.
 const DEFAULT_ACL: u8 = 3;
 
+/// Whether ext4 has a form for an attribute of this name: `user.`, `trusted.` and `security.` with something behind, and
+/// the two POSIX ACLs. File systems of other kinds have more, and a tree that has one of those is refused.
+#[must_use]
+pub fn keeps_xattr(name: &[u8]) -> bool {
+    form(name).is_some()
+}
+
+/// The number of a name's beginning, and what follows it.
+fn form(name: &[u8]) -> Option<(u8, &[u8])> {
+    PREFIXES.iter().find_map(|(index, prefix, whole)| {
+        let rest = name.strip_prefix(*prefix)?;
+        (rest.is_empty() == *whole).then_some((*index, rest))
+    })
+}
+
 /// An attribute in the form it is stored in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stored<'a> {
@@ -109,13 +124,9 @@ impl<'a> Xattrs<'a> {
 
 impl<'a> Stored<'a> {
     fn of(xattr: &'a Xattr, directory: bool) -> Result<Stored<'a>, &'static str> {
-        let (index, name) = PREFIXES
-            .iter()
-            .find_map(|(index, prefix, whole)| {
-                let rest = xattr.name.strip_prefix(*prefix)?;
-                (rest.is_empty() == *whole).then_some((*index, rest))
-            })
-            .ok_or("ext4 keeps names that begin with user., trusted. or security., and the two POSIX ACLs")?;
+        let (index, name) = form(&xattr.name).ok_or(
+            "ext4 keeps names that begin with user., trusted. or security., and the two POSIX ACLs",
+        )?;
         if name.len() > 255 || name.contains(&0) {
             return Err("the name is longer than 255 bytes or has a NUL");
         }

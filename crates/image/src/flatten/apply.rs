@@ -252,31 +252,45 @@ impl Flatten {
         }
     }
 
-    /// Hides what lower layers have in a directory.
+    /// Hides what lower layers have in a directory. A symlink at its path is none: what it leads to is not spoken of.
     fn hide_below(&mut self, path: &[u8]) {
-        if let Ok(dir) = self.nodes.find_dir(path) {
+        if let Ok(dir) = self.nodes.find(path) {
             self.prune(dir);
         }
     }
 
     /// Takes away all below a directory that is of lower layers. A directory with entries of this layer in it stays.
+    ///
+    /// However many markers a layer has, it goes through each directory once: what is pruned stays so while the layer
+    /// lasts, because what comes later is the layer's own. Below the oldest layer is nothing.
     fn prune(&mut self, top: NodeId) {
         // Each directory after those that are in it.
-        let mut order = vec![top];
+        let mut order = Vec::new();
+        self.begin_prune(top, &mut order);
         let mut at = 0;
         while at < order.len() {
             let dir = order[at];
             at += 1;
             let entries = self.nodes.dir(dir).map(|d| &d.entries);
             let below = entries.into_iter().flat_map(|e| e.values());
-            let dirs: Vec<_> = below
-                .map(|name| name.node)
-                .filter(|node| self.nodes.dir(*node).is_some())
-                .collect();
-            order.extend(dirs);
+            let nodes: Vec<_> = below.map(|name| name.node).collect();
+            for node in nodes {
+                self.begin_prune(node, &mut order);
+            }
         }
         for dir in order.into_iter().rev() {
             self.prune_one(dir);
+        }
+    }
+
+    /// Takes a directory into the order, if it was not pruned in this layer.
+    fn begin_prune(&mut self, node: NodeId, order: &mut Vec<NodeId>) {
+        let layer = self.layer;
+        if let Some(dir) = self.nodes.dir_mut(node)
+            && dir.pruned < layer
+        {
+            dir.pruned = layer;
+            order.push(node);
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) enum NodeKind {
 pub(crate) struct Directory {
     /// The directory it is in; its own for the root.
     pub parent: NodeId,
+    /// The last layer that hid what lower ones had in it: below it are only entries of that layer and later ones.
+    pub pruned: LayerId,
     /// Its entries.
     pub entries: BTreeMap<Box<[u8]>, Name>,
 }
@@ -256,6 +258,7 @@ impl Nodes {
 pub(crate) fn directory(parent: NodeId) -> NodeKind {
     NodeKind::Directory(Directory {
         parent,
+        pruned: 0,
         entries: BTreeMap::new(),
     })
 }

@@ -156,6 +156,72 @@ fn opaque_directories_hide_only_lower_layers() {
     );
 }
 
+/// A marker is about the directory its layer has there, in whatever order they come; where a symlink leads to is another.
+#[test]
+fn an_opaque_marker_does_not_follow_a_symlink_at_its_place() {
+    let lower = &["d/", "d/a", "l->d"][..];
+    for layer in [&["!l", "l/"][..], &["l/", "!l"]] {
+        gives(&[lower, layer], &["d/", "d/a 0", "l/"]);
+    }
+    gives(&[lower, &["!l"]], &["d/", "d/a 0", "l->d"]);
+    // On the way to it they are followed.
+    gives(
+        &[&["d/", "d/s/", "d/s/a", "l->d"], &["!l/s"]],
+        &["d/", "d/s/", "l->d"],
+    );
+}
+
+/// Markers cost what they hide, not all that is there each time.
+#[test]
+fn a_flood_of_markers_ends() {
+    const MANY: usize = 30_000;
+    let fill = |image: &mut Flatten| {
+        let names = (0..MANY).map(|n| format!("d/s/{n}"));
+        names.for_each(|name| image.take(said(&name)).unwrap());
+    };
+    for (what, layer, markers) in [
+        ("in the oldest layer", 0, ["!d", "-d"]),
+        ("on what is of their own layer", 1, ["!d", "!d/s"]),
+        ("of both kinds", 1, ["-d", "!d/s"]),
+    ] {
+        let mut image = Flatten::new(&Limits::default(), Form::Layer);
+        image.take(said("d/old")).unwrap();
+        (0..layer).for_each(|_| image.next_layer());
+        fill(&mut image);
+        let start = std::time::Instant::now();
+        for _ in 0..MANY {
+            for marker in markers {
+                image.take(said(marker)).unwrap();
+            }
+        }
+        // A look at each name for each marker takes a minute.
+        let took = start.elapsed();
+        assert!(took.as_secs() < 10, "{what}: {took:?}");
+        let files = image.finish().winners.len();
+        assert_eq!(files, MANY + usize::from(layer == 0), "{what}");
+    }
+}
+
+/// What was pruned in one layer is not pruned in the next, and what is pruned by itself is of its parent too.
+#[test]
+fn markers_of_each_layer_are_their_own() {
+    let lower = &["d/", "d/a", "d/s/", "d/s/b", "d/t/", "d/t/c"][..];
+    gives(
+        &[lower, &["!d/s", "d/s/n", "!d", "d/t/m", "!d/t"], &["!d"]],
+        &["d/"],
+    );
+    for layer in [["!d/s", "d/s/n", "!d"], ["!d", "d/s/n", "!d/s"]] {
+        gives(
+            &[lower, &layer, &["d/s/o"]],
+            &["d/", "d/s/?", "d/s/n 1", "d/s/o 2"],
+        );
+    }
+    gives(
+        &[lower, &["!d", "d/s/n"], &["d/s/o", "!d/s"], &["-d/s"]],
+        &["d/"],
+    );
+}
+
 #[test]
 fn types_are_replaced() {
     gives(&[&["d/", "d/a", "d/s/", "d/s/b"], &["d"]], &["d 1"]);

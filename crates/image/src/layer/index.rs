@@ -43,7 +43,7 @@ pub(crate) fn index(
         let Some(entry) = next else {
             break;
         };
-        watch.header(&entry.name)?;
+        watch.entry(&entry.name)?;
         watch.look_up(reader.source(), &mut mark)?;
         let mut described = described(&entry, form, watch)?;
         let Some(described) = &mut described else {
@@ -64,7 +64,10 @@ pub(crate) fn index(
                 runs.end_piece();
             }
             *pieces = runs.pieces;
+            // One piece is usual, and a list that grows makes room for more.
+            pieces.shrink_to_fit();
         }
+        watch.keep(described, &entry.name)?;
         sink(std::mem::replace(described, nothing()))?;
     }
     reader.finish_stream(|source| watch.look_up(source, &mut mark))

@@ -1,7 +1,9 @@
 //! What an archive may be (R-IMG-4), and looking up from the work: limits, cancelling, progress, room.
 
 use super::packing::Unpacked;
+use super::{Entry, Piece, What};
 use crate::{Error, Progress, Result};
+use banger_ext4::Xattr;
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     sync::{Mutex, PoisonError},
@@ -18,6 +20,9 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes when unpacked.
     pub bytes: u64,
+    /// Bytes of memory that names, texts of links, extended attributes and maps of holes take, of all entries together;
+    /// what every entry takes is not among them.
+    pub kept: u64,
     /// Entries in one directory.
     pub in_directory: u64,
     /// Device nodes.
@@ -33,6 +38,8 @@ impl Default for Limits {
         Limits {
             entries: 4_000_000,
             bytes: 64 << 30,
+            // About 270 for each of as many entries as there may be; of a distribution's files one takes about 130.
+            kept: 1 << 30,
             in_directory: 1_000_000,
             devices: 4096,
             ratio: 1000,
@@ -72,13 +79,39 @@ pub(crate) struct Watch<'a> {
     told: Mutex<Instant>,
     packed: AtomicU64,
     unpacked: AtomicU64,
-    /// Entries, and headers that are none.
     entries: AtomicU64,
+    /// Headers that are no entries.
+    headers: AtomicU64,
+    kept: AtomicU64,
     devices: AtomicU64,
     /// Somebody failed: what the others do is for nothing.
     given_up: AtomicBool,
     /// Whether what is read comes in now.
     tells: bool,
+}
+
+/// Headers that an entry may have before it: a long name, a long link and records.
+const HEADERS: u64 = 3;
+
+fn one_more(count: &AtomicU64, most: u64, what: &str, name: &[u8]) -> Result<()> {
+    if count.fetch_add(1, Relaxed) >= most {
+        let why = format!("it is one {what} more than {most}");
+        return Err(Error::refused(name, &why));
+    }
+    Ok(())
+}
+
+/// Bytes of memory that only this entry takes, beyond what every one takes.
+fn kept_of(entry: &Entry) -> usize {
+    let text = match &entry.what {
+        What::Symlink(text) | What::HardLink(text) => text.len(),
+        // In turn each is one of the entry, of the inode, of the bytes to fetch and of the blocks to write.
+        What::File { pieces, .. } => pieces.len() * 3 * size_of::<Piece>(),
+        _ => 0,
+    };
+    let xattrs = entry.meta.xattrs.iter();
+    let xattrs = xattrs.map(|x| x.name.len() + x.value.len() + size_of::<Xattr>());
+    entry.path.len() + text + xattrs.sum::<usize>()
 }
 
 /// How far one stream is.
@@ -103,6 +136,8 @@ impl<'a> Watch<'a> {
             packed: AtomicU64::new(0),
             unpacked: AtomicU64::new(0),
             entries: AtomicU64::new(0),
+            headers: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
             devices: AtomicU64::new(0),
             given_up: AtomicBool::new(false),
             tells: true,
@@ -161,17 +196,21 @@ impl<'a> Watch<'a> {
         (self.room)()
     }
 
+    /// Counts an entry.
+    ///
+    /// # Errors
+    /// It is one too many.
+    pub(crate) fn entry(&self, name: &[u8]) -> Result<()> {
+        one_more(&self.entries, self.limits.entries, "entry", name)
+    }
+
     /// Counts a header that is no entry: a flood of them would have no limit.
     ///
     /// # Errors
     /// It is one too many.
     pub(crate) fn header(&self, name: &[u8]) -> Result<()> {
-        let most = self.limits.entries;
-        if self.entries.fetch_add(1, Relaxed) >= most {
-            let why = format!("it is one entry more than {most}");
-            return Err(Error::refused(name, &why));
-        }
-        Ok(())
+        let most = self.limits.entries.saturating_mul(HEADERS);
+        one_more(&self.headers, most, "extended header", name)
     }
 
     /// Counts a device.
@@ -179,9 +218,20 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// It is one too many.
     pub(crate) fn device(&self, name: &[u8]) -> Result<()> {
-        let most = self.limits.devices;
-        if self.devices.fetch_add(1, Relaxed) >= most {
-            let why = format!("it is one device more than {most}");
+        one_more(&self.devices, self.limits.devices, "device", name)
+    }
+
+    /// Counts what stays in memory of an entry until the image is written.
+    ///
+    /// # Errors
+    /// It is too much.
+    pub(crate) fn keep(&self, entry: &Entry, name: &[u8]) -> Result<()> {
+        let bytes = kept_of(entry) as u64;
+        if self.kept.fetch_add(bytes, Relaxed).saturating_add(bytes) > self.limits.kept {
+            let most = banger_model::ByteSize(self.limits.kept);
+            let why = format!(
+                "up to it names, links, attributes and maps of holes take more than {most} of memory"
+            );
             return Err(Error::refused(name, &why));
         }
         Ok(())

@@ -1,5 +1,8 @@
 //! Names of archive entries (R-IMG-4), and names as a person reads them.
 
+/// Bytes of a path, as Linux has it without the NUL.
+const PATH_MAX: usize = 4095;
+
 /// Why a name is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadName {
@@ -27,7 +30,8 @@ pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, BadName> {
     if name.contains(&0) {
         return Err(BadName::Nul);
     }
-    let mut path = Vec::with_capacity(name.len());
+    // A name of slashes may be long, and its path is kept.
+    let mut path = Vec::with_capacity(name.len().min(PATH_MAX));
     for component in name.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => continue,
@@ -39,10 +43,11 @@ pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, BadName> {
             path.push(b'/');
         }
         path.extend_from_slice(component);
+        if path.len() > PATH_MAX {
+            return Err(BadName::TooLong);
+        }
     }
-    if path.len() > 4095 {
-        return Err(BadName::TooLong);
-    }
+    path.shrink_to_fit();
     Ok(path)
 }
 
@@ -85,6 +90,19 @@ mod tests {
             assert_eq!(clean(name.as_bytes()).unwrap(), path.as_bytes(), "{name}");
         }
         assert_eq!(clean(b"a\xff").unwrap(), b"a\xff");
+    }
+
+    /// A path is kept for as long as an import takes: it has no room beyond itself.
+    #[test]
+    fn paths_take_no_more_room_than_they_need() {
+        for name in [
+            [b'/'; 1 << 20].to_vec(),
+            b"./a/".repeat(500),
+            b"/a".to_vec(),
+        ] {
+            let path = clean(&name).unwrap();
+            assert_eq!(path.capacity(), path.len());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a stream of bytes is, told by its beginning and never by a file's name, and how it is unpacked.
 
 use crate::{Error, Result};
+use banger_model::ByteSize;
 use std::{
     cell::Cell,
     io::{self, BufReader, Read},
@@ -12,6 +13,11 @@ const HEAD: usize = 2048;
 
 /// Memory that xz may take: a dictionary of 128 MiB and what goes with it.
 const XZ_KIB: u32 = (128 << 10) + 1024;
+
+/// Bytes that may be read without one coming of it. Skippable frames, empty members and padding are legal and could go
+/// on for ever inside one read, where nobody looks at limits; the longest that is meant is a list of all files of a
+/// layer in a skippable frame (zstd:chunked).
+const BARREN_MAX: u64 = 128 << 20;
 
 /// What is in a stream when it is unpacked.
 pub(crate) enum Content<'a> {
@@ -26,6 +32,7 @@ pub(crate) struct Unpacked<'a> {
     reader: Box<dyn Read + 'a>,
     packing: Packing,
     packed: Rc<Cell<u64>>,
+    barren: Rc<Cell<u64>>,
     unpacked: u64,
 }
 
@@ -53,20 +60,31 @@ impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
         self.unpacked += n as u64;
+        self.barren.set(0);
         Ok(n)
     }
 }
 
-/// Counts what passes.
+/// Counts what passes, all of it and since something came of it.
 struct Counted<R> {
     inner: R,
     count: Rc<Cell<u64>>,
+    barren: Rc<Cell<u64>>,
+    barren_max: u64,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.barren.get() > self.barren_max {
+            let why = format!(
+                "more than {} of it unpack to nothing",
+                ByteSize(self.barren_max)
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
         let n = self.inner.read(buffer)?;
         self.count.set(self.count.get() + n as u64);
+        self.barren.set(self.barren.get() + n as u64);
         Ok(n)
     }
 }
@@ -85,10 +103,16 @@ enum Packing {
 /// # Errors
 /// Neither a tar nor a file system, or it cannot be read.
 pub(crate) fn open<'a>(source: &'a mut dyn Read) -> Result<Content<'a>> {
-    let count = Rc::new(Cell::new(0));
+    open_within(source, BARREN_MAX)
+}
+
+fn open_within<'a>(source: &'a mut dyn Read, barren_max: u64) -> Result<Content<'a>> {
+    let (count, barren) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let mut source = Counted {
         inner: source,
         count: Rc::clone(&count),
+        barren: Rc::clone(&barren),
+        barren_max,
     };
     let head = beginning(&mut source).map_err(|e| unreadable(Packing::Plain, e))?;
     if head.is_empty() {
@@ -115,6 +139,7 @@ pub(crate) fn open<'a>(source: &'a mut dyn Read) -> Result<Content<'a>> {
         reader: Box::new(io::Cursor::new(head).chain(reader)),
         packing,
         packed: count,
+        barren,
         unpacked: 0,
     };
     Ok(if is_tar {
@@ -231,6 +256,89 @@ mod tests {
                 read(&bytes[..bytes.len() / 2]).is_err() || n == 0,
                 "cut {n}"
             );
+        }
+    }
+
+    /// What begins an archive, and what packs nothing again and again.
+    struct Barren {
+        whole: Vec<u8>,
+        nothing: Vec<u8>,
+        at: usize,
+        times: usize,
+    }
+
+    impl Read for Barren {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.at == self.whole.len() && self.times > 0 {
+                self.times -= 1;
+                self.whole.clone_from(&self.nothing);
+                self.at = 0;
+            }
+            let n = (&self.whole[self.at..]).read(buffer)?;
+            self.at += n;
+            Ok(n)
+        }
+    }
+
+    /// Where nothing comes of what is read, a read would not come back.
+    #[test]
+    fn what_unpacks_to_nothing_has_an_end() {
+        let tar = tar();
+        let gzip = |bytes: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(bytes).unwrap();
+            gzip.finish().unwrap()
+        };
+        let xz = |bytes: &[u8]| {
+            let options = lzma_rust2::XzOptions::with_preset(0);
+            let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+            xz.write_all(bytes).unwrap();
+            xz.finish().unwrap()
+        };
+        let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 1).unwrap();
+        let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0x10, 0, 0][..], &[0; 4096]].concat();
+        for (what, whole, nothing) in [
+            ("gzip", gzip(&tar), gzip(b"")),
+            ("xz", xz(&tar), xz(b"")),
+            ("xz padding", xz(&tar), vec![0; 4096]),
+            ("zstd", zstd(&tar), zstd(b"")),
+            ("zstd skippable", zstd(&tar), skippable),
+        ] {
+            // In front of what there is as well: it is looked for.
+            for before in [false, true] {
+                if before && what == "xz padding" {
+                    continue; // that is no xz
+                }
+                for (times, ends) in [(3, true), (1_000_000, false)] {
+                    let mut source = Barren {
+                        whole: if before {
+                            nothing.clone()
+                        } else {
+                            whole.clone()
+                        },
+                        nothing: nothing.clone(),
+                        at: 0,
+                        times,
+                    };
+                    let mut end = &whole[..if before { whole.len() } else { 0 }];
+                    let mut source = Read::by_ref(&mut source).chain(&mut end);
+                    let read = open_within(&mut source, 600 << 10).and_then(|content| {
+                        let Content::Tar(mut tar) = content else {
+                            panic!("not seen as a tar");
+                        };
+                        let mut out = Vec::new();
+                        tar.read_to_end(&mut out).map_err(Error::damaged)?;
+                        Ok(out)
+                    });
+                    match read {
+                        Ok(out) => assert!(ends && out == tar, "{what}, before: {before}"),
+                        Err(error) => {
+                            let cause = std::error::Error::source(&error).unwrap().to_string();
+                            assert!(!ends && cause.contains("nothing"), "{what}: {cause}");
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The records of PAX extended headers: `<length> <key>=<value>\n`.
 
 use crate::{Error, Result};
+use banger_ext4::keeps_xattr;
 use std::io;
 
 /// Bytes of records that an entry may have, all its headers and the global ones together.
@@ -46,7 +47,11 @@ pub(crate) enum Scope {
 }
 
 /// Keys of records that may be of every entry.
-const OF_ANY: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
+const OF_ANY: [&[u8]; 4] = [b"size", b"uid", b"gid", b"mtime"];
+/// Keys of records, or their beginnings, of which every entry has its own if any. What a global header says would be
+/// copied to each of millions.
+const OF_ONE: [&[u8]; 2] = [b"path", b"linkpath"];
+const OF_ONE_PREFIXES: [&[u8]; 2] = [b"SCHILY.xattr.", b"GNU.sparse."];
 
 /// Length of a file, and where its bytes belong: offset and length, ascending; the rest is holes.
 pub(crate) type Layout = (u64, Vec<(u64, u64)>);
@@ -87,8 +92,8 @@ impl Pax {
 
     /// Counts a record of this length; false where it is one too much, or is no record of every entry.
     fn has_room(&mut self, key: &[u8], length: usize, scope: Scope) -> bool {
-        let of_one = [&b"SCHILY.xattr."[..], b"GNU.sparse."];
-        let is_of_one = of_one.iter().any(|prefix| key.starts_with(prefix));
+        let mut prefixes = OF_ONE_PREFIXES.iter();
+        let is_of_one = OF_ONE.contains(&key) || prefixes.any(|prefix| key.starts_with(prefix));
         if !is_of_one && !OF_ANY.contains(&key) {
             return false;
         }
@@ -130,7 +135,11 @@ impl Pax {
                 self.sparse_map.get_or_insert_default().push(number()?);
             }
             _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                // Other systems' attributes (`com.apple.`, `btrfs.`, `system.nfs4_acl`) have no place in ext4, and
+                // nothing of Linux misses them.
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
+                    && keeps_xattr(name)
+                {
                     self.xattrs.retain(|(there, _)| there != name);
                     self.xattrs.push((name.to_owned(), value.to_owned()));
                 }
@@ -260,9 +269,21 @@ mod tests {
         assert_eq!(pax.xattrs.len(), XATTRS_MAX);
         assert!(pax.excess.unwrap().contains("extended attributes"));
 
-        let mut globals = Pax::default();
-        take(&mut globals, "SCHILY.xattr.user.x", "", Scope::Global);
-        assert!(globals.excess.is_some() && globals.xattrs.is_empty());
+        for key in ["SCHILY.xattr.user.x", "GNU.sparse.name", "path", "linkpath"] {
+            let mut globals = Pax::default();
+            take(&mut globals, key, "x", Scope::Global);
+            let why = globals.excess.take().unwrap();
+            assert!(why.contains("every entry"), "{key}: {why}");
+            let kept = globals.kept;
+            assert_eq!(
+                globals,
+                Pax {
+                    kept,
+                    ..Pax::default()
+                },
+                "{key}"
+            );
+        }
     }
 
     #[test]
