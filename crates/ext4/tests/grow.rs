@@ -110,7 +110,7 @@ fn it_grows_tenfold_and_is_the_same() {
 #[test]
 fn it_grows_while_it_is_mounted() {
     if !may_grow_mounted() {
-        println!("skipped: growing a mounted file system needs CAP_SYS_RESOURCE");
+        banger_testkit::skip("growing a mounted file system needs CAP_SYS_RESOURCE");
         return;
     }
     in_own_mounts(|| {

@@ -4,6 +4,7 @@
 use banger_host::linux::{LinuxConfig, LinuxHost};
 use banger_host::{ToolCall, Tools};
 use banger_image::{DebianBuild, Error, ImageStore, Manifest, Progress, ROOTFS_FILE};
+use banger_testkit::skip;
 use std::{
     fs,
     path::Path,
@@ -58,7 +59,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skipped: building a Debian root needs root");
+        skip("building a Debian root needs root");
     }
     root
 }
@@ -195,7 +196,7 @@ fn names_that_could_be_ids_or_paths_are_refused() {
 #[test]
 fn without_root_the_importer_says_so_and_a_built_image_is_still_used() {
     if rustix::process::geteuid().is_root() {
-        println!("skipped: runs as root");
+        skip("runs as root");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

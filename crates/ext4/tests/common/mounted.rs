@@ -14,7 +14,7 @@ use std::process::Command;
 /// loop device with that.
 pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: mounting needs root");
+        banger_testkit::skip("mounting needs root");
         return;
     }
     let thread = std::thread::spawn(|| {

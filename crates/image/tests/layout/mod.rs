@@ -77,11 +77,7 @@ impl Layout {
             .iter()
             .map(|l| format!("sha256:{}", digest(l)))
             .collect();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        let architecture = architecture();
         let config = serde_json::json!({
             "architecture": architecture, "os": "linux",
             "config": {
@@ -205,3 +201,12 @@ impl Layout {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// This machine's, as image archives call it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::archive::tool;
 use crate::layout::digest;
+use banger_testkit::skip;
 use rustix::fs::{lgetxattr, llistxattr};
 use std::{
     collections::BTreeMap,
@@ -15,7 +16,7 @@ use std::{
 pub fn can_mount() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skipped: mounting needs root");
+        skip("mounting needs root");
     }
     root
 }
@@ -27,7 +28,7 @@ pub fn has(programs: &[&str]) -> bool {
         |program: &&&str| std::env::split_paths(&paths).any(|dir| dir.join(program).exists());
     let missing: Vec<_> = programs.iter().filter(|p| !there(p)).collect();
     if !missing.is_empty() {
-        println!("skipped: {missing:?} not installed");
+        skip(&format!("{missing:?} not installed"));
     }
     missing.is_empty()
 }
