@@ -9,6 +9,7 @@ use banger_image::{Error, Import, Limits, Progress, Silent};
 use std::{
     fs,
     io::{Read, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -31,12 +32,45 @@ fn import_within(
     store(dir).import(&mut bytes, &import, &Silent)
 }
 
+/// A directory of this machine with a file in it, which archives aim at by its real path.
+struct Outside(tempfile::TempDir, Vec<(i64, i64)>);
+
+impl Outside {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "untouched").unwrap();
+        let changed = Outside::changed(dir.path());
+        Outside(dir, changed)
+    }
+
+    /// The path of something in it, absolute.
+    fn path(&self, name: &str) -> String {
+        let path = self.0.path().canonicalize().unwrap().join(name);
+        path.into_os_string().into_string().unwrap()
+    }
+
+    /// When anything was last done to it: content, mode, owner, names, also those that are gone again.
+    fn changed(dir: &Path) -> Vec<(i64, i64)> {
+        let of = |path: &Path| {
+            let there = fs::symlink_metadata(path).unwrap();
+            (there.ctime(), there.ctime_nsec())
+        };
+        vec![of(dir), of(&dir.join("file"))]
+    }
+
+    #[track_caller]
+    fn is_untouched(&self, what: &str) {
+        let dir = self.0.path();
+        assert_eq!(names(dir), ["file"], "{what} reached outside");
+        let content = fs::read_to_string(dir.join("file")).unwrap();
+        assert_eq!(content, "untouched", "{what} reached outside");
+        assert_eq!(Outside::changed(dir), self.1, "{what} reached outside");
+    }
+}
+
 /// Imports what must be refused; what the error says is given back.
 fn refused(what: &str, bytes: &[u8], limits: Limits) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let outside = dir.path().join("outside");
-    fs::create_dir(&outside).unwrap();
-    fs::write(outside.join("file"), "untouched").unwrap();
     let error = match import_within(dir.path(), bytes, limits) {
         Ok(image) => panic!("{what} was imported as {image:?}"),
         Err(error) => error,
@@ -44,12 +78,6 @@ fn refused(what: &str, bytes: &[u8], limits: Limits) -> String {
     assert!(
         names(&dir.path().join("images")).is_empty(),
         "{what} left something"
-    );
-    assert_eq!(names(&outside), ["file"], "{what} reached outside");
-    assert_eq!(
-        fs::read_to_string(outside.join("file")).unwrap(),
-        "untouched",
-        "{what}"
     );
     let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
     let text = format!("{error}{}", cause.unwrap_or_default());
@@ -59,23 +87,26 @@ fn refused(what: &str, bytes: &[u8], limits: Limits) -> String {
 }
 
 /// Archives that are refused for an entry: what it is, the archive, and what the error must say.
-fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+fn corpus(outside: &Outside) -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+    // From wherever it is looked at.
     let up = "../".repeat(40);
+    let (evil, there) = (outside.path("evil"), outside.path("file"));
+    let dir = outside.path("");
     vec![
         (
             "a name with ..",
-            Tar::new().file("a/../../etc/evil", b"x").done(),
-            &["a/../../etc/evil", "'..'"],
+            Tar::new().file(&format!("a/{up}{evil}"), b"x").done(),
+            &["a/../../", "/evil'", "'..'"],
         ),
         (
             "a name that begins with ..",
-            Tar::new().file(&format!("{up}tmp/evil"), b"x").done(),
-            &["'..'"],
+            Tar::new().file(&format!("{up}{evil}"), b"x").done(),
+            &["'../../", "/evil'", "'..'"],
         ),
         (
             "an absolute name with ..",
-            Tar::new().file("/../../evil", b"x").done(),
-            &["/../../evil"],
+            Tar::new().file(&format!("/../..{evil}"), b"x").done(),
+            &["'/../../", "/evil'", "'..'"],
         ),
         (
             "a directory called ..",
@@ -85,10 +116,10 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         (
             "a PAX name with ..",
             Tar::new()
-                .pax(&[("path", b"x/../../evil")])
+                .pax(&[("path", format!("x/{up}{evil}").as_bytes())])
                 .file("fine", b"x")
                 .done(),
-            &["x/../../evil"],
+            &["'x/../../", "/evil'", "'..'"],
         ),
         (
             "a PAX name with NUL",
@@ -112,22 +143,63 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
             "a hard link out",
             Tar::new()
                 .file("a", b"x")
-                .link(T::Link, "b", &format!("{up}etc/passwd"))
+                .link(T::Link, "b", &format!("{up}{there}"))
                 .done(),
             &["'b'", "target"],
         ),
         (
             "a hard link to what is only on the host",
-            Tar::new().link(T::Link, "b", "/etc/passwd").done(),
-            &["'b'", "'etc/passwd'", "no entry"],
+            Tar::new().link(T::Link, "b", &there).done(),
+            &["'b'", "/file'", "no entry"],
         ),
         (
             "a hard link through a symlink out",
             Tar::new()
-                .link(T::Symlink, "out", "/../../../../etc")
-                .link(T::Link, "b", "out/passwd")
+                .link(T::Symlink, "out", &dir)
+                .link(T::Link, "b", "out/file")
                 .done(),
-            &["'b'", "no entry"],
+            &["'b'", "'out/file'", "no entry"],
+        ),
+        (
+            "a hard link through a relative symlink out",
+            Tar::new()
+                .link(T::Symlink, "out", &format!("{up}{dir}"))
+                .link(T::Link, "b", "out/file")
+                .done(),
+            &["'b'", "'out/file'", "no entry"],
+        ),
+        (
+            "a file through a symlink out",
+            Tar::new()
+                .link(T::Symlink, "out", &dir)
+                .file("out/evil", b"x")
+                .done(),
+            &["'out/evil'", "no directory"],
+        ),
+        (
+            "a file through a relative symlink out",
+            Tar::new()
+                .link(T::Symlink, "out", &format!("{up}{dir}"))
+                .file("out/file", b"x")
+                .done(),
+            &["'out/file'", "no directory"],
+        ),
+        (
+            "a file through a hard link to a symlink out",
+            Tar::new()
+                .link(T::Symlink, "out", &dir)
+                .link(T::Link, "also", "out")
+                .file("also/evil", b"x")
+                .done(),
+            &["'also/evil'", "no directory"],
+        ),
+        (
+            "a directory through a symlink out",
+            Tar::new()
+                .link(T::Symlink, "out", &dir)
+                .directory("out/evil")
+                .done(),
+            &["'out/evil'", "no directory"],
         ),
         (
             "a hard link to a directory",
@@ -297,9 +369,15 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
 
 #[test]
 fn what_is_hostile_is_refused_naming_the_entry() {
-    assert_eq!(corpus().len(), 33, "SPECIFICATION.md says another number");
-    for (what, bytes, words) in corpus() {
+    let outside = Outside::new();
+    assert_eq!(
+        corpus(&outside).len(),
+        38,
+        "SPECIFICATION.md says another number"
+    );
+    for (what, bytes, words) in corpus(&outside) {
         let text = refused(what, &bytes, Limits::default());
+        outside.is_untouched(what);
         for word in words {
             assert!(
                 text.contains(word),
@@ -525,8 +603,7 @@ fn what_is_no_entry_has_an_end_too() {
 #[test]
 fn what_is_only_odd_comes_out_as_it_went_in() {
     let dir = tempfile::tempdir().unwrap();
-    let outside = dir.path().join("outside");
-    fs::create_dir(&outside).unwrap();
+    let outside = Outside::new();
     let tar = Tar::new()
         .directory("./")
         .file("/absolute", b"inside")
@@ -535,7 +612,11 @@ fn what_is_only_odd_comes_out_as_it_went_in() {
         .bytes_name(b"bad\xff\xfeutf8", b"bytes")
         .file("unit\\x2d.service", b"backslash")
         .link(T::Symlink, "etc/out", "/../../../../../../etc/passwd")
-        .link(T::Symlink, "usr/lib/away", outside.to_str().unwrap())
+        .link(T::Symlink, "usr/lib/away", &outside.path(""))
+        // What is there on this machine is there in the image too, and is another.
+        .file(&outside.path("named"), b"by its path")
+        .file("usr/lib/away/file", b"through a link")
+        .link(T::Link, "linked", "usr/lib/away/file")
         // Through a symlink inside the image, absolute and relative: where they lead inside.
         .link(T::Symlink, "lib", "usr/lib")
         .file("lib/through", b"relative")
@@ -545,7 +626,7 @@ fn what_is_only_odd_comes_out_as_it_went_in() {
         .file("up/clamped", b"clamped")
         // Twice: the last one stays, and a symlink is replaced, never written through.
         .file("twice", b"first")
-        .link(T::Symlink, "twice", outside.join("evil").to_str().unwrap())
+        .link(T::Symlink, "twice", &outside.path("file"))
         .file("twice", b"last")
         .link(T::Link, "again", "./twice")
         .link(T::Link, "again", "twice")
@@ -554,7 +635,7 @@ fn what_is_only_odd_comes_out_as_it_went_in() {
         .done();
     let store = store(dir.path());
     let image = import(dir.path(), &tar).unwrap();
-    assert!(names(&outside).is_empty(), "nothing was written outside");
+    outside.is_untouched("what is only odd");
     let rootfs = store.rootfs(&image);
     for (path, content) in [
         ("/absolute", "inside"),
@@ -565,6 +646,9 @@ fn what_is_only_odd_comes_out_as_it_went_in() {
         ("/twice", "last"),
         ("/again", "last"),
         ("/empty", "now a file"),
+        (&outside.path("named"), "by its path"),
+        (&outside.path("file"), "through a link"),
+        ("/linked", "through a link"),
     ] {
         assert_eq!(look(&rootfs, &format!("cat {path}")), content, "{path}");
     }
