@@ -333,6 +333,7 @@ fn layers_have_limits_together() {
     let few = Limits {
         entries: 60,
         devices: 3,
+        kept: 16 << 10,
         ..Limits::default()
     };
     let files = |from: usize| {
@@ -346,7 +347,20 @@ fn layers_have_limits_together() {
             .device(&format!("{name}2"), 1, 3)
             .done()
     };
+    let links = |from: usize| {
+        let text = "x".repeat(1000);
+        (from..from + 10)
+            .fold(Tar::new(), |tar, n| {
+                tar.link(T::Symlink, &format!("l{n}"), &text)
+            })
+            .done()
+    };
     let cases = [
+        (
+            "memory",
+            vec![links(0), links(100)],
+            "more than 16 KiB of memory",
+        ),
         (
             "entries",
             vec![files(0), files(100)],
