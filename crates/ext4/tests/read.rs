@@ -245,3 +245,155 @@ fn damaged_file_systems_are_errors() {
         Err(ReadError::Io(_))
     ));
 }
+
+/// A small file system with a journal, without checksums so that damage is seen where it is used.
+fn unchecked() -> Vec<u8> {
+    let mut options = options();
+    options.size = Some(16 << 20);
+    options.journal = true;
+    let mut tree = Builder::new();
+    let a = tree.directory(InodeId::ROOT, "a");
+    tree.directory(a, "b");
+    let mut bytes = Image::without_content(&tree.0, &options).bytes();
+    bytes[1024 + 0x65] &= !0x4;
+    bytes
+}
+
+const BLOCK: usize = 4096;
+const MAGIC: u32 = 0xc03b_3998;
+
+fn le(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn be(bytes: &mut [u8], words: &[(usize, u32)]) {
+    for &(at, word) in words {
+        bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    }
+}
+
+/// Where an inode is: the table of the first group, whose descriptor is in the second block.
+fn inode_at(bytes: &[u8], number: usize) -> usize {
+    let table = u32::from_le_bytes(bytes[BLOCK + 8..BLOCK + 12].try_into().unwrap());
+    table as usize * BLOCK + (number - 1) * 256
+}
+
+/// Where the journal begins; it is to be replayed from its first block on.
+fn unwritten(bytes: &mut [u8]) -> usize {
+    let begins = |block: &[u8]| block[..8] == [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4];
+    let log = BLOCK * bytes.chunks(BLOCK).position(begins).unwrap();
+    bytes[1024 + 0x60] |= 0x4;
+    be(&mut bytes[log..], &[(0x18, 1), (0x1c, 1)]);
+    log
+}
+
+/// A file system whose journal has another superblock of later date.
+fn rewritten(change: impl Fn(&mut [u8])) -> Vec<u8> {
+    let mut bytes = unchecked();
+    let log = unwritten(&mut bytes);
+    let mut first = bytes[..BLOCK].to_vec();
+    change(&mut first[1024..]);
+    // One tag: block 0, its UUID that of the tag before, the last one.
+    let descriptor = [(0, MAGIC), (4, 1), (8, 1), (12, 0), (16, 2 | 8)];
+    be(&mut bytes[log + BLOCK..], &descriptor);
+    bytes[log + 2 * BLOCK..][..BLOCK].copy_from_slice(&first);
+    be(&mut bytes[log + 3 * BLOCK..], &[(0, MAGIC), (4, 2), (8, 1)]);
+    bytes
+}
+
+#[test]
+fn a_superblock_of_the_journal_is_looked_at_as_the_first_is() {
+    let whole = rewritten(|_| {});
+    assert!(visit(&FileSystem::open(Bytes(&whole, None)).unwrap()) > 5);
+    for (at, value, what) in [
+        (0x28, 0, "no inodes in a group"),
+        (0x20, 0, "no blocks in a group"),
+        (0x18, 1, "blocks of another size"),
+        (0x18, 77, "blocks of no size"),
+        (0x58, 0, "inodes without a size"),
+        (0xfc, 3 << 16, "descriptors of no size"),
+        (0x60, u32::MAX, "features of its own"),
+        (0x38, 0, "no mark"),
+    ] {
+        let bytes = rewritten(|superblock| le(superblock, at, value));
+        match FileSystem::open(Bytes(&bytes, None)) {
+            Err(ReadError::Damaged(_) | ReadError::Unsupported(_)) => {}
+            Err(other) => panic!("{what}: {other}"),
+            Ok(view) => panic!("{what} is {} things", visit(&view)),
+        }
+    }
+}
+
+#[test]
+fn groups_beyond_all_numbers_are_errors() {
+    let mut bytes = unchecked();
+    let superblock = &mut bytes[1024..];
+    superblock[0x60] |= 0x10; // each group's descriptors are at its beginning
+    for (at, value) in [(0x00, u32::MAX), (0x20, u32::MAX), (0x28, 1), (0x104, 0)] {
+        le(superblock, at, value);
+    }
+    let view = FileSystem::open(Bytes(&bytes, None)).unwrap();
+    for number in [1 << 20, u32::MAX / 2, u32::MAX] {
+        let found = view.node(number);
+        assert!(matches!(found, Err(ReadError::Damaged(_))), "{found:?}");
+    }
+}
+
+/// Bytes in memory, and behind them one block again and again.
+struct Endless<'a>(&'a [u8], Vec<u8>);
+
+impl ReadAt for Endless<'_> {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+        if usize::try_from(offset).is_ok_and(|from| from < self.0.len()) {
+            return Bytes(self.0, None).read_exact_at(bytes, offset);
+        }
+        bytes.copy_from_slice(&self.1);
+        Ok(())
+    }
+}
+
+/// A small file can have a large journal: all its blocks may be one.
+#[test]
+fn a_flood_of_revoked_blocks_is_an_error() {
+    let mut bytes = unchecked();
+    let log = unwritten(&mut bytes);
+    let blocks = 8192;
+    be(&mut bytes[log..], &[(0x10, blocks)]);
+    le(&mut bytes, 1024 + 0x04, 1 << 20);
+    let behind = u32::try_from(bytes.len() / BLOCK).unwrap();
+    let inode = inode_at(&bytes, 8);
+    le(&mut bytes, inode + 0x04, blocks * 4096);
+    // Two extents: the journal's first block, and what lies behind the end.
+    le(&mut bytes, inode + 0x28, 0x0002_f30a);
+    let log = u32::try_from(log / BLOCK).unwrap();
+    let words = [0, 1, log, 1, blocks - 1, behind];
+    for (at, word) in words.into_iter().enumerate() {
+        le(&mut bytes, inode + 0x28 + 12 + at * 4, word);
+    }
+    let mut revokes = vec![0; BLOCK];
+    be(&mut revokes, &[(0, MAGIC), (4, 5), (8, 1), (12, 4096)]);
+    let opened = FileSystem::open(Endless(&bytes, revokes));
+    let error = opened.map(drop).unwrap_err();
+    assert!(error.to_string().contains("revokes too many"), "{error}");
+}
+
+#[test]
+fn ways_have_an_end() {
+    let mut bytes = unchecked();
+    let open = |bytes: &[u8], path: &[u8]| {
+        let view = FileSystem::open(Bytes(bytes, None)).unwrap();
+        view.resolve(path, true).map(|node| node.number)
+    };
+    let b = open(&bytes, b"a/b").unwrap();
+    let long = "a/../".repeat(818);
+    assert_eq!(open(&bytes, format!("{long}a/b").as_bytes()).unwrap(), b);
+    let longer = open(&bytes, format!("{long}a/../a/b").as_bytes());
+    assert!(matches!(longer, Err(ReadError::NameTooLong)), "{longer:?}");
+    // A directory of holes behind its only block, read once for each time it is passed.
+    let a = open(&bytes, b"a").unwrap();
+    let size = inode_at(&bytes, a as usize) + 0x04;
+    le(&mut bytes, size, 600 << 20);
+    assert_eq!(open(&bytes, b"a/b").unwrap(), b);
+    let again = open(&bytes, b"a/b/../b/../b");
+    assert!(matches!(again, Err(ReadError::Damaged(_))), "{again:?}");
+}

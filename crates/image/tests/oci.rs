@@ -333,6 +333,7 @@ fn layers_have_limits_together() {
     let few = Limits {
         entries: 60,
         devices: 3,
+        kept: 16 << 10,
         ..Limits::default()
     };
     let files = |from: usize| {
@@ -346,7 +347,20 @@ fn layers_have_limits_together() {
             .device(&format!("{name}2"), 1, 3)
             .done()
     };
+    let links = |from: usize| {
+        let text = "x".repeat(1000);
+        (from..from + 10)
+            .fold(Tar::new(), |tar, n| {
+                tar.link(T::Symlink, &format!("l{n}"), &text)
+            })
+            .done()
+    };
     let cases = [
+        (
+            "memory",
+            vec![links(0), links(100)],
+            "more than 16 KiB of memory",
+        ),
         (
             "entries",
             vec![files(0), files(100)],
@@ -414,4 +428,44 @@ fn dockers_own_archives_are_read() {
     assert_eq!(look(&rootfs, "cat /b"), "second");
     let config = image.config.unwrap();
     assert_eq!((config.cmd, config.user), (vec!["/a".to_owned()], None));
+}
+
+/// Docker calls a configuration by its digest, which is the image's id there: other bytes are refused.
+#[test]
+fn dockers_configuration_is_what_its_name_says() {
+    if std::env::consts::ARCH != "x86_64" {
+        return; // the configuration below is for that
+    }
+    let layer = Tar::new().file("a", b"first").done();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/a"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
+    });
+    let config = config.to_string();
+    let changed = config.replace("/a", "/b");
+    let hex = digest(config.as_bytes());
+    for (name, proven) in [
+        (format!("{hex}.json"), true),
+        (format!("blobs/sha256/{hex}"), true),
+        ("config.json".to_owned(), false),
+    ] {
+        let saved = serde_json::json!([{"Config": name, "Layers": ["layer.tar"]}]);
+        for (config, whole) in [(&config, true), (&changed, false)] {
+            let tar = Tar::new()
+                .file("layer.tar", &layer)
+                .file(&name, config.as_bytes())
+                .file("manifest.json", saved.to_string().as_bytes())
+                .done();
+            let dir = tempfile::tempdir().unwrap();
+            match import(dir.path(), &tar, "box") {
+                Ok(_) => assert!(whole || !proven, "{name}"),
+                Err(error) => {
+                    let said = error.to_string();
+                    let known = said.contains("the configuration are not those of its digest");
+                    assert!(!whole && proven && known, "{name}: {said}");
+                    assert!(names(&dir.path().join("images")).is_empty(), "{name}");
+                }
+            }
+        }
+    }
 }

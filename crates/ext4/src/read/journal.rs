@@ -13,6 +13,9 @@ const CHECKSUM_2: u32 = 0x8;
 const CHECKSUM_3: u32 = 0x10;
 /// Block numbers revoked, 64 bits, a commit that may be written before its blocks, and the checksums; fast commits are not.
 const KNOWN: u32 = 0x1 | BITS64 | 0x4 | CHECKSUM_2 | CHECKSUM_3;
+/// Blocks that one transaction revokes: more metadata than one gives back, and not more memory than there is, for a
+/// journal's blocks may all be the same one of a small file.
+const MAX_REVOKED: usize = 4 << 20;
 const DAMAGED: ReadError = ReadError::Damaged("the journal is not one");
 
 struct Log<'a, R> {
@@ -127,7 +130,12 @@ impl<R: ReadAt> Log<'_, R> {
                     }
                     sequence = sequence.wrapping_add(1);
                 }
-                5 => self.revoked(&block, &mut transaction.revoked),
+                5 => {
+                    self.revoked(&block, &mut transaction.revoked);
+                    if transaction.revoked.len() > MAX_REVOKED {
+                        return Err(ReadError::Damaged("the journal revokes too many blocks"));
+                    }
+                }
                 _ => break,
             }
         }

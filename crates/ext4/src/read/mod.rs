@@ -1,5 +1,6 @@
 //! Reading a file system without mounting it. Whatever the bytes are, nothing here panics, loops or takes memory beyond what
-//! is asked for: offsets are checked where they are used, trees have at most five levels, links are followed forty times.
+//! is asked for: offsets are checked where they are used, trees have at most five levels, links are followed forty times,
+//! paths and what is read for one have an end.
 
 mod journal;
 mod node;
@@ -20,6 +21,10 @@ const MAX_DIRECTORY: u64 = 1 << 30;
 const MAX_ENTRIES: usize = 4 << 20;
 /// Symbolic links followed in one path, as the kernel has it.
 const MAX_LINKS: u32 = 40;
+/// Bytes of a path, and of each link's target on it, as the kernel has it.
+const MAX_PATH: usize = 4096;
+/// Bytes of directories read on the way of one path: a path may lead through a long one again and again.
+const MAX_WALK: u64 = MAX_DIRECTORY;
 /// The longest target of a link.
 const MAX_TARGET: u64 = 65_536;
 
@@ -59,7 +64,7 @@ impl<R: ReadAt> FileSystem<R> {
             let journal = Node::read(&volume, volume.journal()?)?;
             let runs = runs_of(&volume, &journal)?;
             let recovered = journal::recover(&volume, &runs, journal.size)?;
-            volume.overlay(recovered)?;
+            volume = volume.with_overlay(recovered)?;
         }
         Ok(FileSystem { volume })
     }
@@ -103,17 +108,23 @@ impl<R: ReadAt> FileSystem<R> {
     /// file system, and the last one if `follow`.
     ///
     /// # Errors
-    /// There is nothing of this name, or the way there is damaged.
+    /// There is nothing of this name, or the way there is damaged or longer than is followed.
     pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Node, ReadError> {
-        let mut ahead: Vec<Vec<u8>> = parts(path);
+        let mut ahead: Vec<Vec<u8>> = parts(path)?;
         let mut way = vec![self.node(Self::ROOT)?];
-        let mut links = 0;
+        let (mut links, mut walked) = (0, 0_u64);
         while let Some(part) = ahead.pop() {
             if part == b".." {
                 way.truncate(way.len().max(2) - 1);
                 continue;
             }
             let here = way.last().ok_or(ReadError::NotFound)?;
+            walked = walked.saturating_add(here.size);
+            if here.file_type == FileType::Directory && walked > MAX_WALK {
+                return Err(ReadError::Damaged(
+                    "the directories on the way are longer than are read",
+                ));
+            }
             let entries = self.entries(here)?;
             let found = entries.into_iter().find(|entry| *entry.name == *part);
             let node = self.node(found.ok_or(ReadError::NotFound)?.inode)?;
@@ -129,7 +140,7 @@ impl<R: ReadAt> FileSystem<R> {
             if target.starts_with(b"/") {
                 way.truncate(1);
             }
-            ahead.extend(parts(&target));
+            ahead.extend(parts(&target)?);
         }
         way.pop().ok_or(ReadError::NotFound)
     }
@@ -231,12 +242,14 @@ fn index(offset: u64) -> usize {
 }
 
 /// A path's components, the last first.
-fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+fn parts(path: &[u8]) -> Result<Vec<Vec<u8>>, ReadError> {
+    // The kernel counts the NUL at the end.
+    if path.len() >= MAX_PATH {
+        return Err(ReadError::NameTooLong);
+    }
     let parts = path.split(|&byte| byte == b'/').rev();
-    parts
-        .filter(|part| !part.is_empty() && *part != b".")
-        .map(<[u8]>::to_vec)
-        .collect()
+    let parts = parts.filter(|part| !part.is_empty() && *part != b".");
+    Ok(parts.map(<[u8]>::to_vec).collect())
 }
 
 /// Entries of one block.

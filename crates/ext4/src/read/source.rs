@@ -38,6 +38,9 @@ pub enum ReadError {
     /// A name below something that is no directory.
     #[error("not a directory")]
     NotADirectory,
+    /// A path, or what a link on the way adds to it, is longer than Linux takes.
+    #[error("file name too long")]
+    NameTooLong,
     /// Symbolic links lead to symbolic links without end.
     #[error("too many levels of symbolic links")]
     TooManyLinks,

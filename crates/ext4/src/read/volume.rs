@@ -19,6 +19,7 @@ const CHECKSUMS: u32 = 0x400;
 pub type Overlay = BTreeMap<u64, (u64, bool)>;
 /// That word.
 pub const JOURNAL_MAGIC: u32 = 0xc03b_3998;
+const OTHER_SUPERBLOCK: ReadError = ReadError::Damaged("the journal has another superblock");
 
 /// A file system's blocks and numbers.
 #[derive(Debug)]
@@ -117,17 +118,23 @@ impl<R: ReadAt> Volume<R> {
         }
     }
 
-    /// Reads as if these blocks had been written back, the superblock among them.
-    pub fn overlay(&mut self, overlay: Overlay) -> Result<(), ReadError> {
+    /// Reads as if these blocks had been written back, the superblock among them: what the journal has of it is looked at
+    /// as closely as the first.
+    pub fn with_overlay(mut self, overlay: Overlay) -> Result<Self, ReadError> {
         self.overlay = overlay;
         let mut superblock = vec![0; 1024];
         self.read(1024, &mut superblock)?;
-        if get16(&superblock, 0x38) != 0xef53 {
-            return Err(ReadError::Damaged("the journal has another superblock"));
+        let block = self.block;
+        let later = match Volume::of(self.source, superblock) {
+            Err(ReadError::NotExt4) => Err(OTHER_SUPERBLOCK),
+            other => other,
+        }?;
+        // The journal's blocks are counted by this.
+        if later.block != block {
+            return Err(OTHER_SUPERBLOCK);
         }
-        self.blocks = blocks_of(&superblock);
-        self.superblock = superblock;
-        Ok(())
+        let overlay = self.overlay;
+        Ok(Volume { overlay, ..later })
     }
 
     /// Reads bytes that lie in the file system.
@@ -147,7 +154,7 @@ impl<R: ReadAt> Volume<R> {
             if escaped {
                 content[..4].copy_from_slice(&JOURNAL_MAGIC.to_be_bytes());
             }
-            let (from, to) = (start.max(offset), (start + block).min(end));
+            let (from, to) = (start.max(offset), start.saturating_add(block).min(end));
             let index = |position: u64| usize::try_from(position).unwrap_or(0);
             bytes[index(from - offset)..index(to - offset)]
                 .copy_from_slice(&content[index(from - start)..index(to - start)]);
@@ -183,8 +190,9 @@ impl<R: ReadAt> Volume<R> {
             first + 1 + u64::from(meta)
         };
         let mut bytes = vec![0; self.descriptor];
-        let place = (group % per_block) as usize * self.descriptor;
-        self.read(block * self.block as u64 + place as u64, &mut bytes)?;
+        let place = u64::from(group % per_block) * self.descriptor as u64;
+        let start = block.saturating_mul(self.block as u64);
+        self.read(start.saturating_add(place), &mut bytes)?;
         let high = if self.descriptor >= 64 { 0x28 } else { 64 };
         Ok(get64(&bytes, 0x08, high))
     }

@@ -1,8 +1,8 @@
 //! Finds an image in an archive that lies unpacked in a file, by the archive's own index.
 
 use super::documents::{
-    Configuration, DOCUMENT_MAX, Descriptor, Document, LAYERS_MAX, Platform, Saved, parse,
-    sha256_of,
+    Configuration, DOCUMENT_MAX, Descriptor, Document, LAYERS_MAX, Platform, Saved, named_by,
+    parse, sha256_of,
 };
 use crate::flatten::Flatten;
 use crate::layer::Blob;
@@ -58,6 +58,15 @@ fn bad(why: impl Into<String>) -> Error {
     Error::BadArchive(why.into())
 }
 
+fn prove(bytes: &[u8], sha256: &str, what: &str) -> Result<()> {
+    if digest::sha256(bytes) == sha256 {
+        return Ok(());
+    }
+    Err(bad(format!(
+        "the bytes of {what} are not those of its digest"
+    )))
+}
+
 /// The archive's entries and where its bytes are.
 struct Source<'a> {
     archive: &'a Flatten,
@@ -94,11 +103,7 @@ impl Source<'_> {
     fn proven(&self, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
         let (blob, hex) = self.described(descriptor, what)?;
         let bytes = blob.bytes(DOCUMENT_MAX, what)?;
-        if digest::sha256(&bytes) != hex {
-            return Err(bad(format!(
-                "the bytes of {what} are not those of its digest"
-            )));
-        }
+        prove(&bytes, &hex, what)?;
         Ok(bytes)
     }
 
@@ -171,6 +176,9 @@ impl Source<'_> {
             });
         };
         let bytes = self.document(&saved.config)?;
+        if let Some(hex) = named_by(&saved.config) {
+            prove(&bytes, hex, "the configuration")?;
+        }
         let (config, diff_ids) = configured(&bytes, saved.layers.len())?;
         let find = |_, path: &String| Ok((self.blob(path, "a layer")?, None));
         let layers = stacked(&saved.layers, diff_ids, find)?;

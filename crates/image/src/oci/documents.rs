@@ -79,15 +79,26 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> 
         .map_err(|error| Error::BadArchive(format!("{what} cannot be read: {error}")))
 }
 
+/// Whether a text is a sha256 in lower-case hex.
+fn is_sha256(hex: &str) -> bool {
+    hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The sha256 that Docker's archives call a document by: `<hex>.json`, or `blobs/sha256/<hex>`.
+pub(super) fn named_by(path: &str) -> Option<&str> {
+    let hex = path
+        .strip_suffix(".json")
+        .or_else(|| path.strip_prefix("blobs/sha256/"));
+    hex.filter(|hex| is_sha256(hex))
+}
+
 /// The hex of a sha256 digest.
 ///
 /// # Errors
 /// It is no such digest.
 pub(super) fn sha256_of<'a>(digest: &'a str, what: &str) -> Result<&'a str> {
-    let hex = digest.strip_prefix("sha256:").filter(|hex| {
-        hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    });
-    hex.ok_or_else(|| {
+    let hex = digest.strip_prefix("sha256:");
+    hex.filter(|hex| is_sha256(hex)).ok_or_else(|| {
         let digest = crate::layer::shown(digest.as_bytes());
         Error::BadArchive(format!(
             "{what} has the digest '{digest}', which is no sha256"
