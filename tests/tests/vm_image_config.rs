@@ -248,6 +248,15 @@ fn an_image_is_run_as_its_builder_said_and_as_its_user_says() {
         "-u",
         "image",
     ];
+    // What cannot be started is told, though nobody attends to it, and so is the VM that was made for it.
+    let nothing = [
+        "run", "-d", "--name", "none", "--image", "web", "--", "/none",
+    ];
+    let failed = home.banger(&nothing).exits(127);
+    assert_eq!(failed.out(), "");
+    for says in ["/none: no such file in the guest", "VM 'none' stays"] {
+        assert!(failed.err().contains(says), "{}", failed.err());
+    }
     assert_eq!(home.banger(&detached).exits(0).out(), "srv");
     let cat = |file: &str| {
         let run = home.banger(&["vm", "exec", "srv", "--", "cat", file]);
