@@ -8,6 +8,9 @@ use crate::{Error, Limits, Result};
 use banger_ext4::Meta;
 use std::sync::Arc;
 
+/// Components that are gone along to each entry there may be, on average: symlinks make tens of thousands of a short path.
+const STEPS: u64 = 256;
+
 /// An image while its layers are put on top of each other, oldest first.
 #[derive(Debug)]
 pub(crate) struct Flatten {
@@ -49,6 +52,11 @@ impl Flatten {
     /// It is refused.
     pub(crate) fn take(&mut self, entry: Entry) -> Result<()> {
         self.taken += 1;
+        let most = self.limits.entries.saturating_mul(STEPS);
+        if self.nodes.steps() > most {
+            let why = "the ways to it and the entries before it lead through too many directories";
+            return Err(Error::refused(&entry.path, why));
+        }
         let Entry { path, meta, what } = entry;
         if path.is_empty() && !matches!(what, What::Opaque) {
             return self.root(meta, &what);

@@ -2,6 +2,7 @@
 
 use crate::layer::Piece;
 use banger_ext4::Meta;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// Symlinks that are followed on one way: as many as Linux does (`MAXSYMLINKS`).
@@ -88,6 +89,8 @@ pub(crate) enum Lost {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     table: Vec<Node>,
+    /// Components that were gone along, of all ways.
+    steps: Cell<u64>,
 }
 
 /// How far a way goes.
@@ -107,7 +110,15 @@ impl Nodes {
             names: 1,
             kind: directory(NodeId::ROOT),
         };
-        Nodes { table: vec![root] }
+        Nodes {
+            table: vec![root],
+            steps: Cell::new(0),
+        }
+    }
+
+    /// How many components were gone along until now.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     /// All of them, those without a name too.
@@ -190,6 +201,7 @@ impl Nodes {
         let mut own = left.len();
         let (mut at, mut links) = (NodeId::ROOT, 0);
         while let Some(component) = left.pop() {
+            self.steps.set(self.steps.get() + 1);
             let of_link = left.len() >= own;
             own = own.min(left.len());
             let directory = self.dir(at).ok_or(Lost::NoDirectory)?;

@@ -311,6 +311,35 @@ fn depth_costs_no_stack() {
     assert!(done.tree.inodes.len() < 100, "{}", done.tree.inodes.len());
 }
 
+/// A short path may be a long way, and there may be millions of it.
+#[test]
+fn ways_have_an_end_together() {
+    let limits = Limits {
+        entries: 2000,
+        ..Limits::default()
+    };
+    let mut image = Flatten::new(&limits, Form::Layer);
+    image.take(said("d/")).unwrap();
+    for n in 0..30 {
+        let back = if n == 0 {
+            "d/..".to_owned()
+        } else {
+            format!("l{}", n - 1)
+        };
+        let link = format!("l{n}->{}{back}", "d/../".repeat(500));
+        image.take(said(&link)).unwrap();
+    }
+    // Each is 30 000 components on.
+    let taken = (0..limits.entries).take_while(|_| image.take(said("l29/x")).is_ok());
+    let taken = taken.count();
+    assert!((10..30).contains(&taken), "{taken}");
+    let error = image.take(said("l29/x")).unwrap_err().to_string();
+    assert!(
+        error.contains("l29/x") && error.contains("too many directories"),
+        "{error}"
+    );
+}
+
 #[test]
 fn every_directory_that_is_made_counts() {
     let limits = Limits {
