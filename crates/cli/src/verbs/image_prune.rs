@@ -8,19 +8,7 @@ use crate::{
     render,
 };
 use banger_wire::api::{ImageDelete, ImageList, ImageShow, ImageView};
-use serde::Serialize;
 use std::process::ExitCode;
-
-/// What went, or would go.
-#[derive(Debug, Serialize)]
-struct Pruned<'a> {
-    /// Whether nothing was removed.
-    dry_run: bool,
-    /// The images as they were.
-    images: Vec<&'a ImageView>,
-    /// Bytes they took on the disk.
-    bytes: u64,
-}
 
 /// Says which images are there to go, asks, deletes them, and says which went.
 pub async fn prune(args: ImagePruneArgs) -> Result<ExitCode, Failure> {
@@ -73,20 +61,14 @@ fn bytes(images: &[&ImageView]) -> u64 {
 }
 
 fn told(images: Vec<&ImageView>, args: &ImagePruneArgs) -> Result<(), Failure> {
-    let bytes = bytes(&images);
     if args.json {
-        let dry_run = args.dry_run;
-        return print_json(&Pruned {
-            dry_run,
-            images,
-            bytes,
-        });
+        return print_json(&images);
     }
     let sum = if args.dry_run { "would free" } else { "freed" };
     print_text(&format!(
         "{}{sum} {}\n",
         listed(&images),
-        render::size(bytes)
+        render::size(bytes(&images))
     ))
 }
 
