@@ -40,7 +40,7 @@ pub use env::{Env, HandleCache, Shared};
 pub use error::{Error, Failure, RecipeError};
 pub use ledger::{Change, Ledger, LedgerError};
 pub use lost::{Lost, lost};
-pub use observe::{alive, observe};
+pub use observe::{may_live, observe};
 pub use rebuild::{Rebuilt, delete_lost, recover_database};
 pub use recipes::{BootFile, Launch, Recipes};
 pub use recover::{Report, recover};

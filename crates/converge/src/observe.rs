@@ -9,7 +9,7 @@ use banger_model::{
 };
 use banger_plan::{
     DirSeen, DiskSeen, DmStage, HandlesSeen, ObjectSeen, Observed, Planted, ProcessSeen,
-    RuntimeDirSeen, SelfSeen, hints::hints, planted::planted, vm_alive,
+    RuntimeDirSeen, SelfSeen, hints::hints, planted::planted,
 };
 use std::collections::BTreeMap;
 
@@ -257,17 +257,17 @@ pub(crate) fn process<H: Host>(
     })
 }
 
-/// Whether a VM is alive (R-STATE-5), with no more looking than that takes: none at all for a VM
-/// whose phase says it is down.
+/// Whether a VM may be alive, with no more looking than that takes: none at all for a VM whose phase says it is down. One
+/// whose VMM holds its log and cannot be proven at this moment may be, and is not to be told as ended (R-STATE-11).
 ///
 /// # Errors
 /// Looking failed.
-pub fn alive<H: Host, L, R: Recipes>(env: &Env<'_, H, L, R>, vm: &Vm) -> Result<bool, Error> {
+pub fn may_live<H: Host, L, R: Recipes>(env: &Env<'_, H, L, R>, vm: &Vm) -> Result<bool, Error> {
     let seen = Observed {
         processes: if_it_may_live(env, vm)?,
         ..Observed::nothing(env.host.boot_id()?)
     };
-    Ok(vm_alive(vm, &seen))
+    Ok(seen.may_live(Role::Vmm))
 }
 
 /// The processes of a VM whose phase lets it be alive; nothing of others is looked at.

@@ -96,7 +96,7 @@ impl VmService {
             return Ok(vm);
         }
         let (service, row) = (Arc::clone(self), vm.clone());
-        if self.core.blocking(move |_| service.alive(&row)).await? {
+        if self.core.blocking(move |_| service.may_live(&row)).await? {
             return Ok(vm);
         }
         if let Forward::Bug(error) = self.background(vm.id, None).await {

@@ -297,17 +297,17 @@ impl VmService {
         self.session(reference).await
     }
 
-    /// The one predicate "alive" asked of the machine (R-STATE-5, R-HOST-8): a VMM that holds its log lives, proven at
-    /// this moment or not. One that cannot be looked at is not told as ended. Blocks for a look.
-    fn alive(&self, vm: &Vm) -> bool {
-        banger_converge::alive(&self.core.env(), vm).unwrap_or(true)
+    /// Whether the machine shows that a VM may be alive (R-HOST-8); so does one that cannot be looked at. Blocks for a
+    /// look.
+    fn may_live(&self, vm: &Vm) -> bool {
+        banger_converge::may_live(&self.core.env(), vm).unwrap_or(true)
     }
 
     /// A row as it is shown: the phase corrected by looking (R-STATE-11). Blocks for a look.
     fn look(&self, vm: &Vm) -> VmView {
         let mut reason = vm.reason.clone();
         let state = match vm.phase {
-            Phase::Running if !self.alive(vm) => {
+            Phase::Running if !self.may_live(vm) => {
                 let said = self.said_at_the_end(vm, None);
                 reason = Some(said.unwrap_or_else(|| banger_model::Reason {
                     kind: ReasonKind::VmmExited,
