@@ -13,8 +13,10 @@ use crate::format::{BLOCK_BYTES, GROUP_BLOCKS, low32};
 use crate::tree::{Kind, Tree};
 use std::collections::BTreeMap;
 
-/// Free blocks behind the content when no size is asked for.
-const SLACK: u64 = 64;
+/// Free blocks behind the content when no size is asked for, holes in the file: 32 MiB. Who writes to a snapshot of it has
+/// no others, and the kernel keeps up to 4096 of them back (`ext4_set_resv_clusters`): where there are none, what was
+/// written is lost at the flush.
+const SLACK: u64 = 8192;
 
 /// Everything's place.
 #[derive(Debug)]
