@@ -331,8 +331,11 @@ fn two_builders_make_one_image_and_it_is_a_debian() {
         .trim()
         .parse()
         .unwrap();
-    println!("{} MiB, {} MiB free", length >> 20, (free * 4096) >> 20);
-    assert!(free * 4096 < length / 10, "sized to its content");
+    println!("{} MiB, {} MiB free", length >> 20, free >> 8);
+    let free = free * 4096;
+    // The kernel keeps up to 16 MiB back, and a snapshot has no other room.
+    assert!(free > 30 << 20, "room for what a snapshot takes");
+    assert!(free < (34 << 20) + length / 10, "sized to its content");
 }
 
 fn store_host() -> LinuxHost {

@@ -47,6 +47,8 @@ pub struct Options {
     pub time: Time,
     /// Whether it has a journal. What is never written needs none.
     pub journal: bool,
+    /// Bytes to be free behind the content where no size is asked for.
+    pub spare_bytes: u64,
     /// Inodes to be free besides those that `bytes_per_inode` gives.
     pub spare_inodes: u32,
     /// One inode for so many bytes of each whole group at least, now and when it grows. They take no space while they are
@@ -68,6 +70,7 @@ impl Options {
             label: [0; 16],
             time: Time::default(),
             journal: false,
+            spare_bytes: 256 << 10,
             spare_inodes: 0,
             bytes_per_inode: 16_384,
             grow_to: 1 << 40,

@@ -13,11 +13,6 @@ use crate::format::{BLOCK_BYTES, GROUP_BLOCKS, low32};
 use crate::tree::{Kind, Tree};
 use std::collections::BTreeMap;
 
-/// Free blocks behind the content when no size is asked for, holes in the file: 32 MiB. Who writes to a snapshot of it has
-/// no others, and the kernel keeps up to 4096 of them back (`ext4_set_resv_clusters`): where there are none, what was
-/// written is lost at the flush.
-const SLACK: u64 = 8192;
-
 /// Everything's place.
 #[derive(Debug)]
 pub struct Placing {
@@ -91,6 +86,7 @@ impl Placing {
         let density = Geometry::density(options.bytes_per_inode);
         let grow_to = options.grow_to / BLOCK_BYTES;
         let group = u64::from(GROUP_BLOCKS);
+        let spare = options.spare_bytes.div_ceil(BLOCK_BYTES);
         let mut groups = census
             .blocks
             .div_ceil(group)
@@ -110,7 +106,7 @@ impl Placing {
                 0
             };
             let mut placing = Placing::place(tree, census, geometry, log)?;
-            let blocks = (placing.end + SLACK).max(last);
+            let blocks = (placing.end + spare).max(last);
             if blocks <= groups * group {
                 placing.blocks = blocks;
                 return Ok(placing);

@@ -101,11 +101,16 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     }
 }
 
+/// Free space of an image, holes in its file. Who writes to a snapshot of it has no other, and the kernel keeps up to
+/// 16 MiB of it back (`ext4_set_resv_clusters`): where there is no more, what was written is lost at the flush.
+const SPARE: u64 = 32 << 20;
+
 /// Decides where everything lies. A base is mounted `ro,noload` as it is; a clone of it grows, so it has inodes for more.
 fn lay_out(tree: &Tree, made_of: &str) -> Result<Layout> {
     let uuid = digest::uuid_bytes(&format!("banger image 1 of {made_of}"));
     let mut options = Options::new(uuid);
     options.label[..11].copy_from_slice(b"banger-base");
+    options.spare_bytes = SPARE;
     Layout::new(tree, &options).map_err(Error::from)
 }
 
