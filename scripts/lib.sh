@@ -78,7 +78,8 @@ apt_known() {
 # apt_get_install PKG…: the real thing. --no-remove is the second lock: apt itself refuses if the world
 # changed since the simulation. A stale list (404) is fetched anew and the installation tried once more.
 apt_get_install() {
-    local run=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-remove -o Dpkg::Use-Pty=0
+    # Packages bring programs, and start no service here: invoke-rc.d believes in this runlevel.
+    local run=(env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y --no-remove -o Dpkg::Use-Pty=0
         install --no-install-recommends "$@")
     as_root timeout 1500 "${run[@]}" >&2 && return 0
     [ -z "$APT_UPDATED" ] || return 1

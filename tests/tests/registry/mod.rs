@@ -1,6 +1,11 @@
 //! A real registry on this machine (Debian's docker-registry), images to put into it, and a wire to it that can be watched,
 //! slowed down and cut.
 
+#![allow(
+    dead_code,
+    reason = "each test binary that shares this module uses a part of it"
+)]
+
 use banger_testkit::{Home, Run, Running, wait_until};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -9,6 +14,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Child,
     sync::{
@@ -58,7 +64,6 @@ pub struct Layout {
 /// Makes a layout of three layers, packed with gzip, with zstd and not at all. Where there are other machines' images
 /// in it, ours is the last of an index.
 pub fn layout(home: &Home, name: &str, seed: u64, others: bool) -> Layout {
-    let dir = home.scratch().join(name);
     let tree = home.scratch().join(format!("{name}-tree"));
     for layer in ["1", "2", "3"] {
         fs::create_dir_all(tree.join(layer).join("etc")).expect("a tree");
@@ -69,6 +74,28 @@ pub fn layout(home: &Home, name: &str, seed: u64, others: bool) -> Layout {
     write("2/etc/.wh.hidden", b"");
     write("2/etc/second", &noise(seed + 1, 500_000));
     write("3/etc/os-release", format!("ID=test{seed}\n").as_bytes());
+    of_trees(home, name, others)
+}
+
+/// Makes a layout of a root file system that boots: busybox.
+pub fn boxed(home: &Home) -> Layout {
+    let tree = home.scratch().join("box-tree");
+    for dir in ["1/bin", "1/etc", "1/root", "2/etc", "3/etc"] {
+        fs::create_dir_all(tree.join(dir)).expect("a tree");
+    }
+    fs::copy("/bin/busybox", tree.join("1/bin/busybox")).expect("busybox-static is installed");
+    for link in ["sh", "cat"] {
+        symlink("busybox", tree.join("1/bin").join(link)).expect("a symlink");
+    }
+    let write = |path: &str, text: &str| fs::write(tree.join(path), text).expect("a file");
+    write("2/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+    write("3/etc/os-release", "ID=box\n");
+    of_trees(home, "box", false)
+}
+
+fn of_trees(home: &Home, name: &str, others: bool) -> Layout {
+    let dir = home.scratch().join(name);
+    let tree = home.scratch().join(format!("{name}-tree"));
     let tree = tree.display();
     let tars = (1..=3).map(|n| {
         let words = format!(
