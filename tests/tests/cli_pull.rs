@@ -303,24 +303,23 @@ fn a_daemon_that_dies_has_not_fetched_in_vain() {
     home.finish();
 }
 
-/// Two at once fetch each blob once, and both are told of one image.
+/// Two at once, of one tag or of two with the same layers, fetch each blob once, and all are told of one image.
 #[test]
-fn two_pulls_at_once_are_one() {
+fn pulls_at_once_share_what_they_fetch() {
     let home = home();
     let registry = Registry::start(&home, false);
     let wire = Wire::to(registry.port);
     registry.push(&home, &layout(&home, "one", 7, false), "app:1");
-    let name = format!("127.0.0.1:{}/app:1", wire.port);
+    registry.push(&home, &layout(&home, "two", 7, true), "app:2");
+    let name = |tag: u32| format!("127.0.0.1:{}/app:{tag}", wire.port);
     home.banger(&["image", "list"]).exits(0);
     wire.slow(20);
-    let pulls: Vec<Running> = (0..2)
-        .map(|_| home.start(&["image", "pull", &name], b""))
-        .collect();
-    let ids: Vec<String> = pulls
-        .into_iter()
-        .map(|pull| pull.finish().exits(0).out())
-        .collect();
-    assert_eq!(ids[0], ids[1]);
+    let pulls: Vec<Running> = [1, 1, 2]
+        .map(|tag| home.start(&["image", "pull", &name(tag)], b""))
+        .into();
+    let ids = pulls.into_iter().map(|pull| pull.finish().exits(0).out());
+    let ids: Vec<String> = ids.collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     let blobs = wire.blobs();
     assert!(
         blobs.len() == 4 && blobs.values().all(|n| *n == 1),

@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Waits for work that has its own timeouts, and no longer than it is wanted.
+/// Waits for work that has its own timeouts, as long as it is wanted.
 fn wait<T>(
     runtime: &Runtime,
     watch: &dyn Watch,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// `image.pull`: fetches an image from an OCI registry, if it is not here already. Streams events; the image is told by
-/// [`super::Event::Image`]. The daemon reads nobody's credentials (R-OPS-3): who asks sends them, and they are kept no
-/// longer than the pull takes.
+/// [`super::Event::Image`]. The daemon reads nobody's credentials (R-OPS-3): who asks sends them, and they are forgotten
+/// with the pull's end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
