@@ -78,7 +78,8 @@ apt_known() {
 # apt_get_install PKG…: the real thing. --no-remove is the second lock: apt itself refuses if the world
 # changed since the simulation. A stale list (404) is fetched anew and the installation tried once more.
 apt_get_install() {
-    local run=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-remove -o Dpkg::Use-Pty=0
+    # Packages bring programs, and start no service here: invoke-rc.d believes in this runlevel.
+    local run=(env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y --no-remove -o Dpkg::Use-Pty=0
         install --no-install-recommends "$@")
     as_root timeout 1500 "${run[@]}" >&2 && return 0
     [ -z "$APT_UPDATED" ] || return 1
@@ -106,7 +107,7 @@ BUILD_PACKAGES=(gcc libc6-dev binutils ca-certificates curl)
 # shellcheck disable=SC2034
 RUN_PACKAGES=(mmdebstrap e2fsprogs)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo)
+TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo docker-registry)
 
 # cargo_recent: cargo is on PATH and new enough for this workspace.
 cargo_recent() {

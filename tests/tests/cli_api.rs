@@ -15,6 +15,7 @@ const HERE: &[&str] = &[
     "daemon.status",
     "vm.list",
     "image.import",
+    "image.pull",
     "image.list",
     "image.show",
     "image.delete",
@@ -91,6 +92,9 @@ fn answers_fit_the_published_schemas() {
     assert_eq!(shown["result"]["names"], json!(["mine"]));
     let watched = call("operation.watch", id).lines();
     assert_eq!(watched.last(), Some(&json!({ "event": "done" })));
+    let pulled = call("image.pull", json!({ "reference": "127.0.0.1:1/none" }));
+    let last = pulled.lines().pop().expect("an event");
+    assert_eq!(last["event"], "failed", "{pulled:?}");
     // A failed one has more to tell.
     call(
         "vm.create",

@@ -15,8 +15,8 @@ fn everything_that_is_wrong_is_told_at_once() {
         banger: the work disk has at least 16 MiB, not 1 MiB\n\
         hint: --disk-size 16M or more\n\
         banger: no image is called 'nope'\n\
-        hint: there are none yet: 'debian' is built when it is first used; banger image import makes one of a tar, a \
-        directory or an ext4 file\n\
+        hint: there are none yet: 'debian' is built when it is first used; banger image pull fetches one, banger image import \
+        makes one of a tar, a directory or an ext4 file\n\
         banger: the configured qemu_bin /no/such/qemu is no program that can be run\n\
         hint: correct qemu_bin in the configuration, or remove the line";
     for verb in [&["vm", "create"][..], &["vm", "run", "--rm"]] {

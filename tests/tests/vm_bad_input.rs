@@ -18,8 +18,8 @@ fn bad_input_is_refused_before_anything_exists() {
         (&["vm", "create", "--disk-size=-4G"], "greater than zero"),
         (&["vm", "create", "--vcpu", "0"], "1..=64"),
         (
-            &["vm", "create", "--image", "no-such-image"],
-            "no-such-image",
+            &["vm", "create", "--image", "0123456789ab"],
+            "no image is called",
         ),
         (&["vm", "create", "--no-such-flag"], "--no-such-flag"),
         (&["vm", "exec", "nobody", "--", "true"], "no VM"),

@@ -127,11 +127,12 @@ fn an_imported_tar_boots_and_stays_while_a_vm_uses_it() {
     assert_eq!(home.banger(&["image", "delete", "box"]).exits(0).out(), id);
     assert_eq!(of_it(), 0, "templates go with their image");
     let gone = home
-        .banger(&["run", "--image", "box", "--", "true"])
+        .banger(&["run", "--image", &id, "--", "true"])
         .exits(125)
         .err();
     assert!(
-        gone.contains("no image is called 'box'") && gone.contains("hint: there are: debian"),
+        gone.contains(&format!("no image is called '{id}'"))
+            && gone.contains("hint: there are: debian"),
         "{gone}"
     );
     assert!(left_of_imports(&home).is_empty());

@@ -67,7 +67,7 @@ pub enum Command {
     /// List running VMs
     #[command(after_help = PS_EXAMPLES)]
     Ps(ListArgs),
-    /// Import, list and delete images
+    /// Pull, import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
     /// What runs in the background, and what became of it
@@ -197,7 +197,7 @@ pub struct ShapeArgs {
     /// Name: a-z, 0-9 and '-', 1 to 63 characters [default: made up]
     #[arg(long)]
     pub name: Option<VmName>,
-    /// Image: name, id or unique id prefix [default: config, then the Debian image]
+    /// Image: name, id or unique id prefix; one that is not here is pulled [default: config, then the Debian image]
     #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
@@ -401,6 +401,9 @@ pub enum ImageCommand {
     /// Make an image of a tar, of what docker save writes, of a directory or an ext4 file
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Fetch an image from an OCI registry (Docker Hub, ghcr.io, your own)
+    #[command(after_help = PULL_EXAMPLES)]
+    Pull(PullArgs),
     /// List images
     #[command(visible_alias = "ls", after_help = IMAGE_LIST_EXAMPLES)]
     List(JsonArgs),
@@ -461,6 +464,23 @@ pub struct ImagePruneArgs {
     #[arg(short, long)]
     pub force: bool,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `image pull`
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// NAME[:TAG] or REGISTRY/PATH[:TAG|@sha256:DIGEST], as for docker pull
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// Another name for it: a-z, 0-9, '.', '_' and '-', up to 63 characters
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Let a registry be without TLS, or with a certificate that nobody vouches for; on this machine it may anyway
+    #[arg(long)]
+    pub insecure: bool,
+    /// Print the image as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,6 +1,6 @@
 //! The one place where failures become text and exit status: what, why, and the next command.
 
-use banger_wire::api::{ApiError, ClientError, sources};
+use banger_wire::api::{ApiError, ClientError, Pullable, sources};
 use std::{
     error::Error,
     io::{self, Write},
@@ -16,7 +16,9 @@ pub struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
-    operation: Option<String>,
+    operation: Option<Box<str>>,
+    /// The image that is not here and that a registry may have.
+    pullable: Option<Box<Pullable>>,
     /// What else is wrong.
     also: Vec<Failure>,
 }
@@ -29,6 +31,7 @@ impl Failure {
             causes: Vec::new(),
             hint: None,
             operation: None,
+            pullable: None,
             also: Vec::new(),
         }
     }
@@ -52,6 +55,24 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The image that a registry may have, where nothing else is wrong than that it is not here.
+    pub fn pullable(&self) -> Option<&str> {
+        let only = self.also.is_empty();
+        let pullable = self.pullable.as_ref().filter(|_| only)?;
+        Some(&pullable.reference)
+    }
+
+    /// The same failure, and another that came of trying to mend it.
+    #[must_use]
+    pub fn and(mut self, other: &Failure) -> Self {
+        self.causes.push(other.what());
+        if let Some(hint) = &other.hint {
+            let here = self.hint.take();
+            self.hint = Some(here.map_or_else(|| hint.clone(), |here| format!("{here}; {hint}")));
+        }
         self
     }
 
@@ -106,7 +127,8 @@ impl From<ApiError> for Failure {
             message: error.message,
             causes: error.cause,
             hint: error.hint,
-            operation: error.op_id.map(|id| id.to_string()),
+            operation: error.op_id.map(|id| id.to_string().into()),
+            pullable: error.pullable,
             also: error.also.into_iter().map(Failure::from).collect(),
         }
     }

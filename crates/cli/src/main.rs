@@ -5,6 +5,7 @@ mod args;
 mod complete;
 mod connection;
 mod copy;
+mod credentials;
 mod failure;
 mod filter;
 mod log;
@@ -77,6 +78,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Vm(VmCommand::Ports(args)) => verbs::ports::ports(args).await,
         Command::Vm(VmCommand::Stats(args)) => verbs::stats::stats(args).await,
         Command::Image(ImageCommand::Import(args)) => verbs::import::import(args).await,
+        Command::Image(ImageCommand::Pull(args)) => verbs::pull::pull(args).await,
         Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
         Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
         Command::Image(ImageCommand::Prune(args)) => verbs::image_prune::prune(args).await,

@@ -1,12 +1,20 @@
-//! Starting the daemon, its program as `doctor`, `ssh`, and `tar` for what only it can read: the one place in the command line that spawns programs.
+//! Starting the daemon, its program as `doctor`, `ssh`, Docker's credential helpers, and `tar` for what only it can read: the one place in the command line that spawns programs.
 
 use banger_wire::environment::INHERITED;
 use std::{
-    io,
+    io::{self, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
+
+/// Longest a credential helper may take: it may ask its user something.
+const HELPER: Duration = Duration::from_secs(120);
+/// Most bytes that are read of its answer.
+const ANSWER: u64 = 1 << 20;
 
 /// File name of the daemon.
 const DAEMON: &str = "bangerd";
@@ -70,6 +78,45 @@ pub fn look_at_machine(binary: &Path) -> io::Result<Output> {
 pub fn become_ssh(args: &[String]) -> io::Error {
     #[allow(clippy::disallowed_methods, reason = "the command line becomes ssh")]
     Command::new("ssh").args(args).exec()
+}
+
+/// Asks a credential helper of Docker for a server's login: whether it has one, and what it says.
+///
+/// # Errors
+/// There is no such helper, or it does not answer.
+pub fn ask_helper(helper: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
+    #[allow(clippy::disallowed_methods, reason = "the command line's fourth spawn")]
+    let mut command = Command::new(format!("docker-credential-{helper}"));
+    let mut child = command
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    if let Some(mut stdin) = stdin {
+        // One that does not read has its reasons, and says them.
+        let _ = stdin.write_all(server.as_bytes());
+    }
+    let (tell, told) = mpsc::channel();
+    if let Some(stdout) = stdout {
+        thread::spawn(move || {
+            let mut answer = Vec::new();
+            let read = stdout.take(ANSWER).read_to_end(&mut answer);
+            let _ = tell.send(read.map(|_| answer));
+        });
+    }
+    match told.recv_timeout(HELPER) {
+        Ok(answer) => Ok((child.wait()?.success(), answer?)),
+        Err(_) => {
+            child.kill()?;
+            child.wait()?;
+            Err(io::Error::other(format!(
+                "no answer for {} s",
+                HELPER.as_secs()
+            )))
+        }
+    }
 }
 
 /// Starts `tar`, which writes an archive of a directory to its stdout: numeric owners, extended attributes, holes, and

@@ -1,7 +1,7 @@
 //! Which keys there are, and what each takes.
 
 use super::{ConfigError, builtin};
-use banger_model::{ByteSize, Span};
+use banger_model::{ByteSize, ImageReference, Span};
 use std::path::Path;
 
 /// One key of the file.
@@ -157,6 +157,9 @@ const DISK: Kind = Kind::Size {
 
 /// Whether an image can be called so.
 fn is_image(name: &str) -> bool {
+    if name.parse::<ImageReference>().is_ok() {
+        return true;
+    }
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
     (1..=63).contains(&name.len()) && name.bytes().all(legal)
 }
@@ -219,7 +222,7 @@ impl Key {
             (Kind::Path, _) => Some(format!("{name} is an absolute path, not '{text}'")),
             (Kind::Image, String(said)) if is_image(said) => None,
             (Kind::Image, _) => Some(format!(
-                "{name} is the name of an image (a-z, 0-9, '.', '_', '-') or its id, not '{text}'"
+                "{name} is the name of an image (a-z, 0-9, '.', '_', '-'), its id, or a reference to a registry, not '{text}'"
             )),
             (Kind::Span { zero }, String(_) | Integer(_)) => match text.parse::<Span>() {
                 Ok(span) if span.is_zero() && !zero => Some(format!("{name} is longer than 0")),

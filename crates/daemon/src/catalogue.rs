@@ -4,8 +4,11 @@ use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
 use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
-use banger_model::Vm;
-use banger_wire::api::{self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, What};
+use banger_model::{ImageReference, Vm};
+use banger_registry::{BlobCache, Turns};
+use banger_wire::api::{
+    self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, Pullable, What,
+};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -22,6 +25,8 @@ pub struct Catalogue {
     core: Arc<Core>,
     store: ImageStore<DaemonHost>,
     pins: Arc<Pins>,
+    blobs: BlobCache,
+    pulls: Turns,
 }
 
 /// Images by id, with how many requests are making something of each that no row tells of yet. This is the image lock
@@ -96,6 +101,7 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::TooLarge(_)
         | E::BadFileSystem(_)
         | E::BadArchive(_)
+        | E::BadRemote(_)
         | E::OtherPlatform(_)
         | E::SeveralImages(_) => Code::BadRequest,
         E::InUse { .. }
@@ -109,7 +115,7 @@ fn code_of(error: &banger_image::Error) -> Code {
     }
 }
 
-fn told(error: &banger_image::Error) -> ApiError {
+pub(crate) fn told(error: &banger_image::Error) -> ApiError {
     image_failed(code_of(error), error)
 }
 
@@ -118,10 +124,17 @@ impl Catalogue {
     pub fn new(core: Arc<Core>) -> Self {
         let dir = core.recipes.images_dir();
         Catalogue {
+            blobs: BlobCache::new(core.recipes.blobs_dir()),
+            pulls: Turns::default(),
             store: ImageStore::new(Arc::clone(&core.host), dir),
             core,
             pins: Arc::default(),
         }
+    }
+
+    /// Blobs of registries, and whose turn it is with what.
+    pub(crate) const fn registry(&self) -> (&BlobCache, &Turns) {
+        (&self.blobs, &self.pulls)
     }
 
     /// The directory of images.
@@ -346,6 +359,7 @@ impl Catalogue {
             size: manifest.size,
             created_at: manifest.created,
             source: manifest.source,
+            repo_digests: manifest.repo_digests.into_iter().collect(),
             distro: Some(manifest.distro).filter(|distro| !distro.is_empty()),
             arch: manifest.arch,
             kernel: manifest.kernel,
@@ -355,8 +369,10 @@ impl Catalogue {
 
     /// An error of a look-up; where nothing was found, with what there is.
     fn not_found(&self, error: &banger_image::Error) -> ApiError {
-        if let banger_image::Error::NotFound(_) = error {
-            return told(error).hint(self.what_there_is());
+        if let banger_image::Error::NotFound(name) = error {
+            let mut told = told(error).hint(self.what_there_is());
+            told.pullable = pullable(name);
+            return told;
         }
         told(error)
     }
@@ -366,11 +382,11 @@ impl Catalogue {
         let titles: Vec<_> = images.iter().map(Named::title).collect();
         match titles[..] {
             [] => format!(
-                "there are none yet: '{}' is built when it is first used; banger image import makes one of a tar, a directory or an ext4 file",
+                "there are none yet: '{}' is built when it is first used; banger image pull fetches one, banger image import makes one of a tar, a directory or an ext4 file",
                 DebianBuild::DEFAULT_NAME
             ),
             _ => format!(
-                "there are: {}; banger image import makes more",
+                "there are: {}; banger image pull and banger image import bring more",
                 titles.join(", ")
             ),
         }
@@ -381,11 +397,20 @@ impl Catalogue {
     }
 }
 
+/// What a registry may have under a name that nothing here has.
+fn pullable(name: &str) -> Option<Box<Pullable>> {
+    let is_id = name.len() == Manifest::ID_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let read: ImageReference = name.parse().ok().filter(|_| !is_id)?;
+    let reference = read.familiar();
+    Some(Box::new(Pullable { reference }))
+}
+
 fn wanted(request: &api::ImageImport) -> Import {
     Import {
         names: request.names.clone(),
         replace: request.replace,
         source: request.source.clone(),
+        repo_digest: None,
         limits: Limits::default(),
     }
 }

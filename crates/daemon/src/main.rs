@@ -17,6 +17,7 @@ mod ledger;
 mod metrics;
 mod ops;
 mod place;
+mod pull;
 mod recipes;
 mod recovery;
 mod runtime_dir;

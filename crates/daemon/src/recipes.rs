@@ -87,6 +87,11 @@ impl DriverRecipes {
         self.site.state_dir.join("images")
     }
 
+    /// Where blobs of registries are.
+    pub fn blobs_dir(&self) -> PathBuf {
+        self.site.state_dir.join(banger_registry::BLOBS_DIR)
+    }
+
     /// Directory of kernels.
     pub fn kernels_dir(&self) -> PathBuf {
         self.site.state_dir.join("kernels")

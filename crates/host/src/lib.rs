@@ -9,6 +9,7 @@ pub mod crash;
 pub mod effects;
 pub mod error;
 pub mod linux;
+pub mod part;
 pub mod seen;
 pub mod sim;
 pub mod state_file;
@@ -19,4 +20,5 @@ pub use effects::{
     Processes, SpawnSpec, ToolCall, ToolOutput, Tools,
 };
 pub use error::{Effect, Error, ErrorKind};
+pub use part::PartFile;
 pub use seen::{DmSeen, DmState, FileKind, FileSeen, LinkSeen, LoopSeen, Proof, Signal};

@@ -145,6 +145,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             kernel: None,
             names: BTreeMap::new(),
             source: Some(format!("packages of Debian {}", sources.suite)),
+            repo_digests: Default::default(),
             config: None,
         };
         let names = [build.name.clone()];

@@ -35,7 +35,7 @@ pub enum Error {
     Pinned(String),
     /// The name of an image is not usable.
     #[error(
-        "'{0}' cannot name an image: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, and not 12 hex digits"
+        "'{0}' cannot name an image: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, and not 12 hex digits; or a whole reference to a registry, such as ghcr.io/a/b:tag"
     )]
     BadName(String),
     /// The Debian importer needs root.
@@ -141,6 +141,9 @@ pub enum Error {
     /// An archive of image layers that is not as such archives are.
     #[error("the image archive is refused: {0}")]
     BadArchive(String),
+    /// What a registry has is no image of the kind that it should be.
+    #[error("what the registry has is refused: {0}")]
+    BadRemote(String),
     /// An image for other machines.
     #[error("the image is not for this machine (linux on {arch}); it is for: {0}", arch = std::env::consts::ARCH)]
     OtherPlatform(String),
@@ -222,6 +225,14 @@ impl Error {
                 source,
             },
             _ => Error::Write(source),
+        }
+    }
+
+    /// What is wrong with layers, told of a registry and not of an archive.
+    pub(crate) fn of_registry(self) -> Self {
+        match self {
+            Error::BadArchive(why) => Error::BadRemote(why),
+            other => other,
         }
     }
 

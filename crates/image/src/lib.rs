@@ -28,6 +28,7 @@ pub use import::Import;
 pub use layer::Limits;
 pub use manifest::check_name;
 pub use manifest::{Manifest, ROOTFS_FILE};
+pub use oci::{Fetched, RemoteBlob, RemoteDocument, layers_of, read_remote};
 pub use store::{Deleted, ImageStore, Named};
 
 /// What building reports and asks while it runs.

@@ -1,9 +1,9 @@
 //! `manifest.json`: what an image is.
 
 use crate::{Error, Result};
-use banger_model::ImageConfig;
+use banger_model::{ImageConfig, ImageReference};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// File name of the root file system inside an image's directory.
 pub const ROOTFS_FILE: &str = "rootfs.ext4";
@@ -40,6 +40,9 @@ pub struct Manifest {
     /// Where it came from, for a person: a file's name, a package source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Digests it has in registries, `docker.io/library/alpine@sha256:…`: what was pulled.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub repo_digests: BTreeSet<String>,
     /// How it is run where nothing else is asked for; only what came as an image archive says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ImageConfig>,
@@ -60,7 +63,7 @@ impl Manifest {
     }
 }
 
-/// Refuses names that could be an id or a path.
+/// Refuses names that could be an id or a path, and lets those pass that registries give, whole (`ghcr.io/a/b:tag`).
 ///
 /// # Errors
 /// It cannot name an image.
@@ -71,11 +74,17 @@ pub fn check_name(name: &str) -> Result<()> {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
         && name.as_bytes()[0].is_ascii_alphanumeric()
         && !is_id(name);
-    if good {
+    if good || pulled_name(name).as_deref() == Some(name) {
         Ok(())
     } else {
         Err(Error::BadName(name.to_owned()))
     }
+}
+
+/// What an image is called that comes from a registry by this reference; `None` if it is none.
+pub(crate) fn pulled_name(reference: &str) -> Option<String> {
+    let read: ImageReference = reference.parse().ok()?;
+    Some(read.familiar())
 }
 
 /// Whether a text has the form of an image id.
@@ -94,7 +103,16 @@ mod tests {
 
     #[test]
     fn names_are_not_ids_and_not_paths() {
-        for good in ["debian", "debian-12", "a", "img_1.2", "0123456789a"] {
+        for good in [
+            "debian",
+            "debian-12",
+            "a",
+            "img_1.2",
+            "0123456789a",
+            "a:latest",
+            "a/b:1",
+            "q.io:5/a:1",
+        ] {
             assert!(check_name(good).is_ok(), "{good}");
         }
         for bad in [
@@ -106,6 +124,9 @@ mod tests {
             "A",
             "0123456789ab",
             "a b",
+            "../a:1",
+            "docker.io/library/a:1",
+            "q.io/a",
             &"x".repeat(64),
         ] {
             assert!(check_name(bad).is_err(), "{bad}");

@@ -133,6 +133,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         if let Some(found) = images.iter().position(exact) {
             return Ok(images.swap_remove(found));
         }
+        // As it is said to registries: `alpine` is `alpine:latest`.
+        if let Some(name) = crate::manifest::pulled_name(reference)
+            && let Some(found) = images.iter().position(|i| i.names.contains(&name))
+        {
+            return Ok(images.swap_remove(found));
+        }
         if is_id(reference) {
             // Not listed: not there, or damaged.
             self.manifest(reference)?;
@@ -160,6 +166,31 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let images = self.list()?.into_iter();
         let mut found = images.filter(|i| i.names.iter().any(|n| n == name));
         Ok(found.next().map(|i| i.manifest))
+    }
+
+    /// The image that was pulled with this digest of a registry's document, `None` if there is none.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn pulled(&self, digest: &str) -> Result<Option<Named>> {
+        let images = self.list()?.into_iter();
+        let of = |name: &String| name.split_once('@').is_some_and(|(_, d)| d == digest);
+        let mut found = images.filter(|i| i.manifest.repo_digests.iter().any(of));
+        Ok(found.next())
+    }
+
+    /// Gives an image that is there names, which move to it, and another digest that it has in a registry.
+    ///
+    /// # Errors
+    /// `NotFound`, or an effect failed.
+    pub fn name(&self, id: &str, names: &[String], repo_digest: &str) -> Result<()> {
+        let lock = self.publish_lock()?;
+        let there = self.manifest(id)?;
+        let mut manifest = there.ok_or_else(|| Error::NotFound(id.to_owned()))?;
+        drop(lock);
+        manifest.repo_digests.insert(repo_digest.to_owned());
+        self.publish(&self.dir_of(id), manifest, names, true)
+            .map(drop)
     }
 
     /// Removes an image that nobody pins; `users` names the VMs that pin an image id. Named by one of several names it
@@ -359,7 +390,9 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                 });
             }
             let config = manifest.config.take();
+            let from = std::mem::take(&mut manifest.repo_digests);
             manifest = there.clone();
+            manifest.repo_digests.extend(from);
             // The same bytes may have come before without a word on how they are run.
             manifest.config = manifest.config.or(config);
             manifest.names = there.turns().map(|(n, t)| (n.to_owned(), t)).collect();

@@ -81,6 +81,7 @@ fn plant(dir: &Path, id: &str, name: &str, created: u64) {
         kernel: None,
         names: Default::default(),
         source: None,
+        repo_digests: Default::default(),
         config: None,
     };
     fs::write(

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-ext4", &[]),
     ("banger-converge", MIDDLE),
     ("banger-image", IMAGE),
+    ("banger-registry", &["banger-model", "banger-host"]),
     ("banger-vmm", MIDDLE),
     ("banger-daemon", ALL),
     (
@@ -59,6 +60,7 @@ const ALL: &[&str] = &[
     "banger-wire",
     "banger-converge",
     "banger-image",
+    "banger-registry",
     "banger-vmm",
     "banger-daemon",
 ];

@@ -45,6 +45,14 @@ pub const VERSION_EXAMPLES: &str = "Examples:\n  \
   banger version\n  \
   banger version --json | jq -r .daemon.version";
 
+pub const PULL_EXAMPLES: &str = "Examples:\n  \
+  banger image pull alpine:3.20                          of Docker Hub, named alpine:3.20\n  \
+  banger image pull ghcr.io/owner/app:1 --name app       of another registry; two names\n  \
+  banger image pull localhost:5000/app                   of one on this machine; no TLS needed\n  \
+  banger run --image alpine:3.20 -- cat /etc/os-release  pulled if it is not here\n\n\
+Logins are those of docker login ($DOCKER_CONFIG or ~/.docker/config.json: auths, credsStore, credHelpers). Pulled \
+again, a tag that has not changed is asked for and nothing more; one that has moves, and the older image keeps its id.";
+
 pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
   banger image list\n  \
   banger image list --json | jq -r '.[].names[]'";

@@ -1,6 +1,6 @@
 //! `vm create`: a VM to keep.
 
-use super::{print_json, print_text};
+use super::{print_json, print_text, pull::with_image};
 use crate::{
     args::{CreateArgs, ShapeArgs},
     connection::Daemon,
@@ -42,8 +42,12 @@ pub async fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
 
 /// Creates and boots a VM with progress on stderr.
 pub async fn create_vm(daemon: &Daemon, shape: VmShape, detached: bool) -> Result<VmView, Failure> {
-    let events = daemon.events(&VmCreate { shape, detached }).await?;
-    until_done(events).await?.ok_or_else(|| {
-        Failure::new("the daemon did not say which VM it made").hint("banger vm list")
+    let request = VmCreate { shape, detached };
+    with_image(daemon, || async {
+        let events = daemon.events(&request).await?;
+        until_done(events).await?.ok_or_else(|| {
+            Failure::new("the daemon did not say which VM it made").hint("banger vm list")
+        })
     })
+    .await
 }

@@ -20,6 +20,7 @@ pub mod logs;
 pub mod operation;
 pub mod ports;
 pub mod prune;
+pub mod pull;
 pub mod recover;
 pub mod reference;
 pub mod rename;

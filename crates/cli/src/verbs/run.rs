@@ -1,6 +1,6 @@
 //! `vm run`: a VM for a command or a shell.
 
-use super::{create::create_vm, exec::command_of, print_text};
+use super::{create::create_vm, exec::command_of, print_text, pull::with_image};
 use crate::{args::RunArgs, connection::Daemon, failure::Failure, stream, stream::Carried};
 use banger_wire::{
     api::{Program, VmRun},
@@ -40,5 +40,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         command,
         rm: args.rm,
     };
-    stream::carry(&daemon, daemon.frames(&request).await?, what).await
+    let frames = with_image(&daemon, || daemon.frames(&request)).await?;
+    stream::carry(&daemon, frames, what).await
 }

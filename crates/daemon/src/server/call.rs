@@ -8,6 +8,7 @@ use banger_wire::api::{
 };
 use hyper::header::HeaderMap;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{ops::Deref, sync::Arc};
 
 /// A call of a method, and the daemon it is for.
@@ -17,7 +18,8 @@ pub struct Call {
     /// Who asked does not wait.
     pub leaves: bool,
     key: Option<String>,
-    /// The request in one form, whatever its spaces and the order of its fields.
+    /// Digest of the request in one form, whatever its spaces and the order of its fields: what was asked for is told
+    /// from other requests by it, and a password in it is not kept.
     request: String,
 }
 
@@ -63,7 +65,7 @@ impl Call {
     pub fn with(mut self, request: &[u8]) -> Self {
         if self.key.is_some() {
             let value: Result<Value, _> = serde_json::from_slice(request);
-            self.request = value.map_or_else(|_| String::new(), |value| value.to_string());
+            self.request = value.map_or_else(|_| String::new(), |value| digest(&value));
         }
         self
     }
@@ -100,6 +102,11 @@ impl Call {
             asked: asked(),
         })
     }
+}
+
+fn digest(value: &Value) -> String {
+    let digest = Sha256::digest(value.to_string());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A key as text. In the draft of the header it is a quoted string; without quotes it is taken as well.

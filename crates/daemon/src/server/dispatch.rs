@@ -90,6 +90,14 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let _: api::Events = parse(&body)?;
             stream::notices(&d)
         }
+        "image.pull" => {
+            let request: api::ImagePull = parse(&body)?;
+            events::<api::ImagePull, _>(&d, false, |d, op| async move {
+                let images = d.catalogue();
+                let pulled = d.blocking(move || images.pull(&request, &op)).await?;
+                pulled.map(Made::Image)
+            })
+        }
         "image.list" => {
             plain::<api::ImageList, _>(&body, |_| async {
                 let images = d.catalogue();

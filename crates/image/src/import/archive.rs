@@ -26,12 +26,12 @@ pub(super) const SPOOL: &str = "source";
 const UNPACKED: &str = "archive";
 
 /// An image without a file system yet.
-struct Assembled {
+pub(super) struct Assembled {
     content: Flattened,
     layers: Vec<Blob>,
     /// What it is made of: the same is the same image.
     made_of: String,
-    config: Option<ImageConfig>,
+    pub(super) config: Option<ImageConfig>,
 }
 
 impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
@@ -65,7 +65,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                     open(&to)?
                 }
             };
-            assemble(&root, &file.file, import, &watch().again())?
+            assemble(oci::read(&root, &file.file)?, import, &watch().again())?
         } else {
             Assembled {
                 content: root.finish(),
@@ -78,7 +78,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         Ok(assembled.config)
     }
 
-    fn write_image(
+    pub(super) fn write_image(
         &self,
         staging: &Staging,
         assembled: &Assembled,
@@ -141,13 +141,12 @@ fn keep_home(
 }
 
 /// Puts the layers of an archive's image on top of each other, oldest first.
-fn assemble(
-    archive: &Flatten,
-    file: &Arc<File>,
+pub(super) fn assemble(
+    archive: oci::Archive,
     import: &Import,
     watch: &Watch<'_>,
 ) -> Result<Assembled> {
-    let oci::Archive { layers, config } = oci::read(archive, file)?;
+    let oci::Archive { layers, config } = archive;
     let entries = watch.each(&layers, &|layer| read_layer(layer, watch))?;
     let mut image = Flatten::new(&import.limits, Form::Layer);
     for (n, layer) in entries.into_iter().enumerate() {
@@ -228,7 +227,7 @@ fn unpack(from: &Path, to: &Path, watch: &Watch<'_>) -> Result<()> {
     }
 }
 
-fn open(path: &Path) -> Result<Blob> {
+pub(super) fn open(path: &Path) -> Result<Blob> {
     let unreadable = |source| Error::Read {
         path: PathBuf::from(path),
         source,

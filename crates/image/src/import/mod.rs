@@ -1,6 +1,7 @@
 //! Images from what a user has: an archive of a root file system, or an ext4 file (R-IMG-1).
 
 mod archive;
+mod layers;
 mod spool;
 
 use crate::ext4;
@@ -28,6 +29,8 @@ pub struct Import {
     pub replace: bool,
     /// Where it comes from, for a person.
     pub source: Option<String>,
+    /// The digest it has in a registry, with the repository.
+    pub repo_digest: Option<String>,
     /// What an archive may expand to.
     pub limits: Limits,
 }
@@ -62,20 +65,23 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         progress: &dyn Progress,
     ) -> Result<Manifest> {
         self.check_import(import)?;
-        self.staged(|staging| self.import_staged(staging, source, import, progress))
+        self.staged(|staging| {
+            progress.stage("receiving");
+            let config = self.fill(staging, source, import, progress)?;
+            self.import_staged(staging, config, import, progress)
+        })
     }
 
+    /// Makes an image of a file system that lies in the staging directory.
     fn import_staged(
         &self,
         staging: &Staging,
-        source: &mut dyn Read,
+        config: Option<ImageConfig>,
         import: &Import,
         progress: &dyn Progress,
     ) -> Result<Manifest> {
         let rootfs = staging.image().join(ROOTFS_FILE);
         let cancelled = || progress.cancelled();
-        progress.stage("receiving");
-        let config = self.fill(staging, source, import, progress)?;
         progress.stage("checking the image");
         ext4::check(&*self.host, &rootfs, &cancelled).map_err(|error| match error {
             Error::Tool { source, .. } => {
@@ -96,6 +102,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             kernel: None,
             names: Default::default(),
             source: import.source.clone(),
+            repo_digests: import.repo_digest.iter().cloned().collect(),
             config,
         };
         if progress.cancelled() {

@@ -54,7 +54,7 @@ pub(crate) fn read(archive: &Flatten, file: &Arc<File>) -> Result<Archive> {
     }
 }
 
-fn bad(why: impl Into<String>) -> Error {
+pub(super) fn bad(why: impl Into<String>) -> Error {
     Error::BadArchive(why.into())
 }
 
@@ -118,36 +118,12 @@ impl Source<'_> {
                 return self.image(&config, &layers);
             }
             let manifests = document.manifests.unwrap_or_default();
-            let chosen = self.choose(manifests)?;
+            // Archives of one platform keep the index of all.
+            let there = |d: &Descriptor| self.described(d, "a manifest").is_ok();
+            let chosen = choose(&manifests, &there)?;
             document = parse(&self.proven(&chosen, "a manifest")?, "a manifest")?;
         }
         Err(bad("its indices refer to each other too deep"))
-    }
-
-    /// The manifest for this machine: one that says so before one that says nothing.
-    fn choose(&self, manifests: Vec<Descriptor>) -> Result<Descriptor> {
-        // Archives of one platform keep the index of all.
-        let there = |d: &Descriptor| self.described(d, "a manifest").is_ok();
-        let ours = |d: &&Descriptor| d.platform.as_ref().is_none_or(is_ours);
-        let mut found: Vec<&Descriptor> = manifests.iter().filter(ours).collect();
-        if found.len() > 1 {
-            found.retain(|d| there(d));
-        }
-        if found.iter().any(|d| d.platform.is_some()) {
-            found.retain(|d| d.platform.is_some());
-        }
-        found.dedup_by(|a, b| a.digest == b.digest);
-        match found[..] {
-            [one] => Ok(one.clone()),
-            [] => {
-                let platforms = manifests.iter().filter_map(|d| d.platform.as_ref());
-                let told: Vec<_> = platforms
-                    .map(|p| format!("{}/{}", p.os, p.architecture))
-                    .collect();
-                Err(Error::OtherPlatform(shown_list(&told)))
-            }
-            _ => Err(Error::SeveralImages(shown_list(&names(&found)))),
-        }
     }
 
     fn image(&self, config: &Descriptor, layers: &[Descriptor]) -> Result<Archive> {
@@ -204,8 +180,35 @@ fn stacked<T>(
     found.collect()
 }
 
+/// The manifest for this machine: one that says so before one that says nothing.
+pub(super) fn choose(
+    manifests: &[Descriptor],
+    there: &dyn Fn(&Descriptor) -> bool,
+) -> Result<Descriptor> {
+    let ours = |d: &&Descriptor| d.platform.as_ref().is_none_or(is_ours);
+    let mut found: Vec<&Descriptor> = manifests.iter().filter(ours).collect();
+    if found.len() > 1 {
+        found.retain(|d| there(d));
+    }
+    if found.iter().any(|d| d.platform.is_some()) {
+        found.retain(|d| d.platform.is_some());
+    }
+    found.dedup_by(|a, b| a.digest == b.digest);
+    match found[..] {
+        [one] => Ok(one.clone()),
+        [] => {
+            let platforms = manifests.iter().filter_map(|d| d.platform.as_ref());
+            let told: Vec<_> = platforms
+                .map(|p| format!("{}/{}", p.os, p.architecture))
+                .collect();
+            Err(Error::OtherPlatform(shown_list(&told)))
+        }
+        _ => Err(Error::SeveralImages(shown_list(&names(&found)))),
+    }
+}
+
 /// What a configuration says, if the image is for this machine.
-fn configured(bytes: &[u8], layers: usize) -> Result<(ImageConfig, Vec<String>)> {
+pub(super) fn configured(bytes: &[u8], layers: usize) -> Result<(ImageConfig, Vec<String>)> {
     let read: Configuration = parse(bytes, "the configuration")?;
     let platform = Platform {
         os: read.os,

@@ -7,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
 /// The most bytes one document may have: what registries allow a manifest.
-pub(super) const DOCUMENT_MAX: u64 = 4 << 20;
+pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 /// The most layers an image may have: more than any builder makes.
 pub(super) const LAYERS_MAX: usize = 1024;
 

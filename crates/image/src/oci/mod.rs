@@ -3,5 +3,10 @@
 mod archive;
 mod config;
 mod documents;
+mod remote;
 
 pub(crate) use archive::{Archive, Layer, is_archive, read};
+pub(crate) use remote::fetched;
+pub use remote::{
+    Descriptor as RemoteBlob, Document as RemoteDocument, Fetched, layers_of, read as read_remote,
+};

@@ -91,9 +91,20 @@ pub struct ApiError {
     /// Operation whose log lines belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op_id: Option<OpId>,
+    /// What is not here, and `image.pull` may bring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pullable: Option<Box<Pullable>>,
     /// What else is wrong, each with its own way out: a request is refused for everything at once (R-SVC-8).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<ApiError>,
+}
+
+/// An image that is not here and that a registry may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Pullable {
+    /// What to pull.
+    pub reference: String,
 }
 
 impl ApiError {
@@ -105,6 +116,7 @@ impl ApiError {
             cause: Vec::new(),
             hint: None,
             op_id: None,
+            pullable: None,
             also: Vec::new(),
         }
     }

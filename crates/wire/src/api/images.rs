@@ -69,6 +69,9 @@ pub struct ImageView {
     /// Where it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Digests it has in registries: what was pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repo_digests: Vec<String>,
     /// Distribution and release, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distro: Option<String>,

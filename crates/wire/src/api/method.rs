@@ -10,7 +10,7 @@ use super::operations::*;
 use super::request::*;
 use super::set::VmSet;
 use super::view::*;
-use super::{Event, SshView, Version, VmSsh};
+use super::{Event, ImagePull, SshView, Version, VmSsh};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// How a method answers.
@@ -111,6 +111,7 @@ methods! {
     "vm.ports" Json Read VmPorts => PortsView;
     "vm.stats" Json Read VmStats => StatsView;
     "image.import" Upload Act ImageImport => Event;
+    "image.pull" Events Act ImagePull => Event;
     "image.list" Json Read ImageList => Vec<ImageView>;
     "image.show" Json Read ImageShow => ImageView;
     "image.delete" Json Act ImageDelete => ImageDeleted;

@@ -25,6 +25,7 @@ pub mod notice;
 pub mod operations;
 pub mod paths;
 pub mod program;
+pub mod pull;
 pub mod reference;
 pub mod request;
 #[cfg(feature = "schema")]
@@ -36,7 +37,7 @@ pub mod view;
 
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender, NoticeStream};
 pub use doctor::{DoctorRow, Standing};
-pub use error::{ApiError, Code, sources};
+pub use error::{ApiError, Code, Pullable, sources};
 pub use event::{COMMAND_STAGE, Event, SpecValue};
 pub use files::VmCopy;
 pub use forward::{PublishedView, VmForward};
@@ -49,6 +50,7 @@ pub use notice::*;
 pub use operations::*;
 pub use paths::{Paths, PathsError};
 pub use program::{IMAGE_USER, Program};
+pub use pull::{Credentials, ImagePull};
 pub use reference::{MIN_PREFIX, ReferenceError, resolve};
 pub use request::*;
 pub use set::VmSet;

@@ -21,6 +21,7 @@ pub const OPERATIONS: &[&str] = &[
     "vm.prune",
     "vm.delete",
     "image.import",
+    "image.pull",
     "image.delete",
 ];
 

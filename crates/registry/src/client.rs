@@ -1,0 +1,238 @@
+//! The wire: oci-client, with what a registry on this machine needs and with our errors.
+
+use crate::error::{Kind, kind};
+use crate::retry::Retry;
+use crate::{Access, Auth, Blob, Error, Result};
+use banger_model::ImageReference;
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError as Oci;
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE,
+};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client as Wire, Reference, RegistryOperation};
+use std::{future::Future, time::Duration};
+
+/// Longest a connection takes to come about.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Longest a registry is silent in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The documents we can read.
+const DOCUMENTS: &[&str] = &[
+    OCI_IMAGE_INDEX_MEDIA_TYPE,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE,
+];
+/// Hosts that no proxy is asked for.
+const LOCAL: &str = "localhost,127.0.0.0/8,::1";
+
+/// A registry that has answered, and the repository of one image there.
+pub(crate) struct Client {
+    wire: Wire,
+    image: Reference,
+    auth: RegistryAuth,
+    reference: ImageReference,
+    who: String,
+}
+
+/// The rest of a blob.
+pub(crate) enum Rest {
+    /// From where it was asked for.
+    Continued(oci_client::client::SizedStream),
+    /// From its beginning: the registry knows no ranges.
+    Anew(oci_client::client::SizedStream),
+}
+
+impl Client {
+    /// Finds out how the registry is spoken to, and whether it knows who asks.
+    ///
+    /// # Errors
+    /// Nobody answers, or it wants another user.
+    pub(crate) async fn open(reference: &ImageReference, access: &Access) -> Result<Self> {
+        let insecure = access.insecure || reference.is_loopback();
+        // As Docker does it: TLS where there is any.
+        let protocols: &[ClientProtocol] = match insecure {
+            false => &[ClientProtocol::Https],
+            true => &[ClientProtocol::Https, ClientProtocol::Http],
+        };
+        let auth = match &access.auth {
+            Auth::Anonymous => RegistryAuth::Anonymous,
+            Auth::Basic(user, password) => RegistryAuth::Basic(user.clone(), password.clone()),
+            Auth::Bearer(token) => RegistryAuth::Bearer(token.clone()),
+        };
+        let who = match &access.auth {
+            Auth::Anonymous => "anybody".to_owned(),
+            Auth::Basic(user, _) => format!("the user '{user}'"),
+            Auth::Bearer(_) => "who has this token".to_owned(),
+        };
+        let image = wire_reference(reference);
+        let mut failure = None;
+        for protocol in protocols {
+            let client = Client {
+                wire: wire(protocol.clone(), insecure)?,
+                image: image.clone(),
+                auth: auth.clone(),
+                reference: reference.clone(),
+                who: who.clone(),
+            };
+            match client.greet().await {
+                Err(error @ Error::Unreachable { .. }) => failure = Some(error),
+                done => return done.map(|()| client),
+            }
+        }
+        Err(failure.unwrap_or(Error::Cancelled))
+    }
+
+    async fn greet(&self) -> Result<()> {
+        let ask = || {
+            self.wire
+                .auth(&self.image, &self.auth, RegistryOperation::Pull)
+        };
+        self.asked(ask).await.map(drop)
+    }
+
+    /// The digest of what the reference means now.
+    pub(crate) async fn digest(&self) -> Result<String> {
+        self.asked(|| self.wire.fetch_manifest_digest(&self.image, &self.auth))
+            .await
+    }
+
+    /// The document of a digest; the library has proven its bytes.
+    pub(crate) async fn document(&self, digest: &str) -> Result<Vec<u8>> {
+        let image = self.image.clone_with_digest(digest.to_owned());
+        let ask = || self.wire.pull_manifest_raw(&image, &self.auth, DOCUMENTS);
+        let (bytes, _) = self.asked(ask).await?;
+        Ok(bytes.to_vec())
+    }
+
+    /// A blob's bytes from this offset on. Fails as the library does: who asks tries again.
+    pub(crate) async fn blob(&self, blob: &Blob, offset: u64) -> Result<Rest, Oci> {
+        let digest = blob.digest();
+        if offset == 0 {
+            let stream = self
+                .wire
+                .pull_blob_stream(&self.image, digest.as_str())
+                .await;
+            return stream.map(Rest::Anew);
+        }
+        let rest = self
+            .wire
+            .pull_blob_stream_partial(&self.image, digest.as_str(), offset, None);
+        Ok(match rest.await? {
+            BlobResponse::Partial(stream) => Rest::Continued(stream),
+            BlobResponse::Full(stream) => Rest::Anew(stream),
+        })
+    }
+
+    /// Asks until there is an answer, or a failure that does not pass.
+    async fn asked<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Oci>>,
+    {
+        let mut retry = Retry::default();
+        loop {
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match retry.failed().filter(|_| kind(&error) == Kind::Passing) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(self.failed(error, &self.reference.to_string())),
+            }
+        }
+    }
+
+    /// Our error for what the library says of something.
+    pub(crate) fn failed(&self, error: Oci, what: &str) -> Error {
+        let (registry, what) = (self.reference.registry().to_owned(), what.to_owned());
+        let source = Box::new(Said(told(&error)));
+        match kind(&error) {
+            Kind::Denied => Error::Denied {
+                registry,
+                who: self.who.clone(),
+                what,
+            },
+            Kind::Missing => Error::NotFound { registry, what },
+            Kind::Unreachable => Error::Unreachable { registry, source },
+            Kind::Tampered => self.tampered(&what, source.0),
+            Kind::Passing | Kind::Lasting => Error::Failed {
+                registry,
+                what,
+                source,
+            },
+        }
+    }
+
+    /// Bytes that are not what was asked for.
+    pub(crate) fn tampered(&self, what: &str, found: String) -> Error {
+        Error::Tampered {
+            registry: self.reference.registry().to_owned(),
+            what: what.to_owned(),
+            found,
+        }
+    }
+}
+
+/// What an error of the library says, on one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
+
+/// An error and what is behind it; of a registry's answer what its words are, and not its page.
+fn told(error: &Oci) -> String {
+    let text = match error {
+        Oci::ServerError { code, .. } => format!("it answers {code}"),
+        Oci::RequestError(error) if error.is_timeout() => {
+            format!("no answer for {} s", SILENCE.as_secs())
+        }
+        error => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(error) = source {
+                text = format!("{text}: {error}");
+                source = error.source();
+            }
+            text
+        }
+    };
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(500)
+        .collect()
+}
+
+fn wire_reference(reference: &ImageReference) -> Reference {
+    let (registry, repository) = (reference.registry(), reference.repository());
+    let (registry, repository) = (registry.to_owned(), repository.to_owned());
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => Reference::with_digest(registry, repository, digest.to_owned()),
+        (None, tag) => {
+            Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned())
+        }
+    }
+}
+
+fn wire(protocol: ClientProtocol, insecure: bool) -> Result<Wire> {
+    // An error says that there is one already: ours.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let proxy = |names: [&str; 2]| {
+        let values = names.iter().filter_map(|name| std::env::var(name).ok());
+        values.into_iter().find(|value| !value.is_empty())
+    };
+    let no_proxy = proxy(["no_proxy", "NO_PROXY"]);
+    let no_proxy = no_proxy.into_iter().chain([LOCAL.to_owned()]);
+    let config = ClientConfig {
+        protocol,
+        accept_invalid_certificates: insecure,
+        connect_timeout: Some(CONNECT),
+        read_timeout: Some(SILENCE),
+        https_proxy: proxy(["https_proxy", "HTTPS_PROXY"]),
+        http_proxy: proxy(["http_proxy", "HTTP_PROXY"]),
+        no_proxy: Some(no_proxy.collect::<Vec<_>>().join(",")),
+        user_agent: concat!("banger/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    Wire::try_from(config).map_err(|error| Error::Machine(Box::new(Said(told(&error)))))
+}

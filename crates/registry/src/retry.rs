@@ -1,0 +1,42 @@
+//! How often, and after how long, what failed in passing is tried again.
+
+use std::time::Duration;
+
+/// Failures in a row, without a byte between them, that are the last.
+const TRIES: u32 = 5;
+/// The wait after the first failure; it doubles.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// Counts failures in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    failed: u32,
+}
+
+impl Retry {
+    /// Something came: what fails next is the first failure.
+    pub(crate) fn progress(&mut self) {
+        self.failed = 0;
+    }
+
+    /// How long to wait after one more failure; `None` if that was the last.
+    pub(crate) fn failed(&mut self) -> Option<Duration> {
+        self.failed += 1;
+        (self.failed < TRIES).then(|| FIRST * (1 << (self.failed - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_doubles_ends_and_begins_anew_with_progress() {
+        let mut retry = Retry::default();
+        let waits: Vec<_> = std::iter::from_fn(|| retry.failed()).collect();
+        assert_eq!(waits.len(), 4);
+        assert!(waits.windows(2).all(|w| w[1] == w[0] * 2), "{waits:?}");
+        retry.progress();
+        assert_eq!(retry.failed(), Some(FIRST));
+    }
+}
