@@ -11,6 +11,7 @@ mod filter;
 mod log;
 mod meter;
 mod output;
+mod pace;
 mod progress;
 mod render;
 mod signals;

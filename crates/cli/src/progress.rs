@@ -1,16 +1,31 @@
-//! Progress of long work on stderr: one plain line per stage.
+//! Progress of long work on stderr: one plain line per stage, and how far a long one is.
 
+use crate::pace::{Pace, size};
+use crate::terminal;
 use banger_model::Origin;
-use banger_wire::api::{ClientError, Event, EventStream, SpecValue, VmView};
-use std::io::{self, IsTerminal, Write};
+use banger_wire::api::{ClientError, Event, EventStream, Part, SpecValue, VmView};
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+/// A stage that takes this long is worth a line where there is no terminal; then after twice as long, and so on.
+const LONG: Duration = Duration::from_secs(10);
+/// Columns of a terminal that does not say.
+const COLUMNS: usize = 80;
 
 /// Prints events as they come, each line once.
 pub struct Progress {
     last: String,
     /// Whether stderr is a terminal: a stage that moves then moves on its line.
     terminal: bool,
-    /// Whether the cursor stands behind such a line.
+    /// Whether there is such a line.
     open: bool,
+    /// Lines of parts below it; the cursor is in the last.
+    below: usize,
+    pace: Pace,
+    /// When a stage that moves is told of where there is no terminal, and how long after that again.
+    due: Option<(Instant, Duration)>,
 }
 
 impl Default for Progress {
@@ -19,6 +34,9 @@ impl Default for Progress {
             last: String::new(),
             terminal: io::stderr().is_terminal(),
             open: false,
+            below: 0,
+            pace: Pace::default(),
+            due: None,
         }
     }
 }
@@ -33,11 +51,12 @@ impl Progress {
                 detail,
                 done,
                 total,
+                parts,
             } => {
                 let line = format!("{stage}: {detail}");
                 match done {
-                    Some(done) if self.terminal => self.rewrite(&line, &amount(*done, *total)),
-                    _ => self.line(&line),
+                    Some(done) => self.moved(&line, *done, *total, parts),
+                    None => self.line(&line),
                 }
             }
             Event::Warning { message, hint } => {
@@ -53,30 +72,77 @@ impl Progress {
         }
     }
 
-    /// Says on the same line of a terminal how far a stage has got.
-    fn rewrite(&mut self, line: &str, amount: &str) {
-        // The line that began the stage is the one above (ECMA-48 CUU).
-        let above = if !self.open && self.last == line {
-            "\x1b[A"
+    /// Tells how far a stage is: on its line of a terminal, elsewhere now and then.
+    fn moved(&mut self, line: &str, done: u64, total: Option<u64>, parts: &[Part]) {
+        let now = Instant::now();
+        let amount = self.pace.at(now, done, total);
+        if self.terminal {
+            return self.rewrite(line, &amount, parts);
+        }
+        self.line(line);
+        let (due, wait) = *self.due.get_or_insert((now + LONG, LONG));
+        if now >= due {
+            let _ = writeln!(io::stderr(), "{line} {amount}");
+            self.due = Some((now + wait * 2, wait * 2));
+        }
+    }
+
+    /// Draws a stage's line and those of its parts over the ones that are there.
+    fn rewrite(&mut self, line: &str, amount: &str, parts: &[Part]) {
+        let columns = terminal::stderr_width().unwrap_or(COLUMNS);
+        let up = if self.open {
+            self.below
         } else {
-            ""
+            // The line that began the stage is the one above.
+            usize::from(self.last == line)
         };
-        // Erase to the end of the line (EL): what was there may have been longer.
-        let _ = write!(io::stderr(), "{above}\r{line} {amount}\x1b[K");
-        self.open = true;
+        let mut text = above(up);
+        // What is there may be longer and have more lines: erase to the end of the screen (ECMA-48 ED).
+        text += "\x1b[J";
+        text += &cut(&format!("{line} {amount}"), columns);
+        for part in parts {
+            let (done, total) = (size(part.done), size(part.total));
+            let part = format!("  {}: {done} of {total}", part.name);
+            text += &format!("\r\n{}", cut(&part, columns));
+        }
+        let _ = write!(io::stderr(), "{text}");
+        (self.open, self.below) = (true, parts.len());
         line.clone_into(&mut self.last);
     }
 
-    fn line(&mut self, text: &str) {
+    /// Leaves the line that moved as it is, without its parts.
+    fn close(&mut self) {
         if self.open {
-            let _ = writeln!(io::stderr());
-            self.open = false;
+            let erased = if self.below > 0 {
+                "\x1b[1B\r\x1b[J"
+            } else {
+                "\n"
+            };
+            let _ = write!(io::stderr(), "{}{erased}", above(self.below));
+            (self.open, self.below) = (false, 0);
         }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.close();
         if self.last != text {
             let _ = writeln!(io::stderr(), "{text}");
             text.clone_into(&mut self.last);
         }
     }
+}
+
+/// To the beginning of the line so many above this one (ECMA-48 CUU; 0 of it would be one).
+fn above(lines: usize) -> String {
+    match lines {
+        0 => "\r".to_owned(),
+        n => format!("\x1b[{n}A\r"),
+    }
+}
+
+/// A line that stays one on a terminal.
+fn cut(line: &str, columns: usize) -> String {
+    line.chars().take(columns.saturating_sub(1)).collect()
 }
 
 /// Shows progress until a VM is as it is to be; `None` if the daemon ends without saying so.
@@ -96,17 +162,7 @@ pub async fn until_done(mut events: EventStream) -> Result<Option<VmView>, Clien
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.open {
-            let _ = writeln!(io::stderr());
-        }
-    }
-}
-
-/// `12 of 340 MiB`, or without what is not known.
-fn amount(done: u64, total: Option<u64>) -> String {
-    match total {
-        Some(total) => format!("{} of {} MiB", done >> 20, total >> 20),
-        None => format!("{} MiB", done >> 20),
+        self.close();
     }
 }
 

@@ -13,6 +13,12 @@ pub fn size() -> Option<TtySize> {
     })
 }
 
+/// Columns of the terminal at stderr, if there is one.
+pub fn stderr_width() -> Option<usize> {
+    let size = termios::tcgetwinsize(io::stderr()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
 /// Both ends of a conversation are a terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()

@@ -7,8 +7,8 @@ use banger_image::{
 };
 use banger_model::ImageReference;
 use banger_registry::{Access, Auth, Blob, Error, Session, Watch};
-use banger_wire::api::{self, ApiError, Code, Credentials, ImageView};
-use std::cell::Cell;
+use banger_wire::api::{self, ApiError, Code, Credentials, ImageView, Part};
+use std::cell::RefCell;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -74,7 +74,7 @@ impl Pull<'_> {
     fn run(&self, access: &Access) -> Result<ImageView> {
         let watch = Heard {
             op: self.op,
-            of: Cell::new((0, 0)),
+            layers: RefCell::default(),
         };
         let name = self.reference.familiar();
         self.say(format!("asking {} for {name}", self.reference.registry()));
@@ -174,7 +174,7 @@ impl Pull<'_> {
         let mib = needed.div_ceil(1 << 20);
         let count = layers.len();
         self.say(format!("fetching {mib} MiB of {count} layers"));
-        watch.of.set((count, bytes));
+        watch.layers.replace(layers.to_vec());
         let files = session.blobs(cache, layers).map_err(failed)?;
         let fetched = layers.iter().zip(files).map(|(layer, path)| Fetched {
             sha256: layer.sha256.clone(),
@@ -191,16 +191,28 @@ impl Pull<'_> {
 /// An operation as a session reports to it.
 struct Heard<'a> {
     op: &'a Operation,
-    /// Layers that are wanted, and their bytes.
-    of: Cell<(usize, u64)>,
+    /// Layers that are wanted.
+    layers: RefCell<Vec<Blob>>,
 }
 
 impl Watch for Heard<'_> {
-    fn moved(&self, bytes: u64) {
-        self.op.moved(bytes, Some(self.of.get().1));
+    fn moved(&self, bytes: &[u64]) {
+        let layers = self.layers.borrow();
+        if layers.is_empty() {
+            return;
+        }
+        let total: u64 = layers.iter().map(|layer| layer.size).sum();
+        let parts = layers.iter().zip(bytes).map(|(layer, done)| Part {
+            name: format!("layer {}", layer.short()),
+            done: *done,
+            total: layer.size,
+        });
+        let under_way = |part: &Part| (1..part.total).contains(&part.done);
+        let parts = parts.filter(under_way).collect();
+        self.op.moved_parts(bytes.iter().sum(), Some(total), parts);
     }
     fn arrived(&self, blob: &Blob, n: usize) {
-        let (all, _) = self.of.get();
+        let all = self.layers.borrow().len();
         if all > 0 {
             let text = format!("layer {} is here, {n} of {all}", blob.short());
             self.op.stage(STAGE, text);

@@ -1,36 +1,21 @@
 //! The wire: oci-client, with what a registry on this machine needs and with our errors.
 
+use crate::document::{Document, Documents};
 use crate::error::{Kind, kind};
 use crate::retry::Retry;
+use crate::route::Route;
 use crate::{Access, Auth, Blob, Error, Result};
 use banger_model::ImageReference;
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
+use oci_client::client::BlobResponse;
 use oci_client::errors::OciDistributionError as Oci;
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client as Wire, Reference, RegistryOperation};
-use std::{future::Future, time::Duration};
-
-/// Longest a connection takes to come about.
-const CONNECT: Duration = Duration::from_secs(20);
-/// Longest a registry is silent in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(30);
-/// The documents we can read.
-const DOCUMENTS: &[&str] = &[
-    OCI_IMAGE_INDEX_MEDIA_TYPE,
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-    IMAGE_MANIFEST_MEDIA_TYPE,
-];
-/// Hosts that no proxy is asked for.
-const LOCAL: &str = "localhost,127.0.0.0/8,::1";
+use std::future::Future;
 
 /// A registry that has answered, and the repository of one image there.
 pub(crate) struct Client {
     wire: Wire,
+    documents: Documents,
     image: Reference,
     auth: RegistryAuth,
     reference: ImageReference,
@@ -53,10 +38,7 @@ impl Client {
     pub(crate) async fn open(reference: &ImageReference, access: &Access) -> Result<Self> {
         let insecure = access.insecure || reference.is_loopback();
         // As Docker does it: TLS where there is any.
-        let protocols: &[ClientProtocol] = match insecure {
-            false => &[ClientProtocol::Https],
-            true => &[ClientProtocol::Https, ClientProtocol::Http],
-        };
+        let schemes: &[bool] = if insecure { &[true, false] } else { &[true] };
         let auth = match &access.auth {
             Auth::Anonymous => RegistryAuth::Anonymous,
             Auth::Basic(user, password) => RegistryAuth::Basic(user.clone(), password.clone()),
@@ -69,9 +51,12 @@ impl Client {
         };
         let image = wire_reference(reference);
         let mut failure = None;
-        for protocol in protocols {
-            let client = Client {
-                wire: wire(protocol.clone(), insecure)?,
+        for tls in schemes {
+            let route = Route::of_environment(*tls, insecure);
+            let machine = |error| Error::Machine(Box::new(Said(told(&error))));
+            let mut client = Client {
+                wire: route.wire().map_err(machine)?,
+                documents: Documents::new(&route).map_err(machine)?,
                 image: image.clone(),
                 auth: auth.clone(),
                 reference: reference.clone(),
@@ -85,12 +70,14 @@ impl Client {
         Err(failure.unwrap_or(Error::Cancelled))
     }
 
-    async fn greet(&self) -> Result<()> {
+    async fn greet(&mut self) -> Result<()> {
         let ask = || {
             self.wire
                 .auth(&self.image, &self.auth, RegistryOperation::Pull)
         };
-        self.asked(ask).await.map(drop)
+        let token = self.asked(ask).await?;
+        self.documents.login(token, &self.auth);
+        Ok(())
     }
 
     /// The digest of what the reference means now.
@@ -99,12 +86,15 @@ impl Client {
             .await
     }
 
-    /// The document of a digest; the library has proven its bytes.
+    /// The document of a digest, proven.
     pub(crate) async fn document(&self, digest: &str) -> Result<Vec<u8>> {
-        let image = self.image.clone_with_digest(digest.to_owned());
-        let ask = || self.wire.pull_manifest_raw(&image, &self.auth, DOCUMENTS);
-        let (bytes, _) = self.asked(ask).await?;
-        Ok(bytes.to_vec())
+        let ask = || self.documents.get(&self.image, digest);
+        let found = match self.asked(ask).await? {
+            Document::Proven(bytes) => return Ok(bytes),
+            Document::TooLong => format!("more than {} bytes", Documents::LONGEST),
+            Document::Other(digest) => digest,
+        };
+        Err(self.tampered(digest, found))
     }
 
     /// A blob's bytes from this offset on. Fails as the library does: who asks tries again.
@@ -185,7 +175,7 @@ fn told(error: &Oci) -> String {
     let text = match error {
         Oci::ServerError { code, .. } => format!("it answers {code}"),
         Oci::RequestError(error) if error.is_timeout() => {
-            format!("no answer for {} s", SILENCE.as_secs())
+            format!("no answer for {} s", Route::SILENCE.as_secs())
         }
         error => {
             let mut text = error.to_string();
@@ -212,27 +202,4 @@ fn wire_reference(reference: &ImageReference) -> Reference {
             Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned())
         }
     }
-}
-
-fn wire(protocol: ClientProtocol, insecure: bool) -> Result<Wire> {
-    // An error says that there is one already: ours.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let proxy = |names: [&str; 2]| {
-        let values = names.iter().filter_map(|name| std::env::var(name).ok());
-        values.into_iter().find(|value| !value.is_empty())
-    };
-    let no_proxy = proxy(["no_proxy", "NO_PROXY"]);
-    let no_proxy = no_proxy.into_iter().chain([LOCAL.to_owned()]);
-    let config = ClientConfig {
-        protocol,
-        accept_invalid_certificates: insecure,
-        connect_timeout: Some(CONNECT),
-        read_timeout: Some(SILENCE),
-        https_proxy: proxy(["https_proxy", "HTTPS_PROXY"]),
-        http_proxy: proxy(["http_proxy", "HTTP_PROXY"]),
-        no_proxy: Some(no_proxy.collect::<Vec<_>>().join(",")),
-        user_agent: concat!("banger/", env!("CARGO_PKG_VERSION")),
-        ..ClientConfig::default()
-    };
-    Wire::try_from(config).map_err(|error| Error::Machine(Box::new(Said(told(&error)))))
 }

@@ -5,8 +5,10 @@
 
 mod cache;
 mod client;
+mod document;
 mod error;
 mod retry;
+mod route;
 mod session;
 mod turns;
 

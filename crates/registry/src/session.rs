@@ -24,8 +24,8 @@ const AT_ONCE: usize = 3;
 
 /// What a pull tells and asks while it runs.
 pub trait Watch {
-    /// So many bytes of all blobs are here.
-    fn moved(&self, bytes: u64);
+    /// So many bytes of each blob are here.
+    fn moved(&self, bytes: &[u64]);
     /// A blob is here, the n-th of all.
     fn arrived(&self, blob: &Blob, n: usize);
     /// True ends it.
@@ -142,7 +142,7 @@ impl Told<'_> {
         self.bytes.borrow_mut()[n] = bytes;
         if self.last.get().elapsed() >= TELL {
             self.last.set(Instant::now());
-            self.watch.moved(self.bytes.borrow().iter().sum());
+            self.watch.moved(&self.bytes.borrow());
         }
     }
 
@@ -150,6 +150,6 @@ impl Told<'_> {
         self.bytes.borrow_mut()[n] = blob.size;
         self.arrived.set(self.arrived.get() + 1);
         self.watch.arrived(blob, self.arrived.get());
-        self.watch.moved(self.bytes.borrow().iter().sum());
+        self.watch.moved(&self.bytes.borrow());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Cancel, Made, Registry, now};
 use banger_model::{OpId, Vm};
-use banger_wire::api::{ApiError, Code, Event, OperationNotice, OperationView, Outcome};
+use banger_wire::api::{ApiError, Code, Event, OperationNotice, OperationView, Outcome, Part};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
@@ -126,15 +126,21 @@ impl Operation {
             detail,
             done: None,
             total: None,
+            parts: Vec::new(),
         });
     }
 
     /// The stage has got so far, in its own unit.
     pub fn moved(&self, done: u64, total: Option<u64>) {
+        self.moved_parts(done, total, Vec::new());
+    }
+
+    /// The stage has got so far with these of its parts.
+    pub fn moved_parts(&self, done: u64, total: Option<u64>, parts: Vec<Part>) {
         let moved = {
             let view = &mut self.lock().view;
             (view.done, view.total) = (Some(done), total);
-            progress(view)
+            progress(view, parts)
         };
         self.tell(moved);
     }
@@ -167,7 +173,7 @@ impl Operation {
 
     /// Where it stands, as an event.
     pub fn standing(&self) -> Event {
-        progress(&self.lock().view)
+        progress(&self.lock().view, Vec::new())
     }
 
     /// What a stream of its events ends with, once it has ended.
@@ -253,12 +259,13 @@ impl Operation {
     }
 }
 
-fn progress(view: &OperationView) -> Event {
+fn progress(view: &OperationView, parts: Vec<Part>) -> Event {
     Event::Progress {
         stage: view.stage.clone(),
         detail: view.detail.clone(),
         done: view.done,
         total: view.total,
+        parts,
     }
 }
 

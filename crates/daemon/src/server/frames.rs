@@ -312,5 +312,6 @@ fn command_started() -> Frame {
         detail: "running".to_owned(),
         done: None,
         total: None,
+        parts: Vec::new(),
     })
 }

@@ -40,6 +40,9 @@ pub enum Event {
         /// How much there is to do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
+        /// The things of which `done` is the sum, where a stage moves several at once: an image's layers.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<Part>,
     },
     /// Something a person should know that stopped nothing.
     Warning {
@@ -65,6 +68,18 @@ pub enum Event {
         /// How.
         error: ApiError,
     },
+}
+
+/// One of several things that a stage moves at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Part {
+    /// Which, as a person reads it: `layer 3f57d9401f8d`.
+    pub name: String,
+    /// How much of it is done, in the stage's unit.
+    pub done: u64,
+    /// How much there is to do.
+    pub total: u64,
 }
 
 /// One decided value.

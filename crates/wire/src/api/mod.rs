@@ -38,7 +38,7 @@ pub mod view;
 pub use client::{Client, ClientError, EventStream, FrameReceiver, FrameSender, NoticeStream};
 pub use doctor::{DoctorRow, Standing};
 pub use error::{ApiError, Code, Pullable, sources};
-pub use event::{COMMAND_STAGE, Event, SpecValue};
+pub use event::{COMMAND_STAGE, Event, Part, SpecValue};
 pub use files::VmCopy;
 pub use forward::{PublishedView, VmForward};
 pub use frame::{Decoder, Frame, FrameError};
