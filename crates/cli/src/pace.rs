@@ -18,7 +18,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Notes how much is done now, and tells it: `12.0 MiB of 340.0 MiB, 8.5 MiB/s, 39 s left`.
+    /// Notes how much is done now, and tells it: `12.0 of 340.0 MiB, 8.5 MiB/s, 39 s left`.
     pub fn at(&mut self, now: Instant, done: u64, total: Option<u64>) -> String {
         let other = total != self.total || self.seen.back().is_some_and(|last| last.1 > done);
         if other {
@@ -35,7 +35,7 @@ impl Pace {
             self.seen.pop_front();
         }
         let amount = match total {
-            Some(total) => format!("{} of {}", size(done), size(total)),
+            Some(total) => of(done, total),
             None => size(done),
         };
         let Some(rate) = self.rate() else {
@@ -58,9 +58,18 @@ impl Pace {
     }
 }
 
+/// `12.0 of 340.0 MiB`
+pub fn of(done: u64, total: u64) -> String {
+    format!("{:.1} of {}", mib(done), size(total))
+}
+
 /// `340.0 MiB`
-pub fn size(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+fn size(bytes: u64) -> String {
+    format!("{:.1} MiB", mib(bytes))
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// `39 s`, `4 min 10 s`, `2 h 5 min`
@@ -93,28 +102,28 @@ mod tests {
     fn a_rate_is_of_the_last_seconds_and_not_of_what_was_there() {
         // 100 MiB of an earlier pull.
         let resumed = [(0.0, 100), (0.5, 101)];
-        assert_eq!(told(&resumed, Some(200)), "101.0 MiB of 200.0 MiB");
+        assert_eq!(told(&resumed, Some(200)), "101.0 of 200.0 MiB");
         let two = [(0.0, 100), (2.0, 120)];
-        let text = "120.0 MiB of 200.0 MiB, 10.0 MiB/s, 8 s left";
+        let text = "120.0 of 200.0 MiB, 10.0 MiB/s, 8 s left";
         assert_eq!(told(&two, Some(200)), text);
         // Fast once, slow for the last ten seconds.
         let slower: Vec<_> = (0..=10)
             .map(|s| (f64::from(s) + 1.0, 500 + s as u64))
             .collect();
         let slower = [&[(0.0, 0)], slower.as_slice()].concat();
-        let text = "510.0 MiB of 1110.0 MiB, 1.0 MiB/s, 10 min 0 s left";
+        let text = "510.0 of 1110.0 MiB, 1.0 MiB/s, 10 min 0 s left";
         assert_eq!(told(&slower, Some(1110)), text);
     }
 
     #[test]
     fn what_stands_still_has_no_end_and_another_stage_begins_anew() {
         let still = [(0.0, 5), (3.0, 5), (8.0, 5)];
-        assert_eq!(told(&still, Some(9)), "5.0 MiB of 9.0 MiB, 0.0 MiB/s");
+        assert_eq!(told(&still, Some(9)), "5.0 of 9.0 MiB, 0.0 MiB/s");
         assert_eq!(told(&[(0.0, 8), (9.0, 2)], None), "2.0 MiB");
         assert_eq!(told(&[(0.0, 0), (2.0, 2)], None), "2.0 MiB, 1.0 MiB/s");
         assert_eq!(
             told(&[(0.0, 0), (2.0, 2)], Some(2)),
-            "2.0 MiB of 2.0 MiB, 1.0 MiB/s"
+            "2.0 of 2.0 MiB, 1.0 MiB/s"
         );
     }
 

@@ -1,6 +1,6 @@
 //! Progress of long work on stderr: one plain line per stage, and how far a long one is.
 
-use crate::pace::{Pace, size};
+use crate::pace::{Pace, of};
 use crate::terminal;
 use banger_model::Origin;
 use banger_wire::api::{ClientError, Event, EventStream, Part, SpecValue, VmView};
@@ -82,7 +82,7 @@ impl Progress {
         self.line(line);
         let (due, wait) = *self.due.get_or_insert((now + LONG, LONG));
         if now >= due {
-            let _ = writeln!(io::stderr(), "{line} {amount}");
+            let _ = writeln!(io::stderr(), "{line}: {amount}");
             self.due = Some((now + wait * 2, wait * 2));
         }
     }
@@ -99,10 +99,11 @@ impl Progress {
         let mut text = above(up);
         // What is there may be longer and have more lines: erase to the end of the screen (ECMA-48 ED).
         text += "\x1b[J";
-        text += &cut(&format!("{line} {amount}"), columns);
+        // Of a long line the amount is what moves.
+        let room = columns.saturating_sub(amount.chars().count() + 2);
+        text += &cut(&format!("{}: {amount}", cut(line, room)), columns);
         for part in parts {
-            let (done, total) = (size(part.done), size(part.total));
-            let part = format!("  {}: {done} of {total}", part.name);
+            let part = format!("  {}: {}", part.name, of(part.done, part.total));
             text += &format!("\r\n{}", cut(&part, columns));
         }
         let _ = write!(io::stderr(), "{text}");

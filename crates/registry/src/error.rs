@@ -85,7 +85,7 @@ impl Error {
                 "look for a slip in its name or tag; docker.io is meant where no registry is named",
             )),
             Error::Unreachable { .. } => Some(String::from(
-                "is there a network, or a proxy (https_proxy, of the shell that started the daemon: banger daemon stop)? A registry without TLS takes --insecure",
+                "is there a network, or a proxy (https_proxy, of the shell that started the daemon: banger daemon stop)? A registry without TLS, or with a certificate that nobody here vouches for, takes --insecure",
             )),
             Error::Failed { .. } => Some(String::from(
                 "try again: what has come is kept, and the rest is fetched",

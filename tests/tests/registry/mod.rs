@@ -6,6 +6,8 @@
     reason = "each test binary that shares this module uses a part of it"
 )]
 
+pub mod guarded;
+
 use banger_testkit::{Home, Run, Running, wait_until};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -180,32 +182,37 @@ impl Registry {
         let dir = home.scratch().join(format!("registry-{locked}"));
         fs::create_dir_all(&dir).expect("a directory");
         fs::write(dir.join("htpasswd"), format!("{USER}:{HASH}\n")).expect("a user");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("a port").port();
-        drop(free);
         let auth = format!(
             "auth: {{htpasswd: {{realm: here, path: {}/htpasswd}}}}\n",
             dir.display()
         );
+        let auth = if locked { auth.as_str() } else { "" };
+        let mut registry = Self::configured(home, &dir, "", auth);
+        registry.locked = locked;
+        registry
+    }
+
+    /// Starts one with more in the section `http` and more sections. It wants a login to push.
+    pub fn configured(home: &Home, dir: &Path, http: &str, more: &str) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("a port").port();
+        drop(free);
+        let d = dir.display();
+        let comma = if http.is_empty() { "" } else { ", " };
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: s}}\n{}",
-            dir.display(),
-            if locked { auth.as_str() } else { "" }
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {d}/data}}}}\n\
+             http: {{addr: '127.0.0.1:{port}', secret: s{comma}{http}}}\n{more}"
         );
         fs::write(dir.join("config.yml"), config).expect("a configuration");
-        let words = format!(
-            "exec docker-registry serve {0}/config.yml >{0}/log 2>&1",
-            dir.display()
-        );
+        let words = format!("exec docker-registry serve {d}/config.yml >{d}/log 2>&1");
         let child = home.shell("sh", &words).spawn().expect("docker-registry");
         wait_until("the registry to listen", Duration::from_secs(30), || {
             TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())
         });
         Registry {
             child,
-            dir,
-            locked,
+            dir: dir.to_owned(),
+            locked: true,
             port,
         }
     }
