@@ -60,7 +60,7 @@ fn layers(home: &Home, work: &Work, lists: &[Vec<String>]) -> Result<(), String>
         let what = format!("pull, {packing:?} layers");
         let others: &[(&str, f64, Other)] =
             &[("skopeo, umoci and mke2fs -d", 1.0 / 3.0, others::pulled)];
-        import(home, work, &what, &Import::pull(&name), others)?;
+        import(home, work, &what, &Import::pull(&name, &layout)?, others)?;
         home.quiet(&["image", "pull", &name])?;
         let before = registry.requests()?;
         let again = home.timed(&["image", "pull", &name])?.whole;
@@ -82,7 +82,7 @@ struct Import {
     /// The file, the directory or the name in a registry.
     source: String,
     pull: bool,
-    /// Bytes of what is in the image.
+    /// Bytes of what is to be kept.
     content: u64,
 }
 
@@ -98,12 +98,18 @@ impl Import {
         })
     }
 
-    fn pull(name: &str) -> Self {
-        Import {
+    /// The layers stay in the cache, and are content too.
+    fn pull(name: &str, layout: &Path) -> Result<Self, String> {
+        let failed = |e| format!("cannot list {}: {e}", layout.display());
+        let mut content = CONTENT;
+        for blob in std::fs::read_dir(layout.join("blobs/sha256")).map_err(failed)? {
+            content += blob.and_then(|blob| blob.metadata()).map_err(failed)?.len();
+        }
+        Ok(Import {
             source: name.to_owned(),
             pull: true,
-            content: CONTENT,
-        }
+            content,
+        })
     }
 
     /// Milliseconds. A pull finds no blob here.

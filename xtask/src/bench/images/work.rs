@@ -34,23 +34,28 @@ impl Work {
         Ok(dir)
     }
 
-    /// Files of `/usr` with their directories and links in the order of their names, for each layer a part.
+    /// Files of `/usr`, with directories and links, of every kind and place as many as there are in it: of so many in the
+    /// order of their names one. For each layer a part.
     ///
     /// # Errors
     /// They cannot be listed.
     pub fn lists(&self) -> Result<Vec<Vec<String>>, String> {
-        let script = "find /usr -xdev -mindepth 1 \\( -type f -readable -printf '%s %P\\n' -o \
-                      \\( -type d -o -type l \\) -printf '0 %P\\n' \\) | LC_ALL=C sort -k 2";
+        let script = "find /usr -xdev -mindepth 1 -path /usr/local -prune -o \\( -type f -readable -size -16M \
+                      -printf '%s %P\\n' -o \\( -type d -o -type l \\) -printf '0 %P\\n' \\) | LC_ALL=C sort -k 2";
         let told = run::output(&self.dir, "sh", &["-ec", script])?;
-        let mut lists = vec![Vec::new(); LAYERS];
-        let mut sum = 0;
+        let mut files = Vec::new();
         for line in told.lines() {
-            let Some((size, path)) = line.split_once(' ') else {
-                continue;
-            };
+            let (size, path) = line.split_once(' ').unwrap_or(("", line));
             let size: u64 = size
                 .parse()
                 .map_err(|e| format!("find said {line:?}: {e}"))?;
+            files.push((size, path));
+        }
+        let all: u64 = files.iter().map(|(size, _)| size).sum();
+        let step = usize::try_from(all / CONTENT).unwrap_or(1).max(1);
+        let mut lists = vec![Vec::new(); LAYERS];
+        let mut sum = 0;
+        for (size, path) in files.into_iter().step_by(step) {
             if sum + size > CONTENT {
                 break;
             }
