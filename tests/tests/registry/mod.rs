@@ -6,6 +6,8 @@
     reason = "each test binary that shares this module uses a part of it"
 )]
 
+pub mod hostile;
+
 use banger_testkit::{Home, Run, Running, wait_until};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
