@@ -6,6 +6,7 @@ mod ext4;
 mod files;
 mod frames;
 mod handshake;
+mod images;
 mod requests;
 mod texts;
 
@@ -26,6 +27,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("texts", texts::texts),
     ("ext4-tree", ext4::written_and_read),
     ("ext4-damaged", ext4::damaged),
+    ("layers", images::layers),
+    ("layer-tar", images::layer_tar),
+    ("documents", images::documents),
+    ("references", images::references),
 ];
 
 /// Bytes cut where the first of them says.

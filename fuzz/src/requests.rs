@@ -70,6 +70,7 @@ methods!(
     api::OperationWatch,
     api::OperationCancel,
     api::Events,
+    api::ImagePull,
 );
 
 /// What an agent answers and the daemon reads; the first byte chooses.

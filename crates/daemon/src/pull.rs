@@ -164,8 +164,10 @@ impl Pull<'_> {
             .unwrap_or_else(|| Ok(Vec::new()));
         let config = read.map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
         layers_of(&config, layers.len()).map_err(|error| told(&error))?;
-        let bytes: u64 = layers.iter().map(|layer| layer.size).sum();
-        let here: u64 = layers.iter().map(|layer| cache.here(layer)).sum();
+        // What a manifest says of sizes may be anything.
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
+        let bytes = sum(&mut layers.iter().map(|layer| layer.size));
+        let here = sum(&mut layers.iter().map(|layer| cache.here(layer)));
         let needed = bytes.saturating_sub(here);
         self.images
             .store()

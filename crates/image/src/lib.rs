@@ -6,6 +6,8 @@
 
 mod debian;
 mod digest;
+#[doc(hidden)]
+pub mod dry;
 mod error;
 mod ext4;
 mod flatten;

@@ -147,6 +147,10 @@ fn token(mut stream: TcpStream, seen: &Seen, dir: &Path) {
 }
 
 /// A JSON Web Token (RFC 7519) signed with the registry's key, with its certificate.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a token server of the test, in a thread of its own"
+)]
 fn signed(dir: &Path, access: &serde_json::Value) -> String {
     let der = fs::read(dir.join("leaf.der")).expect("a certificate");
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -7,6 +7,7 @@
 )]
 
 pub mod guarded;
+pub mod hostile;
 
 use banger_testkit::{Home, Run, Running, wait_until};
 use serde_json::{Value, json};

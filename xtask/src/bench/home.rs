@@ -229,6 +229,31 @@ pub fn peak(pid: u32) -> Result<u64, String> {
     memory(pid, "VmHWM:")
 }
 
+/// Lets [`peak`] begin anew (proc_pid_clear_refs(5)).
+///
+/// # Errors
+/// It is gone, or another user's.
+pub fn forget_peak(pid: u32) -> Result<(), String> {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5")
+        .map_err(|e| format!("process {pid}: {e}"))
+}
+
+/// Bytes that a process and its children that were waited for gave to disks, less those that were taken back before they
+/// got there (proc_pid_io(5)).
+///
+/// # Errors
+/// When it is gone.
+pub fn written(pid: u32) -> Result<i64, String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io"))
+        .map_err(|e| format!("process {pid}: {e}"))?;
+    let field = |name: &str| {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<i64>().ok());
+        value.ok_or_else(|| format!("process {pid} has no {name}"))
+    };
+    Ok(field("write_bytes:")? - field("cancelled_write_bytes:")?)
+}
+
 /// A line of proc_pid_status(5), in KiB.
 fn memory(pid: u32, name: &str) -> Result<u64, String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))

@@ -14,6 +14,7 @@ use banger_model::ImageConfig;
 use std::{
     io::Read,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 
@@ -81,15 +82,8 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         progress: &dyn Progress,
     ) -> Result<Manifest> {
         let rootfs = staging.image().join(ROOTFS_FILE);
-        let cancelled = || progress.cancelled();
         progress.stage("checking the image");
-        ext4::check(&*self.host, &rootfs, &cancelled).map_err(|error| match error {
-            Error::Tool { source, .. } => {
-                Error::BadFileSystem(format!("e2fsck finds faults ({source})"))
-            }
-            other => other,
-        })?;
-        let (digest, size) = digest::sha256_file(&rootfs, &cancelled)?;
+        let (digest, size) = self.proven(&rootfs, progress)?;
         let manifest = Manifest {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
@@ -109,6 +103,26 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             return Err(Error::Cancelled);
         }
         self.publish(&staging.image(), manifest, &import.names, import.replace)
+    }
+
+    /// Digest and length of a file system in which e2fsck finds no fault. It is read by e2fsck, which first has it written
+    /// out, and for the digest at the same time.
+    fn proven(&self, rootfs: &Path, progress: &dyn Progress) -> Result<(String, u64)> {
+        let failed = AtomicBool::new(false);
+        let cancelled = || progress.cancelled() || failed.load(Ordering::Relaxed);
+        let (checked, digest) = std::thread::scope(|scope| {
+            let digest = scope.spawn(|| digest::sha256_file(rootfs, &cancelled));
+            let checked = ext4::check(&*self.host, rootfs, &|| progress.cancelled());
+            failed.store(checked.is_err(), Ordering::Relaxed);
+            (checked, digest.join())
+        });
+        checked.map_err(|error| match error {
+            Error::Tool { source, .. } => {
+                Error::BadFileSystem(format!("e2fsck finds faults ({source})"))
+            }
+            other => other,
+        })?;
+        digest.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Makes the image's file system and what is kept beside it.

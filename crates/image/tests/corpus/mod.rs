@@ -1,5 +1,7 @@
 //! Archives of strangers that are refused, and what they aim at.
 
+mod more;
+
 use crate::archive::{Tar, header, names};
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 use tar::EntryType as T;
@@ -40,8 +42,19 @@ impl Outside {
     }
 }
 
-/// Archives that are refused for an entry: what it is, the archive, and what the error must say.
-pub fn corpus(outside: &Outside) -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+/// What it is, the archive, and what the error must say.
+pub type Case = (&'static str, Vec<u8>, Words);
+/// Parts of a message.
+pub type Words = &'static [&'static str];
+
+/// Archives that are refused for an entry.
+pub fn corpus(outside: &Outside) -> Vec<Case> {
+    let mut all = first(outside);
+    all.extend(more::more(outside));
+    all
+}
+
+fn first(outside: &Outside) -> Vec<Case> {
     // From wherever it is looked at.
     let up = "../".repeat(40);
     let (evil, there) = (outside.path("evil"), outside.path("file"));
