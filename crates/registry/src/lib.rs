@@ -6,12 +6,14 @@
 mod cache;
 mod client;
 mod error;
+mod prune;
 mod retry;
 mod session;
 mod turns;
 
 pub use cache::{BLOBS_DIR, BlobCache};
 pub use error::{Error, Result};
+pub use prune::{Cached, Held, Prune};
 pub use session::{Session, Watch};
 pub use turns::{Turn, Turns};
 
