@@ -19,6 +19,8 @@ const HERE: &[&str] = &[
     "image.list",
     "image.show",
     "image.delete",
+    "image.history",
+    "blob.prune",
     "recover",
     "operation.list",
     "operation.show",
@@ -85,6 +87,10 @@ fn answers_fit_the_published_schemas() {
     let shown = call("image.show", json!({ "image": "mine" })).json();
     assert_eq!(shown["names"], json!(["mine"]));
     assert_eq!(call("image.list", json!({})).json(), json!([shown]));
+    assert_eq!(
+        call("image.history", json!({ "image": "mine" })).json(),
+        json!([])
+    );
     let listed = call("operation.list", json!({})).json();
     assert_eq!(listed[0]["method"], "image.import");
     let id = json!({ "id": listed[0]["id"] });
@@ -95,6 +101,7 @@ fn answers_fit_the_published_schemas() {
     let pulled = call("image.pull", json!({ "reference": "127.0.0.1:1/none" }));
     let last = pulled.lines().pop().expect("an event");
     assert_eq!(last["event"], "failed", "{pulled:?}");
+    assert_eq!(call("blob.prune", json!({ "all": true })).json(), json!([]));
     // A failed one has more to tell.
     call(
         "vm.create",
@@ -196,7 +203,10 @@ fn json_of_the_command_line_fits_the_published_schemas() {
         document.fits(schema, &said);
         if said.as_array().is_some_and(Vec::is_empty) {
             assert!(
-                matches!(words[..], ["vm", "list", _] | ["ps", _]),
+                matches!(
+                    words[..],
+                    ["vm", "list", _] | ["ps", _] | ["image", "history", ..]
+                ),
                 "{command}"
             );
         }

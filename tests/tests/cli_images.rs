@@ -37,7 +37,7 @@ fn images_without_a_name_go_and_others_when_asked() {
     let prune = |args: &[&str]| {
         let all = [&["image", "prune", "--json"], args].concat();
         let pruned = home.banger(&all).exits(0).json();
-        let ids = pruned.as_array().expect("images").iter();
+        let ids = pruned["images"].as_array().expect("images").iter();
         ids.map(|i| i["id"].as_str().expect("an id").to_owned())
             .collect::<Vec<_>>()
     };

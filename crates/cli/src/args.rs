@@ -5,6 +5,7 @@ mod config;
 mod daemon;
 mod doctor;
 mod examples;
+mod image_life;
 mod internal;
 mod life;
 mod look;
@@ -18,6 +19,7 @@ pub use config::*;
 pub use daemon::*;
 pub use doctor::*;
 use examples::*;
+pub use image_life::*;
 pub use internal::*;
 pub use life::*;
 pub use look::*;
@@ -408,15 +410,24 @@ pub enum ImageCommand {
     #[command(visible_alias = "ls", after_help = IMAGE_LIST_EXAMPLES)]
     List(JsonArgs),
     /// Show everything about images
-    #[command(after_help = IMAGE_SHOW_EXAMPLES)]
+    #[command(visible_alias = "inspect", after_help = IMAGE_SHOW_EXAMPLES)]
     Show(ImagesArgs),
+    /// Show how an image was built
+    #[command(after_help = IMAGE_HISTORY_EXAMPLES)]
+    History(ImageHistoryArgs),
+    /// Write an image as an archive: of OCI, for other tools, or a bundle
+    #[command(visible_alias = "save", after_help = IMAGE_EXPORT_EXAMPLES)]
+    Export(ImageExportArgs),
+    /// Write an image as a bundle, which is the very same image wherever it is imported
+    #[command(after_help = IMAGE_BUNDLE_EXAMPLES)]
+    Bundle(ImageBundleArgs),
     /// Delete images that no VM uses; of an image with several names, take one away
     #[command(
         visible_alias = "rm",
         after_help = "Examples:\n  banger image delete old\n  banger image delete 3f2a81 c04411     by unique beginnings of their ids"
     )]
     Delete(ImageDeleteArgs),
-    /// Delete the images that no VM uses and that have no name; with --all, those with a name too
+    /// Delete the images that no VM uses and that have no name, and layers that no image needs; with --all, also those with a name
     #[command(after_help = IMAGE_PRUNE_EXAMPLES)]
     Prune(ImagePruneArgs),
 }
@@ -425,10 +436,11 @@ const IMPORT_EXAMPLES: &str = "Examples:\n  \
   banger image import rootfs.tar.zst                     named rootfs\n  \
   docker export box | banger image import - --name box   a tar on stdin\n  \
   docker save app:1 | banger image import - --name app   an image archive, with how it is run\n  \
+  banger image import app.tar.zst --name app             a bundle\n  \
   banger image import ./rootfs --name mine               a directory\n  \
   banger image import disk.ext4 --name mine --replace    an ext4 file; the name moves\n\n\
 What SOURCE is, is told by its content: a tar (plain, or packed with gzip, xz or zstd) of a root file system or of an \
-image's layers (an OCI layout, docker save), or an ext4 file system. A directory may be a root or an OCI layout. \
+image's layers (an OCI layout, docker save), a bundle, or an ext4 file system. A directory may be a root or an OCI layout. \
 Nothing of it needs root.";
 
 /// `image import`
@@ -454,7 +466,7 @@ pub struct ImportArgs {
 /// `image prune`
 #[derive(Debug, Args)]
 pub struct ImagePruneArgs {
-    /// Also images that have a name
+    /// Also images that have a name, and what a broken pull left within a day
     #[arg(short, long)]
     pub all: bool,
     /// Say what would go, and remove nothing

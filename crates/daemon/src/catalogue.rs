@@ -1,5 +1,6 @@
 //! The images as users meet them: import, list, show, delete; and which of them are being used for something new.
 
+use crate::blobs::BlobUsers;
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
@@ -101,6 +102,8 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::TooLarge(_)
         | E::BadFileSystem(_)
         | E::BadArchive(_)
+        | E::BadBundle(_)
+        | E::Untold { .. }
         | E::BadRemote(_)
         | E::OtherPlatform(_)
         | E::SeveralImages(_) => Code::BadRequest,
@@ -223,7 +226,9 @@ impl Catalogue {
     pub fn list(&self) -> Result<Vec<ImageView>> {
         let images = self.store.list().map_err(|error| told(&error))?;
         let users = self.users()?;
-        Ok(images.into_iter().map(|i| self.view(i, &users)).collect())
+        let blobs = self.blob_users(&images);
+        let view = |image| self.view(image, &users, &blobs);
+        Ok(images.into_iter().map(view).collect())
     }
 
     /// `image.show`.
@@ -233,7 +238,8 @@ impl Catalogue {
     pub fn show(&self, reference: &str) -> Result<ImageView> {
         let found = self.store.inspect(reference);
         let image = found.map_err(|error| self.not_found(&error))?;
-        Ok(self.view(image, &self.users()?))
+        let all = self.store.list().map_err(|error| told(&error))?;
+        Ok(self.view(image, &self.users()?, &self.blob_users(&all)))
     }
 
     /// `image.delete`.
@@ -347,11 +353,33 @@ impl Catalogue {
         Ok(users)
     }
 
-    fn view(&self, image: Named, users: &BTreeMap<String, Vec<String>>) -> ImageView {
-        let disk_usage = self.store.disk_usage(&image.manifest.id);
+    fn view(
+        &self,
+        image: Named,
+        users: &BTreeMap<String, Vec<String>>,
+        blobs: &BlobUsers,
+    ) -> ImageView {
+        let (disk_usage, own) = self.store.disk_usage(&image.manifest.id);
+        let (shared_blobs, own_blobs) = blobs.of(&image.manifest);
         let Named { manifest, names } = image;
+        let origin = manifest.origin;
+        let (config_sha256, built, labels, layers) = match origin {
+            Some(origin) => (
+                Some(origin.config),
+                origin.created,
+                origin.labels,
+                origin.layers,
+            ),
+            None => Default::default(),
+        };
         ImageView {
             disk_usage,
+            own: own + own_blobs,
+            shared: disk_usage - own + shared_blobs,
+            config_sha256,
+            built,
+            labels,
+            layers,
             used_by: users.get(&manifest.id).cloned().unwrap_or_default(),
             id: manifest.id,
             names,
@@ -368,7 +396,7 @@ impl Catalogue {
     }
 
     /// An error of a look-up; where nothing was found, with what there is.
-    fn not_found(&self, error: &banger_image::Error) -> ApiError {
+    pub(crate) fn not_found(&self, error: &banger_image::Error) -> ApiError {
         if let banger_image::Error::NotFound(name) = error {
             let mut told = told(error).hint(self.what_there_is());
             told.pullable = pullable(name);

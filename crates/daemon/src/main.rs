@@ -5,6 +5,7 @@
 
 mod background;
 mod birth;
+mod blobs;
 mod catalogue;
 mod core;
 mod daemon;
@@ -12,6 +13,7 @@ mod doctor;
 mod failed;
 mod feed;
 mod host_network;
+mod image_out;
 mod image_service;
 mod ledger;
 mod metrics;

@@ -89,6 +89,8 @@ impl Pull<'_> {
             return self.is_here(&there, &repo_digest);
         }
         let (config, layers) = self.documents(&session, digest)?;
+        let (cache, _) = self.images.registry();
+        let _held = cache.hold(layers.iter().chain([&config]));
         let (config, layers) = self.fetch(&session, &watch, &config, &layers)?;
         let import = Import {
             names: self.names.clone(),

@@ -147,6 +147,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             source: Some(format!("packages of Debian {}", sources.suite)),
             repo_digests: Default::default(),
             config: None,
+            origin: None,
         };
         let names = [build.name.clone()];
         self.publish(&staging.image(), manifest, &names, true)

@@ -141,6 +141,9 @@ pub enum Error {
     /// An archive of image layers that is not as such archives are.
     #[error("the image archive is refused: {0}")]
     BadArchive(String),
+    /// A bundle that is not as it says.
+    #[error("the bundle is refused: {0}")]
+    BadBundle(String),
     /// What a registry has is no image of the kind that it should be.
     #[error("what the registry has is refused: {0}")]
     BadRemote(String),
@@ -153,6 +156,17 @@ pub enum Error {
     /// A file system that is not clean, or not whole.
     #[error("the file system cannot be used as an image: {0}")]
     BadFileSystem(String),
+    /// An image's file system has something that is not read.
+    #[error("the image's file system cannot be read")]
+    Unreadable(#[source] banger_ext4::ReadError),
+    /// A file that no layer can tell of.
+    #[error("no layer of an OCI image can tell of '{entry}': {why}")]
+    Untold {
+        /// Its path, on one line.
+        entry: String,
+        /// Why.
+        why: &'static str,
+    },
     /// A root disk cannot share the blocks of its image.
     #[error("a root disk cannot be a clone of its image")]
     Unshared(#[source] banger_host::Error),
@@ -276,8 +290,14 @@ impl Error {
             Error::BadArchive(_) => Some(String::from(
                 "save the image again (docker save, podman save, skopeo copy … oci-archive:FILE)",
             )),
+            Error::BadBundle(_) => Some(String::from(
+                "make it again, or fetch it again: banger image bundle IMAGE -o FILE.tar.zst",
+            )),
             Error::NotAnImage(_) => Some(String::from(
                 "import a tar of a root file system (plain, gzip, xz, zstd; docker export makes one), an image archive (docker save, an OCI layout), a directory, or an ext4 file",
+            )),
+            Error::Untold { .. } => Some(String::from(
+                "a bundle has the file system as it is: banger image export --format bundle",
             )),
             Error::BadFileSystem(_) => Some(String::from(
                 "repair it where it comes from (e2fsck -fy FILE), then import it again",

@@ -4,11 +4,13 @@
 //! are the truth, there is no other catalogue. The id is the head of the file's digest, so an image
 //! never changes under a VM that pins it. Publishing is stage, fsync, rename (R-IMG-5).
 
+mod bundle;
 mod debian;
 mod digest;
 #[doc(hidden)]
 pub mod dry;
 mod error;
+mod export;
 mod ext4;
 mod flatten;
 mod home;
@@ -21,10 +23,12 @@ mod place;
 mod sources;
 mod staging;
 mod store;
+mod tarball;
 pub mod template;
 
 pub use debian::DebianBuild;
 pub use error::{Error, Result, UNSHARED};
+pub use export::{Exported, Format};
 pub use ext4::pack;
 pub use import::Import;
 pub use layer::Limits;

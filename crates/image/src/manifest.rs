@@ -1,7 +1,7 @@
 //! `manifest.json`: what an image is.
 
 use crate::{Error, Result};
-use banger_model::{ImageConfig, ImageReference};
+use banger_model::{ImageConfig, ImageOrigin, ImageReference};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +46,9 @@ pub struct Manifest {
     /// How it is run where nothing else is asked for; only what came as an image archive says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ImageConfig>,
+    /// The layers it was made of, its history and labels; only of what came as an image archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ImageOrigin>,
 }
 
 impl Manifest {

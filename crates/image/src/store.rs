@@ -389,12 +389,13 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                     digest: manifest.digest,
                 });
             }
-            let config = manifest.config.take();
+            let (config, origin) = (manifest.config.take(), manifest.origin.take());
             let from = std::mem::take(&mut manifest.repo_digests);
             manifest = there.clone();
             manifest.repo_digests.extend(from);
             // The same bytes may have come before without a word on how they are run.
             manifest.config = manifest.config.or(config);
+            manifest.origin = manifest.origin.or(origin);
             manifest.names = there.turns().map(|(n, t)| (n.to_owned(), t)).collect();
         }
         manifest
@@ -500,8 +501,9 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         .map(drop)
     }
 
-    /// Bytes that an image takes on the disk; what cannot be read counts nothing.
-    pub fn disk_usage(&self, id: &str) -> u64 {
+    /// Bytes that an image takes on the disk, and those of them that would be free without it; what cannot be read counts
+    /// nothing.
+    pub fn disk_usage(&self, id: &str) -> (u64, u64) {
         home::disk_usage(&self.dir_of(id))
     }
 

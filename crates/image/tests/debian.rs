@@ -83,6 +83,7 @@ fn plant(dir: &Path, id: &str, name: &str, created: u64) {
         source: None,
         repo_digests: Default::default(),
         config: None,
+        origin: None,
     };
     fs::write(
         image.join("manifest.json"),

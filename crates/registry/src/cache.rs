@@ -3,6 +3,7 @@
 
 use crate::client::{Client, Rest};
 use crate::error::{Kind, kind};
+use crate::prune::Holds;
 use crate::retry::Retry;
 use crate::turns::Turns;
 use crate::{Blob, Error, Result};
@@ -22,8 +23,9 @@ pub const BLOBS_DIR: &str = "blobs";
 /// Blobs of one state directory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct BlobCache {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     turns: Turns,
+    pub(crate) holds: Holds,
 }
 
 /// A blob on its way.
@@ -50,6 +52,7 @@ impl BlobCache {
         BlobCache {
             dir: dir.into(),
             turns: Turns::default(),
+            holds: Holds::default(),
         }
     }
 

@@ -7,6 +7,7 @@ mod cache;
 mod client;
 mod document;
 mod error;
+mod prune;
 mod retry;
 mod route;
 mod session;
@@ -14,6 +15,7 @@ mod turns;
 
 pub use cache::{BLOBS_DIR, BlobCache};
 pub use error::{Error, Result};
+pub use prune::{Cached, Held, Prune};
 pub use session::{Session, Watch};
 pub use turns::{Turn, Turns};
 

@@ -55,12 +55,18 @@ again, a tag that has not changed is asked for and nothing more; one that has mo
 
 pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
   banger image list\n  \
-  banger image list --json | jq -r '.[].names[]'";
+  banger image list --json | jq -r '.[].names[]'\n\n\
+SIZE is the length of the file system, without what it has not written. OWN would be free without the image: blocks of its files \
+that nobody shares, and the layers that a registry sent and no other image has. SHARED is what others have too: blocks \
+cloned (reflinks) to or from other images, templates and disks, and layers of several images.";
 
 pub const IMAGE_PRUNE_EXAMPLES: &str = "Examples:\n  \
   banger image prune --dry-run\n  \
-  banger image prune --all --force          all that no VM uses";
+  banger image prune --all --force          all that no VM uses\n\n\
+Layers that a registry sent are kept for the next pull as long as an image here was made of them. What a broken pull left is \
+gone on with by the next; it goes when nobody did for a day, or with --all. A pull under way keeps what it uses.";
 
 pub const IMAGE_SHOW_EXAMPLES: &str = "Examples:\n  \
   banger image show debian\n  \
-  banger image show debian --json | jq '.[].digest'";
+  banger image show debian --json | jq '.[].digest'\n  \
+  banger image inspect app --json | jq '.[].labels'";

@@ -22,7 +22,9 @@ pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
         .iter()
         .map(|image| row(image, render::now()))
         .collect();
-    let header = ["NAME", "ID", "SIZE", "ON DISK", "CREATED", "VMS", "SOURCE"];
+    let header = [
+        "NAME", "ID", "SIZE", "OWN", "SHARED", "CREATED", "VMS", "SOURCE",
+    ];
     print_text(&render::table(&header, &rows))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -32,7 +34,8 @@ fn row(image: &ImageView, now: u64) -> Vec<String> {
         names(image),
         image.id.clone(),
         mib(image.size),
-        mib(image.disk_usage),
+        mib(image.own),
+        mib(image.shared),
         render::age(now, image.created_at),
         image.used_by.len().to_string(),
         image.source.clone().unwrap_or_default(),
@@ -79,10 +82,13 @@ fn text(image: &ImageView) -> String {
         ("digest", image.digest.clone()),
         ("size", mib(image.size)),
         ("on disk", mib(image.disk_usage)),
+        ("own", mib(image.own)),
+        ("shared", mib(image.shared)),
         (
             "created",
             format!("{} ago", render::age(render::now(), image.created_at)),
         ),
+        ("built", or_none(&image.built)),
         ("source", or_none(&image.source)),
         ("distribution", or_none(&image.distro)),
         ("architecture", image.arch.clone()),
@@ -91,7 +97,27 @@ fn text(image: &ImageView) -> String {
     ];
     let line = |(key, value): &(&str, String)| format!("{key:<13} {value}\n");
     let run = image.config.as_ref().map(run_as).unwrap_or_default();
-    rows.iter().chain(&run).map(line).collect()
+    let rows = rows.into_iter().chain(run).chain(made_of(image));
+    rows.map(|row| line(&row)).collect()
+}
+
+/// What an image came from, each on a line of its own; what it does not say is left out.
+fn made_of(image: &ImageView) -> Vec<(&'static str, String)> {
+    let config = image.config_sha256.iter();
+    let config = config.map(|hex| ("configuration", format!("sha256:{hex}")));
+    let registry = image.repo_digests.iter();
+    let registry = registry.map(|digest| ("pulled as", digest.clone()));
+    let labels = image.labels.iter();
+    let labels = labels.map(|(key, value)| ("label", format!("{key}={value}")));
+    let layers = image.layers.iter().map(|layer| {
+        let text = format!("sha256:{} {}", layer.sha256, render::size(layer.size));
+        ("layer", text)
+    });
+    let rows = config.chain(registry).chain(labels).chain(layers);
+    // A label is foreign text.
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    rows.map(|(key, text)| (key, text.chars().map(clean).collect()))
+        .collect()
 }
 
 /// How an image is run; what it does not say is left out.

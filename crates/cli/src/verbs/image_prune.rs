@@ -1,4 +1,4 @@
-//! `image prune`: images that nobody uses go, after a question.
+//! `image prune`: images that nobody uses go, and layers that no image needs, after a question.
 
 use super::{Several, image::names, print_json, print_text, prune};
 use crate::{
@@ -7,30 +7,48 @@ use crate::{
     failure::{Failure, tell},
     render,
 };
-use banger_wire::api::{ImageDelete, ImageList, ImageShow, ImageView};
+use banger_wire::api::{
+    BlobPrune, BlobView, ImageDelete, ImageList, ImageShow, ImageView, ImagesPruned,
+};
 use std::process::ExitCode;
 
-/// Says which images are there to go, asks, deletes them, and says which went.
+/// Says what is there to go, asks, deletes it, and says what went.
 pub async fn prune(args: ImagePruneArgs) -> Result<ExitCode, Failure> {
     let daemon = Daemon::of_this_user()?;
-    let found: Vec<ImageView> = daemon.call(&ImageList {}).await?;
-    let found: Vec<&ImageView> = found.iter().filter(|i| goes(i, args.all)).collect();
+    let all: Vec<ImageView> = daemon.call(&ImageList {}).await?;
+    let goes = |image: &ImageView| goes(image, args.all);
+    let images: Vec<ImageView> = all.into_iter().filter(goes).collect();
+    let without = images.iter().map(|image| image.id.clone());
+    let request = BlobPrune {
+        all: args.all,
+        dry_run: true,
+        without: without.collect(),
+    };
+    let blobs = daemon.call(&request).await?;
+    let would = pruned(images, blobs);
     if args.dry_run {
-        told(found, &args)?;
+        told(&would, &args)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.force {
         prune::somebody_is_there("banger image prune --force; --dry-run says what would go")?;
-        if !found.is_empty() && !prune::agreed(&listed(&found), bytes(&found))? {
+        let empty = would.images.is_empty() && would.blobs.is_empty();
+        if !empty && !prune::agreed(&listed(&would), would.bytes)? {
             tell("nothing was removed");
             return Ok(ExitCode::SUCCESS);
         }
     }
     let mut gone = Several::new();
-    for image in found {
-        gone.add(delete(&daemon, image).await.map(|()| image));
+    for image in would.images {
+        gone.add(delete(&daemon, &image).await.map(|()| image));
     }
-    told(gone.good, &args)?;
+    let request = BlobPrune {
+        dry_run: false,
+        without: Vec::new(),
+        ..request
+    };
+    let blobs = daemon.call(&request).await?;
+    told(&pruned(gone.good, blobs), &args)?;
     Ok(gone.status)
 }
 
@@ -56,28 +74,31 @@ async fn delete(daemon: &Daemon, image: &ImageView) -> Result<(), Failure> {
     daemon.call(&request).await.map(drop)
 }
 
-fn bytes(images: &[&ImageView]) -> u64 {
-    images.iter().map(|image| image.disk_usage).sum()
+fn pruned(images: Vec<ImageView>, blobs: Vec<BlobView>) -> ImagesPruned {
+    let files: u64 = images.iter().map(|image| image.disk_usage).sum();
+    let bytes = files + blobs.iter().map(|blob| blob.size).sum::<u64>();
+    ImagesPruned {
+        images,
+        blobs,
+        bytes,
+    }
 }
 
-fn told(images: Vec<&ImageView>, args: &ImagePruneArgs) -> Result<(), Failure> {
+fn told(pruned: &ImagesPruned, args: &ImagePruneArgs) -> Result<(), Failure> {
     if args.json {
-        return print_json(&images);
+        return print_json(pruned);
     }
     let sum = if args.dry_run { "would free" } else { "freed" };
     print_text(&format!(
         "{}{sum} {}\n",
-        listed(&images),
-        render::size(bytes(&images))
+        listed(pruned),
+        render::size(pruned.bytes)
     ))
 }
 
-fn listed(images: &[&ImageView]) -> String {
-    if images.is_empty() {
-        return String::new();
-    }
+fn listed(pruned: &ImagesPruned) -> String {
     let now = render::now();
-    let row = |image: &&ImageView| {
+    let image = |image: &ImageView| {
         vec![
             names(image),
             image.id.clone(),
@@ -85,8 +106,21 @@ fn listed(images: &[&ImageView]) -> String {
             render::age(now, image.created_at),
         ]
     };
-    let rows: Vec<_> = images.iter().map(row).collect();
-    render::table(&["NAME", "ID", "ON DISK", "CREATED"], &rows)
+    let blob = |blob: &BlobView| {
+        let kind = if blob.whole {
+            "a layer"
+        } else {
+            "part of a layer"
+        };
+        let short: String = blob.digest.chars().take("sha256:".len() + 12).collect();
+        vec![kind.to_owned(), short, render::size(blob.size), "-".into()]
+    };
+    let rows = pruned.images.iter().map(image);
+    let rows: Vec<_> = rows.chain(pruned.blobs.iter().map(blob)).collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => render::table(&["NAME", "ID", "ON DISK", "CREATED"], &rows),
+    }
 }
 
 #[cfg(test)]

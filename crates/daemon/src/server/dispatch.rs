@@ -2,7 +2,7 @@
 
 use super::body::{self, Answer};
 use super::call::Call;
-use super::{copy, forward as forward_connection, frames, stream, upload};
+use super::{copy, export, forward as forward_connection, frames, stream, upload};
 use crate::daemon::Daemon;
 use crate::metrics;
 pub use crate::ops::Made;
@@ -116,6 +116,21 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             forward::<api::ImageDelete, _>(&d, &body, |d, _, r| async move {
                 let images = d.catalogue();
                 d.blocking(move || images.delete(&r)).await?
+            })
+            .await
+        }
+        "image.history" => {
+            plain::<api::ImageHistory, _>(&body, |r| async move {
+                let images = d.catalogue();
+                d.blocking(move || images.history(&r.image)).await?
+            })
+            .await
+        }
+        "image.export" => export::export(Arc::clone(&d), parse(&body)?, upgrade).await,
+        "blob.prune" => {
+            forward::<api::BlobPrune, _>(&d, &body, |d, _, r| async move {
+                let images = d.catalogue();
+                d.blocking(move || images.prune_blobs(&r)).await?
             })
             .await
         }

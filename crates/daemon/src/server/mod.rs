@@ -4,6 +4,7 @@ mod body;
 mod call;
 mod copy;
 mod dispatch;
+mod export;
 mod forward;
 pub mod frames;
 mod guest_error;

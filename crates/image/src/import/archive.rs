@@ -1,7 +1,8 @@
 //! From an archive to an image: read once as it comes in, flattened, and read again to be put in place. Nothing of it is
 //! ever a file of this machine, so no rights are needed.
 
-use super::{Import, ROOM_MIB, spool};
+use super::bundle::Seen;
+use super::{Import, ROOM_MIB, Said, check_superblock, spool};
 use crate::flatten::{Flatten, Flattened};
 use crate::layer::{self, Blob, Content, Digests, End, Entry, Form, Hashed, Unpacked, Watch};
 use crate::manifest::{HOME_FILE, ROOTFS_FILE};
@@ -11,7 +12,7 @@ use crate::staging::Staging;
 use crate::{Error, ImageStore, Progress, Result, digest, home};
 use banger_ext4::{Layout, Options, Tree};
 use banger_host::{Clock, Files, Tools};
-use banger_model::ImageConfig;
+use banger_model::ImageLayer;
 use std::{
     fs::File,
     io,
@@ -31,7 +32,7 @@ pub(super) struct Assembled {
     layers: Vec<Blob>,
     /// What it is made of: the same is the same image.
     made_of: String,
-    pub(super) config: Option<ImageConfig>,
+    pub(super) said: Said,
 }
 
 impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
@@ -42,7 +43,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         archive: Unpacked<'_>,
         import: &Import,
         progress: &dyn Progress,
-    ) -> Result<Option<ImageConfig>> {
+    ) -> Result<Said> {
         let room = || self.check_room(ROOM_MIB);
         let watch = || Watch::new(&import.limits, &room, progress);
         let spooled = staging.dir().join(SPOOL);
@@ -50,10 +51,22 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         let mut digests = Digests::default();
         let archive = archive.through(|inner| Hashed::new(inner, &mut digests));
         let mut root = Flatten::new(&import.limits, Form::Flat);
-        let mut take = |entry| root.take(entry);
+        let mut seen = Seen::default();
+        let mut take = |entry| {
+            seen.take(&entry);
+            root.take(entry)
+        };
         layer::index(archive, Form::Flat, End::Marked, &watch(), &mut take)?;
         if root.taken() == 0 {
             return Err(Error::NotAnImage("the archive has no entries".to_owned()));
+        }
+        if let Some(bundle) = seen.bundle(oci::is_root(&root))? {
+            progress.stage("unpacking the bundle");
+            let rootfs = staging.image().join(ROOTFS_FILE);
+            let said = bundle.unpack(&spooled, &rootfs, &watch().again())?;
+            let len = rootfs.metadata().map_or(0, |meta| meta.len());
+            check_superblock(&rootfs, len)?;
+            return Ok(said);
         }
         let assembled = if oci::is_archive(&root) {
             progress.stage("reading the image's layers");
@@ -71,11 +84,11 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                 content: root.finish(),
                 layers: vec![open(&spooled)?],
                 made_of: format!("a flat archive {}", digests.sha256()),
-                config: None,
+                said: Said::default(),
             }
         };
         self.write_image(staging, &assembled, &watch().again(), progress)?;
-        Ok(assembled.config)
+        Ok(assembled.said)
     }
 
     pub(super) fn write_image(
@@ -146,14 +159,19 @@ pub(super) fn assemble(
     import: &Import,
     watch: &Watch<'_>,
 ) -> Result<Assembled> {
-    let oci::Archive { layers, config } = archive;
-    let entries = watch.each(&layers, &|layer| read_layer(layer, watch))?;
+    let oci::Archive {
+        layers,
+        config,
+        mut origin,
+    } = archive;
+    let read = watch.each(&layers, &|layer| read_layer(layer, watch))?;
     let mut image = Flatten::new(&import.limits, Form::Layer);
-    for (n, layer) in entries.into_iter().enumerate() {
+    for (n, (layer, entries)) in read.into_iter().enumerate() {
         if n > 0 {
             image.next_layer();
         }
-        for entry in layer {
+        origin.layers.push(layer);
+        for entry in entries {
             image.take(entry)?;
         }
         watch.go_on(None)?;
@@ -169,12 +187,16 @@ pub(super) fn assemble(
         content: image.finish(),
         made_of,
         layers: layers.into_iter().map(|layer| layer.blob).collect(),
-        config: Some(config),
+        said: Said {
+            config: Some(config),
+            origin: Some(origin),
+            ..Said::default()
+        },
     })
 }
 
 /// What is in a layer, its digests proven.
-fn read_layer(layer: &oci::Layer, watch: &Watch<'_>) -> Result<Vec<Entry>> {
+fn read_layer(layer: &oci::Layer, watch: &Watch<'_>) -> Result<(ImageLayer, Vec<Entry>)> {
     let (mut packed, mut unpacked) = (Digests::default(), Digests::default());
     let mut entries = Vec::new();
     let mut reader = Hashed::new(layer.blob.reader(), &mut packed);
@@ -192,18 +214,22 @@ fn read_layer(layer: &oci::Layer, watch: &Watch<'_>) -> Result<Vec<Entry>> {
         Ok(())
     };
     layer::index(stream, Form::Layer, End::Open, watch, &mut take)?;
-    let (packed, unpacked) = match is_plain {
-        true => (packed.sha256(), packed.sha256()),
-        false => (packed.sha256(), unpacked.sha256()),
+    let unpacked = if is_plain { &packed } else { &unpacked };
+    let found = ImageLayer {
+        sha256: packed.sha256(),
+        diff_id: unpacked.sha256(),
+        size: packed.len,
+        unpacked: unpacked.len,
     };
-    let proven = layer.sha256.as_ref().is_none_or(|told| *told == packed);
-    if !proven || layer.diff_id != unpacked {
+    let told = layer.sha256.as_ref();
+    let proven = told.is_none_or(|told| *told == found.sha256);
+    if !proven || layer.diff_id != found.diff_id {
         return Err(Error::BadArchive(format!(
             "the bytes of layer {} are not those of its digest",
             layer.sha256.as_ref().unwrap_or(&layer.diff_id)
         )));
     }
-    Ok(entries)
+    Ok((found, entries))
 }
 
 /// Unpacks what is packed as a whole.

@@ -39,7 +39,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             let fetched = oci::fetched(config, opened)?;
             let assembled = archive::assemble(fetched, import, &watch)?;
             self.write_image(staging, &assembled, &watch.again(), progress)?;
-            self.import_staged(staging, assembled.config, import, progress)
+            self.import_staged(staging, assembled.said, import, progress)
         })
         .map_err(Error::of_registry)
     }

@@ -1,6 +1,7 @@
 //! Images from what a user has: an archive of a root file system, or an ext4 file (R-IMG-1).
 
 mod archive;
+mod bundle;
 mod layers;
 mod spool;
 
@@ -10,7 +11,7 @@ use crate::manifest::{self, ROOTFS_FILE};
 use crate::staging::Staging;
 use crate::{Error, ImageStore, Limits, Manifest, Progress, Result, digest};
 use banger_host::{Clock, Files, Tools, tree};
-use banger_model::ImageConfig;
+use banger_model::{ImageConfig, ImageOrigin};
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -36,6 +37,19 @@ pub struct Import {
     pub limits: Limits,
 }
 
+/// What an archive says of the image in it, beside its files.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// How it is run.
+    pub config: Option<ImageConfig>,
+    /// How it was built.
+    pub origin: Option<ImageOrigin>,
+    /// Distribution and release.
+    pub distro: String,
+    /// Kernel that suits it.
+    pub kernel: Option<String>,
+}
+
 impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     /// Everything that would keep [`ImageStore::import`] from importing, as far as it can be known before a byte has
     /// come.
@@ -55,7 +69,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     }
 
     /// Makes an image of what the stream brings: a tar (plain or packed with gzip, xz or zstd) of a root file system or
-    /// of an image's layers (an OCI layout, `docker save`), or an ext4 file system, told by its content. Failed or cancelled, nothing is left behind.
+    /// of an image's layers (an OCI layout, `docker save`), a bundle, or an ext4 file system, told by its content. Failed or cancelled, nothing is left behind.
     ///
     /// # Errors
     /// It is none of these, cut short, damaged or refused; a name is taken; a failing program; cancelled.
@@ -68,8 +82,8 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         self.check_import(import)?;
         self.staged(|staging| {
             progress.stage("receiving");
-            let config = self.fill(staging, source, import, progress)?;
-            self.import_staged(staging, config, import, progress)
+            let said = self.fill(staging, source, import, progress)?;
+            self.import_staged(staging, said, import, progress)
         })
     }
 
@@ -77,7 +91,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     fn import_staged(
         &self,
         staging: &Staging,
-        config: Option<ImageConfig>,
+        said: Said,
         import: &Import,
         progress: &dyn Progress,
     ) -> Result<Manifest> {
@@ -88,16 +102,17 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
             name: import.names.first().cloned().unwrap_or_default(),
-            distro: String::new(),
+            distro: said.distro,
             arch: std::env::consts::ARCH.to_owned(),
             digest: format!("sha256:{digest}"),
             size,
             created: self.host.now(),
-            kernel: None,
+            kernel: said.kernel,
             names: Default::default(),
             source: import.source.clone(),
             repo_digests: import.repo_digest.iter().cloned().collect(),
-            config,
+            config: said.config,
+            origin: said.origin,
         };
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -132,14 +147,14 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         source: &mut dyn Read,
         import: &Import,
         progress: &dyn Progress,
-    ) -> Result<Option<ImageConfig>> {
+    ) -> Result<Said> {
         let rootfs = staging.image().join(ROOTFS_FILE);
         let spooled = staging.dir().join(archive::SPOOL);
         let (mut kept, keeping) = spool::Spool::new(source, &spooled).map_err(Error::unwritten)?;
-        let mut config = None;
+        let mut said = Said::default();
         match layer::open(&mut kept)? {
             Content::Tar(archive) => {
-                config = self.import_archive(staging, archive, import, progress)?;
+                said = self.import_archive(staging, archive, import, progress)?;
             }
             Content::Ext4(mut stream) => {
                 keeping.stop();
@@ -159,7 +174,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                 check_superblock(&rootfs, len)?;
             }
         }
-        Ok(config)
+        Ok(said)
     }
 }
 

@@ -7,7 +7,7 @@ use super::documents::{
 use crate::flatten::Flatten;
 use crate::layer::Blob;
 use crate::{Error, Result, digest};
-use banger_model::ImageConfig;
+use banger_model::{ImageConfig, ImageOrigin};
 use std::{fs::File, sync::Arc};
 
 /// How deep indices may refer to indices.
@@ -22,6 +22,19 @@ pub(crate) struct Archive {
     pub layers: Vec<Layer>,
     /// How it is run.
     pub config: ImageConfig,
+    /// How it was built; its layers are told by whoever reads them.
+    pub origin: ImageOrigin,
+}
+
+/// What a configuration says.
+#[derive(Debug)]
+pub(super) struct Configured {
+    /// How the image is run.
+    pub config: ImageConfig,
+    /// How it was built, without layers.
+    pub origin: ImageOrigin,
+    /// sha256 of each layer unpacked, in hex, oldest first.
+    pub diff_ids: Vec<String>,
 }
 
 /// A layer of it.
@@ -37,8 +50,16 @@ pub(crate) struct Layer {
 
 /// Whether an archive is one of image layers, and no root file system.
 pub(crate) fn is_archive(archive: &Flatten) -> bool {
-    let any = |names: &[&str]| names.iter().any(|name| archive.has(name.as_bytes()));
-    any(&["oci-layout", "manifest.json"]) && !any(&OF_ROOTS)
+    has_any(archive, &["oci-layout", "manifest.json"]) && !is_root(archive)
+}
+
+/// Whether an archive has what root file systems have.
+pub(crate) fn is_root(archive: &Flatten) -> bool {
+    has_any(archive, &OF_ROOTS)
+}
+
+fn has_any(archive: &Flatten, names: &[&str]) -> bool {
+    names.iter().any(|name| archive.has(name.as_bytes()))
 }
 
 /// Finds the image for this machine.
@@ -128,8 +149,8 @@ impl Source<'_> {
 
     fn image(&self, config: &Descriptor, layers: &[Descriptor]) -> Result<Archive> {
         let bytes = self.proven(config, "the configuration")?;
-        let (config, diff_ids) = configured(&bytes, layers.len())?;
-        let layers = stacked(layers, diff_ids, |n, descriptor| {
+        let told = configured(&bytes, layers.len())?;
+        let layers = stacked(layers, told.diff_ids, |n, descriptor| {
             let what = format!("layer {}", n + 1);
             if descriptor.media_type.contains("encrypted") {
                 return Err(bad(format!("{what} is encrypted")));
@@ -137,7 +158,11 @@ impl Source<'_> {
             let (blob, hex) = self.described(descriptor, &what)?;
             Ok((blob, Some(hex)))
         })?;
-        Ok(Archive { layers, config })
+        Ok(Archive {
+            layers,
+            config: told.config,
+            origin: told.origin,
+        })
     }
 
     /// Docker's own form.
@@ -155,10 +180,14 @@ impl Source<'_> {
         if let Some(hex) = named_by(&saved.config) {
             prove(&bytes, hex, "the configuration")?;
         }
-        let (config, diff_ids) = configured(&bytes, saved.layers.len())?;
+        let told = configured(&bytes, saved.layers.len())?;
         let find = |_, path: &String| Ok((self.blob(path, "a layer")?, None));
-        let layers = stacked(&saved.layers, diff_ids, find)?;
-        Ok(Archive { layers, config })
+        let layers = stacked(&saved.layers, told.diff_ids, find)?;
+        Ok(Archive {
+            layers,
+            config: told.config,
+            origin: told.origin,
+        })
     }
 }
 
@@ -208,7 +237,7 @@ pub(super) fn choose(
 }
 
 /// What a configuration says, if the image is for this machine.
-pub(super) fn configured(bytes: &[u8], layers: usize) -> Result<(ImageConfig, Vec<String>)> {
+pub(super) fn configured(bytes: &[u8], layers: usize) -> Result<Configured> {
     let read: Configuration = parse(bytes, "the configuration")?;
     let platform = Platform {
         os: read.os,
@@ -229,8 +258,21 @@ pub(super) fn configured(bytes: &[u8], layers: usize) -> Result<(ImageConfig, Ve
     let ids = told
         .iter()
         .map(|id| sha256_of(id, "a layer").map(str::to_owned));
-    let ids = ids.collect::<Result<_>>()?;
-    Ok((read.config.unwrap_or_default().into(), ids))
+    let diff_ids = ids.collect::<Result<_>>()?;
+    let mut config = read.config.unwrap_or_default();
+    let history = read.history.unwrap_or_default();
+    let origin = ImageOrigin {
+        created: read.created.filter(|created| !created.is_empty()),
+        config: digest::sha256(bytes),
+        layers: Vec::new(),
+        labels: config.labels.take().unwrap_or_default(),
+        history: history.into_iter().map(Into::into).collect(),
+    };
+    Ok(Configured {
+        config: config.into(),
+        origin,
+        diff_ids,
+    })
 }
 
 /// Whether programs for it run here (the names are Go's).

@@ -1,6 +1,6 @@
-//! What an image says of how it is run.
+//! What an image says of how it is run, and of how it was built.
 
-use banger_model::ImageConfig;
+use banger_model::{ImageConfig, ImageStep};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -15,6 +15,31 @@ pub(super) struct Told {
     user: Option<String>,
     stop_signal: Option<String>,
     exposed_ports: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    pub(super) labels: Option<BTreeMap<String, String>>,
+}
+
+/// A step of an image's history. Builders write `null` for what they do not know.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Step {
+    created: Option<String>,
+    created_by: Option<String>,
+    author: Option<String>,
+    comment: Option<String>,
+    empty_layer: Option<bool>,
+}
+
+impl From<Step> for ImageStep {
+    fn from(told: Step) -> Self {
+        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+        ImageStep {
+            created: text(told.created),
+            created_by: text(told.created_by),
+            author: text(told.author),
+            comment: text(told.comment),
+            empty_layer: told.empty_layer.unwrap_or_default(),
+        }
+    }
 }
 
 impl From<Told> for ImageConfig {

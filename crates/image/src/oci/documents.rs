@@ -1,7 +1,7 @@
 //! The JSON of image archives: the OCI image specification 1.1 (index, manifest, configuration, descriptor), and the
 //! `manifest.json` of Docker's own archives. Fields that nothing here needs are not read.
 
-use super::config::Told;
+use super::config::{Step, Told};
 use crate::{Error, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -49,8 +49,10 @@ pub(super) struct Document {
 pub(super) struct Configuration {
     pub architecture: String,
     pub os: String,
+    pub created: Option<String>,
     pub config: Option<Told>,
     pub rootfs: RootFs,
+    pub history: Option<Vec<Step>>,
 }
 
 /// What the layers are when unpacked.

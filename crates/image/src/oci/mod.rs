@@ -5,7 +5,8 @@ mod config;
 mod documents;
 mod remote;
 
-pub(crate) use archive::{Archive, Layer, is_archive, read};
+pub(crate) use archive::{Archive, Layer, is_archive, is_root, read};
+pub(crate) use documents::DOCUMENT_MAX;
 pub(crate) use remote::fetched;
 pub use remote::{
     Descriptor as RemoteBlob, Document as RemoteDocument, Fetched, layers_of, read as read_remote,

@@ -96,15 +96,18 @@ pub fn layers_of(config: &[u8], layers: usize) -> Result<()> {
 
 /// An image whose configuration and layers have come: the layers as files, with their digests, oldest first.
 pub(crate) fn fetched(config: &[u8], layers: Vec<(String, Blob)>) -> Result<Archive> {
-    let (config, diff_ids) = configured(config, layers.len())?;
-    let layers = layers.into_iter().zip(diff_ids);
+    let told = configured(config, layers.len())?;
+    let layers = layers.into_iter().zip(told.diff_ids);
     let layers = layers.map(|((sha256, blob), diff_id)| super::Layer {
         blob,
         sha256: Some(sha256),
         diff_id,
     });
-    let layers = layers.collect();
-    Ok(Archive { layers, config })
+    Ok(Archive {
+        layers: layers.collect(),
+        config: told.config,
+        origin: told.origin,
+    })
 }
 
 /// A layer that has come.

@@ -1,7 +1,8 @@
 //! Requests and answers about images.
 
-pub use banger_model::ImageConfig;
+pub use banger_model::{ImageConfig, ImageLayer};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `image.import`: makes an image of the body of the request: a tar (plain or packed with gzip, xz or zstd) of a root file
 /// system or of an image's layers (an OCI layout, `docker save`), or an ext4 file system. This object comes in the header `banger-request` ([`super::REQUEST_HEADER`]).
@@ -64,6 +65,14 @@ pub struct ImageView {
     pub size: u64,
     /// Bytes it takes on the disk, with what is kept beside it.
     pub disk_usage: u64,
+    /// Bytes that would be free without it: of its files what nobody shares, and of its layers in the cache what no other
+    /// image has.
+    #[serde(default)]
+    pub own: u64,
+    /// Bytes that others have as well: blocks of its files (disks and templates cloned from it, images cloned from one
+    /// file), and layers in the cache that other images have.
+    #[serde(default)]
+    pub shared: u64,
     /// Unix time in seconds.
     pub created_at: u64,
     /// Where it came from.
@@ -83,6 +92,18 @@ pub struct ImageView {
     /// How it is run where nothing else is asked for; only what came as an image archive says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ImageConfig>,
+    /// sha256 of its configuration, in hex: what Docker calls the image's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_sha256: Option<String>,
+    /// When its builder made it (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The layers it was made of, oldest first; none if it came as one file system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<ImageLayer>,
     /// Names of the VMs that use it.
     pub used_by: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use super::files::VmCopy;
 use super::forward::VmForward;
+use super::image_life::*;
 use super::images::*;
 use super::inspect::*;
 use super::life::*;
@@ -115,6 +116,9 @@ methods! {
     "image.list" Json Read ImageList => Vec<ImageView>;
     "image.show" Json Read ImageShow => ImageView;
     "image.delete" Json Act ImageDelete => ImageDeleted;
+    "image.history" Json Read ImageHistory => Vec<HistoryView>;
+    "image.export" Frames Read ImageExport => Event;
+    "blob.prune" Json Act BlobPrune => Vec<BlobView>;
     "recover" Json Act Recover => RecoverView;
     "operation.list" Json Read OperationList => Vec<OperationView>;
     "operation.show" Json Read OperationShow => OperationView;

@@ -23,6 +23,7 @@ pub const OPERATIONS: &[&str] = &[
     "image.import",
     "image.pull",
     "image.delete",
+    "blob.prune",
 ];
 
 /// Header that asks for an answer as soon as the operation has begun.

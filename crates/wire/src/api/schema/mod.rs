@@ -9,9 +9,9 @@ mod text;
 
 use super::method;
 use super::{
-    API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, IDEMPOTENCY_HEADER, MAX_KEY,
-    METRICS_PATH, NotRunning, OPERATIONS, PREFER_HEADER, REQUEST_HEADER, RESPOND_ASYNC, Shape,
-    UPGRADE, Versions,
+    API_VERSION, API_VERSION_HEADER, ApiError, Code, Event, IDEMPOTENCY_HEADER, ImagesPruned,
+    MAX_KEY, METRICS_PATH, NotRunning, OPERATIONS, PREFER_HEADER, REQUEST_HEADER, RESPOND_ASYNC,
+    Shape, UPGRADE, Versions,
 };
 use crate::guest::ExitStatus;
 use schemars::generate::SchemaSettings;
@@ -54,6 +54,7 @@ pub fn openapi() -> Result<Value, String> {
     replies.subschema_for::<ExitStatus>();
     replies.subschema_for::<Versions>();
     replies.subschema_for::<NotRunning>();
+    replies.subschema_for::<ImagesPruned>();
     let schemas = merged(requests, replies)?;
     let paths: Map<String, Value> = methods
         .iter()

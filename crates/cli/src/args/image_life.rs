@@ -1,0 +1,75 @@
+//! What the verbs of an image's life are given: history, export, bundle.
+
+use crate::complete;
+use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+use std::path::PathBuf;
+
+pub const IMAGE_HISTORY_EXAMPLES: &str = "Examples:\n  \
+  banger image history alpine:3.20\n  \
+  banger image history app --no-trunc\n  \
+  banger image history app --json | jq -r '.[].created_by'\n\n\
+The newest step is first. An image that came without a history (a flat tar, an ext4 file, a directory) has none.";
+
+pub const IMAGE_EXPORT_EXAMPLES: &str = "Examples:\n  \
+  banger image export app -o app.tar\n  \
+  banger image export app | docker load\n  \
+  banger image export app | zstd >app.tar.zst\n  \
+  banger image export app --format bundle -o app.tar.zst\n\n\
+oci is a tar of an OCI image layout, which docker load, podman load, skopeo (oci-archive:FILE) and banger image import read: \
+one layer, with owners, modes, times, hard links, devices, holes, extended attributes and capabilities, and how the image is run. \
+Sockets are left out. bundle is rootfs.ext4 and manifest.json, packed with zstd: the same image with the same id.\n\
+FILE is replaced when the archive is whole.";
+
+pub const IMAGE_BUNDLE_EXAMPLES: &str = "Examples:\n  \
+  banger image bundle app -o app.tar.zst\n  \
+  banger image import app.tar.zst --name app\n\n\
+The same as banger image export --format bundle.";
+
+/// `image history`
+#[derive(Debug, Args)]
+pub struct ImageHistoryArgs {
+    /// Image: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::images))]
+    pub image: String,
+    /// Show whole commands
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A kind of archive.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ArchiveFormat {
+    /// An OCI image layout in a tar
+    Oci,
+    /// rootfs.ext4 and manifest.json in a tar, packed with zstd
+    Bundle,
+}
+
+/// `image export`
+#[derive(Debug, Args)]
+pub struct ImageExportArgs {
+    /// Image: name, id or unique id prefix; a name is what the archive calls it
+    #[arg(add = ArgValueCompleter::new(complete::images))]
+    pub image: String,
+    /// File to write; - is stdout [default: stdout, unless it is a terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What kind of archive
+    #[arg(long, value_enum, default_value = "oci")]
+    pub format: ArchiveFormat,
+}
+
+/// `image bundle`
+#[derive(Debug, Args)]
+pub struct ImageBundleArgs {
+    /// Image: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::images))]
+    pub image: String,
+    /// File to write; - is stdout [default: stdout, unless it is a terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
