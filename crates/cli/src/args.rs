@@ -6,6 +6,7 @@ mod daemon;
 mod doctor;
 mod examples;
 mod internal;
+mod kernel;
 mod life;
 mod look;
 mod operation;
@@ -19,6 +20,7 @@ pub use daemon::*;
 pub use doctor::*;
 use examples::*;
 pub use internal::*;
+pub use kernel::*;
 pub use life::*;
 pub use look::*;
 pub use operation::*;
@@ -70,6 +72,9 @@ pub enum Command {
     /// Pull, import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Pull, import, list and delete the kernels that VMs boot
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// What runs in the background, and what became of it
     #[command(subcommand)]
     Operation(OperationCommand),
@@ -200,6 +205,9 @@ pub struct ShapeArgs {
     /// Image: name, id or unique id prefix; one that is not here is pulled [default: config, then the Debian image]
     #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
+    /// Kernel, by its name [default: the image's, then banger's own if it was built, then Debian's]
+    #[arg(long, add = ArgValueCompleter::new(complete::kernels))]
+    pub kernel: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
     #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_VCPUS)))]
     pub vcpu: Option<u32>,
@@ -410,6 +418,9 @@ pub enum ImageCommand {
     /// Show everything about images
     #[command(after_help = IMAGE_SHOW_EXAMPLES)]
     Show(ImagesArgs),
+    /// Say which kernel VMs of an image get
+    #[command(after_help = IMAGE_SET_EXAMPLES)]
+    Set(ImageSetArgs),
     /// Delete images that no VM uses; of an image with several names, take one away
     #[command(
         visible_alias = "rm",

@@ -13,6 +13,7 @@ mod failed;
 mod feed;
 mod host_network;
 mod image_service;
+mod kernels;
 mod ledger;
 mod metrics;
 mod ops;
@@ -139,6 +140,9 @@ async fn run(
         tracing::error!(%error, "what is left of images stays");
         Vec::new()
     });
+    let kernels = daemon.kernels();
+    let rests = core.blocking(move |_| kernels.sweep()).await;
+    let rests = rests.unwrap_or_default();
     let listening = server::Listening::at(&paths.socket())?;
     if !foreground {
         birth::adopt_stdio(&paths.daemon_log())?;
@@ -147,7 +151,11 @@ async fn run(
     readiness.ready();
     tokio::spawn(background::run(Arc::clone(&daemon)));
     let images = daemon.catalogue();
-    tokio::task::spawn_blocking(move || images.unlink(&trash));
+    let kernels = daemon.kernels();
+    tokio::task::spawn_blocking(move || {
+        images.unlink(&trash);
+        kernels.unlink(&rests);
+    });
     let signalled = Arc::clone(&daemon);
     tokio::spawn(async move {
         ends.received().await;

@@ -14,6 +14,8 @@ pub mod health;
 pub mod image;
 pub mod image_prune;
 pub mod import;
+pub mod kernel;
+mod kernel_import;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;

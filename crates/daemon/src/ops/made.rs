@@ -1,6 +1,6 @@
 //! What came of an operation.
 
-use banger_wire::api::{Event, ImageView, VmView};
+use banger_wire::api::{Event, ImageView, KernelView, VmView};
 use serde_json::Value;
 
 /// What came of an operation.
@@ -10,6 +10,8 @@ pub enum Made {
     Vm(VmView),
     /// An image.
     Image(ImageView),
+    /// A kernel.
+    Kernel(KernelView),
     /// The answer of a method that answers with one object.
     Answer(Value),
 }
@@ -20,6 +22,7 @@ impl Made {
         match self {
             Made::Vm(vm) => serde_json::to_value(vm).ok(),
             Made::Image(image) => serde_json::to_value(image).ok(),
+            Made::Kernel(kernel) => serde_json::to_value(kernel).ok(),
             Made::Answer(value) => Some(value.clone()),
         }
     }
@@ -33,6 +36,10 @@ impl Made {
             Made::Image(image) => {
                 let image = Box::new(image.clone());
                 vec![Event::Image { image }, Event::Done { vm: None }]
+            }
+            Made::Kernel(kernel) => {
+                let kernel = Box::new(kernel.clone());
+                vec![Event::Kernel { kernel }, Event::Done { vm: None }]
             }
             Made::Answer(_) => vec![Event::Done { vm: None }],
         }
