@@ -3,7 +3,10 @@
 mod api;
 
 use api::{Document, Lines, file, import_header, post, tar};
-use banger_testkit::Home;
+use banger_testkit::{
+    Home,
+    kernel::{config, vmlinux},
+};
 use banger_wire::api::{METHODS, Shape};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -18,9 +21,17 @@ const HERE: &[&str] = &[
     "image.pull",
     "image.list",
     "image.show",
+    "image.set",
     "image.delete",
     "image.history",
     "blob.prune",
+    "kernel.import",
+    "kernel.pull",
+    "kernel.build",
+    "kernel.list",
+    "kernel.available",
+    "kernel.show",
+    "kernel.delete",
     "recover",
     "operation.list",
     "operation.show",
@@ -56,7 +67,7 @@ fn answers_fit_the_published_schemas() {
     let document = Document::read();
     home.banger(&["vm", "list"]).exits(0);
     let events = Lines::ask(&home, "events", "", b"{}");
-    let mut called = vec!["image.import", "events"];
+    let mut called = vec!["image.import", "kernel.import", "events"];
     let mut call = |method: &'static str, request: Value| {
         called.push(method);
         document.call(&home, method, &request)
@@ -102,6 +113,22 @@ fn answers_fit_the_published_schemas() {
     let last = pulled.lines().pop().expect("an event");
     assert_eq!(last["event"], "failed", "{pulled:?}");
     assert_eq!(call("blob.prune", json!({ "all": true })).json(), json!([]));
+    let (kernel, config) = (vmlinux("6.1", true), config(""));
+    let header = "banger-request: {\"name\":\"mine\",\"force\":true}\r\n";
+    let imported = post(&home, "kernel.import", header, &kernel);
+    document.fits_answer("kernel.import", &imported);
+    let made = imported.lines();
+    assert_eq!(made.last(), Some(&json!({ "event": "done" })), "{made:?}");
+    let shown = call("kernel.show", json!({ "kernel": "mine" })).json();
+    assert_eq!(call("kernel.list", json!({})).json(), json!([shown]));
+    call("kernel.available", json!({}));
+    call("kernel.pull", json!({ "package": "-x", "name": "x" }));
+    call("kernel.build", json!({ "name": "../x", "config": config }));
+    call("image.set", json!({ "image": "mine", "kernel": "mine" }));
+    assert_eq!(
+        call("kernel.delete", json!({ "kernel": "mine" })).status,
+        412
+    );
     // A failed one has more to tell.
     call(
         "vm.create",
@@ -176,12 +203,15 @@ fn json_of_the_command_line_fits_the_published_schemas() {
     home.banger(&["image", "list"]).exits(0);
     let root = home.scratch().join("root");
     std::fs::create_dir_all(root.join("etc")).expect("a tree");
+    let kernel = home.scratch().join("vmlinux");
+    std::fs::write(&kernel, vmlinux("6.1", true)).expect("a kernel");
     for (command, schema) in &table {
         let words: Vec<&str> = command.split_whitespace().skip(1).collect();
         if words.iter().any(|w| *w == "VM" || *w == "create") {
             continue;
         }
         let path = root.display().to_string();
+        let kernel = kernel.display().to_string();
         let id = match words.contains(&"ID") {
             true => newest_operation(&home),
             false => String::new(),
@@ -191,6 +221,7 @@ fn json_of_the_command_line_fits_the_published_schemas() {
             .map(|w| match w {
                 "SOURCE" => &path,
                 "IMAGE" => "root",
+                "KERNEL" => &kernel,
                 "ID" => &id,
                 other => other,
             })

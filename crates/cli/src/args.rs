@@ -7,6 +7,7 @@ mod doctor;
 mod examples;
 mod image_life;
 mod internal;
+mod kernel;
 mod life;
 mod look;
 mod operation;
@@ -21,6 +22,7 @@ pub use doctor::*;
 use examples::*;
 pub use image_life::*;
 pub use internal::*;
+pub use kernel::*;
 pub use life::*;
 pub use look::*;
 pub use operation::*;
@@ -72,6 +74,9 @@ pub enum Command {
     /// Pull, import, list and delete images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Pull, import, list and delete the kernels that VMs boot
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// What runs in the background, and what became of it
     #[command(subcommand)]
     Operation(OperationCommand),
@@ -202,6 +207,9 @@ pub struct ShapeArgs {
     /// Image: name, id or unique id prefix; one that is not here is pulled [default: config, then the Debian image]
     #[arg(long, add = ArgValueCompleter::new(complete::images))]
     pub image: Option<String>,
+    /// Kernel, by its name [default: the image's, then banger's own if it was built, then Debian's]
+    #[arg(long, add = ArgValueCompleter::new(complete::kernels))]
+    pub kernel: Option<String>,
     /// Virtual CPUs [default: config, then a quarter of the host's, 1 to 4]
     #[arg(long, alias = "cpus", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_VCPUS)))]
     pub vcpu: Option<u32>,
@@ -421,6 +429,9 @@ pub enum ImageCommand {
     /// Write an image as a bundle, which is the very same image wherever it is imported
     #[command(after_help = IMAGE_BUNDLE_EXAMPLES)]
     Bundle(ImageBundleArgs),
+    /// Say which kernel VMs of an image get
+    #[command(after_help = IMAGE_SET_EXAMPLES)]
+    Set(ImageSetArgs),
     /// Delete images that no VM uses; of an image with several names, take one away
     #[command(
         visible_alias = "rm",

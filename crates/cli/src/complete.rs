@@ -171,6 +171,21 @@ fn vms_on_disk(state: &Path) -> Vec<Known> {
     all
 }
 
+/// Kernels, by the directories that describe them.
+pub fn kernels(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(paths) = connection::paths().ok() else {
+        return Vec::new();
+    };
+    let current = current.to_string_lossy();
+    let mut names: Vec<_> = entries(&paths.state_dir.join("kernels"))
+        .filter(|dir| dir.join("manifest.json").is_file())
+        .filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned()))
+        .filter(|name| !name.starts_with('.') && name.starts_with(&*current))
+        .collect();
+    names.sort();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
+
 /// Ids and names of the images whose directories describe them.
 fn images_on_disk(state: &Path) -> Vec<(String, Vec<String>)> {
     let mut all: Vec<_> = entries(&state.join("images"))

@@ -87,6 +87,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(ImageCommand::Bundle(args)) => verbs::export::bundle(args).await,
         Command::Image(ImageCommand::Prune(args)) => verbs::image_prune::prune(args).await,
         Command::Image(ImageCommand::Delete(args)) => verbs::image::delete(args).await,
+        Command::Image(ImageCommand::Set(args)) => verbs::kernel::set_image(args).await,
+        Command::Kernel(command) => verbs::kernel::kernel(command).await,
         Command::Operation(OperationCommand::List(args)) => verbs::operation::list(args).await,
         Command::Operation(OperationCommand::Show(args)) => verbs::operation::show(args).await,
         Command::Operation(OperationCommand::Watch(args)) => verbs::operation::watch(args).await,

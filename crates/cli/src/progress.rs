@@ -67,6 +67,7 @@ impl Progress {
             }
             Event::Accepted { .. }
             | Event::Image { .. }
+            | Event::Kernel { .. }
             | Event::Done { .. }
             | Event::Failed { .. } => {}
         }
@@ -174,6 +175,7 @@ fn spec_line(values: &[SpecValue]) -> String {
         .map(|SpecValue { key, value, origin }| match origin {
             Origin::Flag => format!("{key} {value}"),
             Origin::Config => format!("{key} {value} (config)"),
+            Origin::Image => format!("{key} {value} (image)"),
             Origin::Host => format!("{key} {value} (host)"),
             Origin::Builtin => format!("{key} {value} (default)"),
         })

@@ -57,6 +57,7 @@ pub const fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Flag => "flag",
         Origin::Config => "config",
+        Origin::Image => "image",
         Origin::Host => "host",
         Origin::Builtin => "builtin",
     }

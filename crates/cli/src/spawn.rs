@@ -125,15 +125,32 @@ pub fn ask_helper(helper: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
 /// # Errors
 /// The operating system's; there is no `tar`.
 pub fn spawn_tar(directory: &Path) -> io::Result<Child> {
+    tar(
+        directory,
+        &["--xattrs", "--xattrs-include=*", "--sparse"],
+        &[".".into()],
+    )
+}
+
+/// Starts `tar` as [`spawn_tar`] does, for the content of some entries of a directory only.
+///
+/// # Errors
+/// The operating system's; there is no `tar`.
+pub fn spawn_tar_of(directory: &Path, entries: &[String]) -> io::Result<Child> {
+    tar(directory, &[], entries)
+}
+
+fn tar(directory: &Path, options: &[&str], entries: &[String]) -> io::Result<Child> {
     #[allow(clippy::disallowed_methods, reason = "the command line's third spawn")]
     let mut command = Command::new("tar");
     command
         .args(["--create", "--file=-", "--format=posix", "--numeric-owner"])
-        .args(["--xattrs", "--xattrs-include=*", "--sparse"])
+        .args(options)
         .args(["--one-file-system", "--warning=no-file-ignored"])
         .arg("--directory")
         .arg(directory)
-        .arg(".")
+        .arg("--")
+        .args(entries)
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

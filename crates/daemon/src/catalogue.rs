@@ -334,6 +334,35 @@ impl Catalogue {
         }
     }
 
+    /// `image.set`: says what VMs of an image get; `kernels` refuses kernels that are not there.
+    ///
+    /// # Errors
+    /// No such image, or no such kernel.
+    pub fn set(
+        &self,
+        request: &api::ImageSet,
+        kernels: impl FnOnce(&str) -> Result<()>,
+    ) -> Result<ImageView> {
+        let image = self.find(&request.image)?;
+        let kernel = Some(request.kernel.as_str()).filter(|name| *name != api::ANY_KERNEL);
+        if let Some(kernel) = kernel {
+            kernels(kernel)?;
+        }
+        let set = self.store.set_kernel(&image.id, kernel);
+        set.map_err(|error| self.not_found(&error))?;
+        self.show(&image.id)
+    }
+
+    /// The kernels that images name as theirs, each with the image's title.
+    ///
+    /// # Errors
+    /// The images cannot be read.
+    pub fn kernels(&self) -> Result<Vec<(String, String)>> {
+        let images = self.store.list().map_err(|error| told(&error))?;
+        let of = |image: Named| Some((image.manifest.kernel.clone()?, image.title().to_owned()));
+        Ok(images.into_iter().filter_map(of).collect())
+    }
+
     /// Names of the VMs that need each image, by its id; of lost ones, their ids.
     fn users(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let rows = self.core.ledger.vms();

@@ -3,6 +3,7 @@
 use crate::catalogue::Catalogue;
 use crate::core::Core;
 use crate::feed::Feed;
+use crate::kernels::Kernels;
 use crate::metrics::Requests;
 use crate::ops::{self, Cancel, Operation, Registry, Why};
 use crate::services::{Peers, wire_services};
@@ -29,6 +30,7 @@ pub struct Daemon {
     core: Arc<Core>,
     vms: Arc<VmService>,
     catalogue: Arc<Catalogue>,
+    kernels: Arc<Kernels>,
     started: Instant,
     started_at: u64,
     streams: AtomicU32,
@@ -58,13 +60,15 @@ impl Daemon {
     ) -> Result<Daemon, ApiError> {
         let registry = Arc::new(Registry::new(core.ledger.feed().clone()));
         wire_services(peers, &core, &registry, config);
+        let catalogue = peers.catalogue()?;
         Ok(Daemon {
+            kernels: Arc::new(Kernels::new(Arc::clone(&core), Arc::clone(&catalogue))),
             registry,
             requests: Requests::default(),
             paths,
             core,
             vms: peers.vms()?,
-            catalogue: peers.catalogue()?,
+            catalogue,
             started: Instant::now(),
             started_at: ops::now(),
             streams: AtomicU32::new(0),
@@ -80,6 +84,11 @@ impl Daemon {
     /// The images.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         Arc::clone(&self.catalogue)
+    }
+
+    /// The kernels.
+    pub fn kernels(&self) -> Arc<Kernels> {
+        Arc::clone(&self.kernels)
     }
 
     /// Runs work that may block on a thread for such.

@@ -2,15 +2,18 @@
 
 use crate::catalogue::{Catalogue, Pinned, Told, image_failed};
 use crate::core::{Core, DaemonHost};
-use crate::ops::{Operation, Registry, SharedWork};
+use crate::kernels::{default_kernel, no_kernel, pack, told as kernel_failed};
+use crate::ops::{self, Operation, Registry, SharedWork};
 use banger_host::{ErrorKind, Files, linux::shares_blocks};
 use banger_image::template::{self, Volume};
 use banger_image::{DebianBuild, Manifest};
-use banger_model::ByteSize;
-use banger_vmm::boot::kernel::{self, Kernel};
+use banger_model::{ByteSize, spec::Origin};
+use banger_vmm::boot::kernel::{self, Kernel, KernelError};
+use banger_vmm::boot::package::NewKernel;
+use banger_vmm::boot::shelf::{self, Shelf};
 use banger_wire::api::{ApiError, Code};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Name of the kernel that is used when none is named.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
@@ -26,6 +29,9 @@ pub trait Images: std::fmt::Debug + Send + Sync {
 
     /// Everything that would keep [`Images::image`] from giving this image, without building anything.
     fn image_obstacles(&self, name: &str) -> Vec<ApiError>;
+
+    /// The kernel of a new VM of this image whose request names none, and who says so.
+    fn kernel_for(&self, image: &str) -> (String, Origin);
 
     /// The kernel of this name; the default one is fetched if it is not there.
     ///
@@ -166,6 +172,14 @@ impl Images for ImageService {
         }
     }
 
+    fn kernel_for(&self, image: &str) -> (String, Origin) {
+        let image = self.catalogue.find(image).ok();
+        match image.and_then(|image| image.kernel) {
+            Some(kernel) => (kernel, Origin::Image),
+            None => (default_kernel(&self.core).to_owned(), Origin::Builtin),
+        }
+    }
+
     fn kernel(&self, name: &str, op: &Operation) -> Result<Kernel, ApiError> {
         let (host, dir) = (&*self.core.host, self.core.recipes.kernels_dir());
         let look = || Kernel::load(host, &dir, name).map_err(|e| failed(&e));
@@ -173,18 +187,18 @@ impl Images for ImageService {
             return Ok(kernel);
         }
         if name != DEFAULT_KERNEL {
-            return Err(no_kernel(name));
+            return Err(no_kernel(&self.core, name));
         }
         let core = Arc::clone(&self.core);
         let fetch = move |op: &Operation| fetch_kernel(&core, op);
         let what = ("the default kernel", "kernel.fetch");
         self.shared.join(&self.registry, what, op, fetch)?;
-        look()?.ok_or_else(|| no_kernel(name))
+        look()?.ok_or_else(|| no_kernel(&self.core, name))
     }
 
     fn kernel_obstacles(&self, name: &str) -> Vec<ApiError> {
-        if name.contains('/') {
-            return vec![no_kernel(name)];
+        if shelf::check_name(name).is_err() {
+            return vec![no_kernel(&self.core, name)];
         }
         let (host, dir) = (&*self.core.host, self.core.recipes.kernels_dir());
         let missing = match Kernel::load(host, &dir, name) {
@@ -192,7 +206,7 @@ impl Images for ImageService {
             Ok(None) if name == DEFAULT_KERNEL => kernel::fetch_obstacle(host)
                 .err()
                 .map(|e| ApiError::of(Code::Precondition, &e).hint(put_kernel(&dir.join(name)))),
-            Ok(None) => Some(no_kernel(name)),
+            Ok(None) => Some(no_kernel(&self.core, name)),
             Err(error) => Some(failed(&error)),
         };
         missing.into_iter().collect()
@@ -267,24 +281,28 @@ fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
     make_dir(host, &dir)?;
     op.stage("kernel", "fetching the default kernel, once");
     let cancelled = || op.cancel.why().is_some();
-    let pack = |tree: &Path, disk: &Path| {
-        let label = "banger-modules";
-        Ok(banger_image::pack(
-            host, tree, disk, label, label, &cancelled,
-        )?)
+    let pack = pack(core, &cancelled);
+    let tag = op.id.to_string();
+    let shelf = Shelf {
+        kernels: &dir,
+        tag: &tag,
+        pack: &*pack,
+        // Whoever gave the name meanwhile has a kernel for it.
+        naming: &Mutex::default(),
+        replace: false,
     };
-    let fetched = kernel::fetch_debian(
-        host,
-        &dir,
-        DEFAULT_KERNEL,
-        &pack,
-        &mut |line| op.stage("kernel", line),
-        &cancelled,
-    );
-    let hint = || put_kernel(&dir.join(DEFAULT_KERNEL));
-    fetched
-        .map(drop)
-        .map_err(|error| failed(&error).hint(hint()))
+    let new = NewKernel {
+        name: DEFAULT_KERNEL,
+        created: ops::now(),
+        ..NewKernel::default()
+    };
+    let stage = &mut |line: &str| op.stage("kernel", line);
+    let fetched =
+        kernel::fetch_package(host, &shelf, kernel::DEBIAN_CLOUD, &new, stage, &cancelled);
+    match fetched {
+        Ok(_) | Err(KernelError::Exists { .. }) => Ok(()),
+        Err(error) => Err(kernel_failed(&error).hint(put_kernel(&dir.join(DEFAULT_KERNEL)))),
+    }
 }
 
 /// Makes a directory of the state directory unless it is there.
@@ -323,9 +341,4 @@ fn put_kernel(dir: &std::path::Path) -> String {
         "check this machine's apt and its Debian package sources, or put a kernel into {}",
         dir.display()
     )
-}
-
-fn no_kernel(name: &str) -> ApiError {
-    ApiError::new(Code::NotFound, format!("no kernel is called '{name}'"))
-        .hint(format!("leave --kernel out to use '{DEFAULT_KERNEL}'"))
 }

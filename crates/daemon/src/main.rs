@@ -15,6 +15,7 @@ mod feed;
 mod host_network;
 mod image_out;
 mod image_service;
+mod kernels;
 mod ledger;
 mod metrics;
 mod ops;
@@ -141,6 +142,9 @@ async fn run(
         tracing::error!(%error, "what is left of images stays");
         Vec::new()
     });
+    let kernels = daemon.kernels();
+    let rests = core.blocking(move |_| kernels.sweep()).await;
+    let rests = rests.unwrap_or_default();
     let listening = server::Listening::at(&paths.socket())?;
     if !foreground {
         birth::adopt_stdio(&paths.daemon_log())?;
@@ -149,7 +153,11 @@ async fn run(
     readiness.ready();
     tokio::spawn(background::run(Arc::clone(&daemon)));
     let images = daemon.catalogue();
-    tokio::task::spawn_blocking(move || images.unlink(&trash));
+    let kernels = daemon.kernels();
+    tokio::task::spawn_blocking(move || {
+        images.unlink(&trash);
+        kernels.unlink(&rests);
+    });
     let signalled = Arc::clone(&daemon);
     tokio::spawn(async move {
         ends.received().await;

@@ -111,7 +111,7 @@ mod tests {
     use banger_host::crash::{CrashAt, CrashPoints};
     use banger_host::linux::{LinuxConfig, LinuxHost};
     use banger_image::Manifest;
-    use banger_model::ByteSize;
+    use banger_model::{ByteSize, spec::Origin};
     use banger_plan::Pool;
     use banger_vmm::boot::kernel::Kernel;
     use banger_wire::api::{Paths, VmShape};
@@ -131,6 +131,9 @@ mod tests {
         }
         fn image_obstacles(&self, _: &str) -> Vec<ApiError> {
             vec![none()]
+        }
+        fn kernel_for(&self, _: &str) -> (String, Origin) {
+            (String::new(), Origin::Builtin)
         }
         fn kernel(&self, _: &str, _: &Operation) -> Result<Kernel, ApiError> {
             Err(none())

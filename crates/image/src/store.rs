@@ -193,6 +193,21 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             .map(drop)
     }
 
+    /// Says which kernel suits an image; `None`: any.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`, or an effect failed.
+    pub fn set_kernel(&self, reference: &str, kernel: Option<&str>) -> Result<Manifest> {
+        let id = self.show(reference)?.id;
+        let _lock = self.publish_lock()?;
+        // Named anew: it may have got names meanwhile.
+        let there = self.manifest(&id)?;
+        let mut manifest = there.ok_or_else(|| Error::NotFound(reference.to_owned()))?;
+        manifest.kernel = kernel.map(str::to_owned);
+        self.write_manifest(&manifest)?;
+        Ok(manifest)
+    }
+
     /// Removes an image that nobody pins; `users` names the VMs that pin an image id. Named by one of several names it
     /// only loses that name; named by its id it keeps them all unless `force`. A damaged image, and one
     /// without a manifest, is removed by its whole id.

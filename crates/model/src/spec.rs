@@ -12,6 +12,8 @@ pub enum Origin {
     Flag,
     /// The configuration file.
     Config,
+    /// The image says so.
+    Image,
     /// Derived from this host's CPUs and memory.
     Host,
     /// The product's own default.

@@ -4,6 +4,7 @@
 
 mod home;
 mod image;
+pub mod kernel;
 mod local_guest;
 mod machine;
 mod run;

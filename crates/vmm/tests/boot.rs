@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use banger_host::linux::{LinuxConfig, LinuxHost};
@@ -14,6 +15,8 @@ use banger_model::{ByteSize, Instance, Label, MacAddress, Role, VmId};
 use banger_vmm::boot::cmdline::Accel;
 use banger_vmm::boot::initramfs::{self, Agent};
 use banger_vmm::boot::kernel::{self, Kernel, KernelError};
+use banger_vmm::boot::package::NewKernel;
+use banger_vmm::boot::shelf::Shelf;
 use banger_vmm::boot::tsc;
 use banger_vmm::probe::{find_qemu, qemu_version};
 use banger_vmm::qemu::{
@@ -273,6 +276,32 @@ fn pack(tree: &Path, disk: &Path) -> Result<(), Box<dyn std::error::Error + Send
     Ok(())
 }
 
+fn fetch(
+    kernels: &Path,
+    progress: &mut dyn FnMut(&str),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Kernel, KernelError> {
+    let shelf = Shelf {
+        kernels,
+        tag: "test",
+        pack: &pack,
+        naming: &Mutex::default(),
+        replace: false,
+    };
+    let new = NewKernel {
+        name: "debian",
+        ..NewKernel::default()
+    };
+    kernel::fetch_package(
+        &host(),
+        &shelf,
+        kernel::DEBIAN_CLOUD,
+        &new,
+        progress,
+        cancelled,
+    )
+}
+
 #[test]
 fn debians_kernel_is_fetched_and_boots_every_time() {
     let home = tempfile::tempdir().unwrap();
@@ -280,15 +309,10 @@ fn debians_kernel_is_fetched_and_boots_every_time() {
     fs::create_dir(&kernels).unwrap();
     fs::create_dir(&cache).unwrap();
     let mut stages = Vec::new();
-    let kernel = kernel::fetch_debian(
-        &host(),
-        &kernels,
-        "debian",
-        &pack,
-        &mut |s| stages.push(s.to_owned()),
-        &|| false,
-    )
-    .unwrap();
+    let kernel = fetch(&kernels, &mut |s| stages.push(s.to_owned()), &|| false).unwrap();
+    let check = kernel.manifest.check.as_ref().unwrap();
+    assert_eq!(check.lacks(), [""; 0]);
+    assert_eq!(check.missing, ["CONFIG_VMGENID"]);
     println!("{stages:?} {:#?}", kernel.manifest);
     assert!(
         stages
@@ -362,14 +386,7 @@ fn panic_ends_the_vm_and_is_logged(kernel: &Kernel, home: &Path, cache: &Path) {
 #[test]
 fn a_cancelled_fetch_leaves_nothing() {
     let kernels = tempfile::tempdir().unwrap();
-    let cancelled = kernel::fetch_debian(
-        &host(),
-        kernels.path(),
-        "debian",
-        &pack,
-        &mut |_| {},
-        &|| true,
-    );
+    let cancelled = fetch(kernels.path(), &mut |_| {}, &|| true);
     assert!(
         matches!(cancelled, Err(KernelError::Fetch { .. })),
         "{cancelled:?}"

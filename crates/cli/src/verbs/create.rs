@@ -15,7 +15,7 @@ impl From<ShapeArgs> for VmShape {
         VmShape {
             name: args.name,
             image: args.image,
-            kernel: None,
+            kernel: args.kernel,
             vcpus: args.vcpu,
             memory: args.memory,
             overlay_size: args.system_overlay_size,

@@ -2,7 +2,7 @@
 
 use super::{print_json, print_text};
 use crate::{args::ImportArgs, connection::Daemon, failure::Failure, progress::Progress, spawn};
-use banger_wire::api::{Event, ImageImport, ImageView};
+use banger_wire::api::{Event, ImageImport, Method};
 use bytes::Bytes;
 use std::{
     fs::File,
@@ -18,24 +18,33 @@ const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
 
 /// What is behind a source.
-enum Opened {
+pub(super) enum Opened {
     File(File),
     Stdin,
-    Directory,
+    /// A program that writes an archive.
+    Archive(Child),
+}
+
+impl Opened {
+    /// How much will come, where that is known before.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self {
+            Opened::File(file) => file
+                .metadata()
+                .ok()
+                .filter(|m| m.is_file())
+                .map(|m| m.len()),
+            Opened::Stdin | Opened::Archive(_) => None,
+        }
+    }
 }
 
 /// Imports an image; prints its id.
 pub async fn import(args: ImportArgs) -> Result<ExitCode, Failure> {
     let names = names(&args)?;
-    let opened = open(&args.source)?;
-    let size = match &opened {
-        Opened::File(file) => file
-            .metadata()
-            .ok()
-            .filter(|m| m.is_file())
-            .map(|m| m.len()),
-        Opened::Stdin | Opened::Directory => None,
-    };
+    let from_stdin = "docker export CONTAINER | banger image import - --name NAME";
+    let opened = open(&args.source, from_stdin, spawn::spawn_tar)?;
+    let size = opened.size();
     let request = ImageImport {
         names,
         replace: args.replace,
@@ -43,14 +52,19 @@ pub async fn import(args: ImportArgs) -> Result<ExitCode, Failure> {
         size,
     };
     let daemon = Daemon::of_this_user()?;
-    let (chunks, body) = mpsc::channel(CHUNKS);
-    let reader = start_reader(opened, &args.source, chunks)?;
-    let image = receive(&daemon, &request, body).await;
-    let image = match image {
-        // Our own reason comes first: the daemon only saw that we left.
-        Err(failure) => return Err(reader.try_recv().unwrap_or(failure)),
-        Ok(image) => image,
-    };
+    let image = upload(
+        &daemon,
+        &request,
+        opened,
+        &args.source,
+        |event| match event {
+            Event::Image { image } => Ok(*image),
+            other => Err(other),
+        },
+    );
+    let image = image.await?.ok_or_else(|| {
+        Failure::new("the daemon did not say which image it made").hint("banger image list")
+    })?;
     if args.json {
         print_json(&image)?;
     } else {
@@ -59,23 +73,37 @@ pub async fn import(args: ImportArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn receive(
+/// Sends a source with its request; what `made` finds in the events is what was made of it.
+pub(super) async fn upload<M: Method, T>(
     daemon: &Daemon,
-    request: &ImageImport,
+    request: &M,
+    opened: Opened,
+    source: &Path,
+    made: impl Fn(Event) -> Result<T, Event>,
+) -> Result<Option<T>, Failure> {
+    let (chunks, body) = mpsc::channel(CHUNKS);
+    let reader = start_reader(opened, source, chunks);
+    let received = receive(daemon, request, body, made).await;
+    // Our own reason comes first: the daemon only saw that we left.
+    received.map_err(|failure| reader.try_recv().unwrap_or(failure))
+}
+
+async fn receive<M: Method, T>(
+    daemon: &Daemon,
+    request: &M,
     body: mpsc::Receiver<io::Result<Bytes>>,
-) -> Result<ImageView, Failure> {
+    made: impl Fn(Event) -> Result<T, Event>,
+) -> Result<Option<T>, Failure> {
     let mut events = daemon.upload(request, body).await?;
     let mut progress = Progress::default();
-    let mut made = None;
+    let mut last = None;
     while let Some(event) = events.next().await? {
-        match event {
-            Event::Image { image } => made = Some(*image),
-            other => progress.event(&other),
+        match made(event) {
+            Ok(made) => last = Some(made),
+            Err(other) => progress.event(&other),
         }
     }
-    made.ok_or_else(|| {
-        Failure::new("the daemon did not say which image it made").hint("banger image list")
-    })
+    Ok(last)
 }
 
 fn names(args: &ImportArgs) -> Result<Vec<String>, Failure> {
@@ -117,11 +145,11 @@ fn default_name(source: &Path) -> Option<String> {
     (!name.is_empty() && name.chars().all(legal)).then(|| name.to_owned())
 }
 
-fn is_stdin(source: &Path) -> bool {
+pub(super) fn is_stdin(source: &Path) -> bool {
     source == Path::new("-")
 }
 
-fn told(source: &Path) -> String {
+pub(super) fn told(source: &Path) -> String {
     if is_stdin(source) {
         return "stdin".to_owned();
     }
@@ -129,14 +157,19 @@ fn told(source: &Path) -> String {
     whole.to_string_lossy().into_owned()
 }
 
-fn open(source: &Path) -> Result<Opened, Failure> {
+/// Opens a source; a directory is read by `archive`.
+pub(super) fn open(
+    source: &Path,
+    from_stdin: &str,
+    archive: impl FnOnce(&Path) -> io::Result<Child>,
+) -> Result<Opened, Failure> {
     if is_stdin(source) {
         use std::io::IsTerminal;
         if io::stdin().is_terminal() {
-            return Err(
-                Failure::new("stdin is a terminal, and no image comes from there")
-                    .hint("docker export CONTAINER | banger image import - --name NAME"),
-            );
+            return Err(Failure::new(
+                "stdin is a terminal, and nothing to import comes from there",
+            )
+            .hint(from_stdin));
         }
         return Ok(Opened::Stdin);
     }
@@ -145,10 +178,16 @@ fn open(source: &Path) -> Result<Opened, Failure> {
     let file = File::open(source).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     Ok(if meta.is_dir() {
-        Opened::Directory
+        Opened::Archive(archive(source).map_err(|e| no_tar(&e))?)
     } else {
         Opened::File(file)
     })
+}
+
+pub(super) fn no_tar(error: &io::Error) -> Failure {
+    Failure::new("cannot start 'tar', which reads directories")
+        .caused_by(error)
+        .hint("apt install tar, or import an archive")
 }
 
 /// Reads on a thread of its own; what goes wrong comes out of the receiver, and cuts the upload.
@@ -156,22 +195,14 @@ fn start_reader(
     opened: Opened,
     source: &Path,
     chunks: mpsc::Sender<io::Result<Bytes>>,
-) -> Result<std::sync::mpsc::Receiver<Failure>, Failure> {
+) -> std::sync::mpsc::Receiver<Failure> {
     let (tell, failures) = std::sync::mpsc::channel();
     let name = source.display().to_string();
-    let tar = match &opened {
-        Opened::Directory => Some(spawn::spawn_tar(source).map_err(|e| {
-            Failure::new("cannot start 'tar', which reads directories")
-                .caused_by(&e)
-                .hint("apt install tar, or import an archive")
-        })?),
-        _ => None,
-    };
     thread::spawn(move || {
-        let failed = match (opened, tar) {
-            (_, Some(tar)) => pump_tar(tar, &chunks),
-            (Opened::File(file), None) => pump(file, &chunks),
-            (_, None) => pump(io::stdin(), &chunks),
+        let failed = match opened {
+            Opened::Archive(tar) => pump_tar(tar, &chunks),
+            Opened::File(file) => pump(file, &chunks),
+            Opened::Stdin => pump(io::stdin(), &chunks),
         };
         if let Err(error) = failed {
             let failure = Failure::new(format!("cannot read '{name}'")).caused_by(&error);
@@ -180,7 +211,7 @@ fn start_reader(
             let _ = chunks.blocking_send(Err(error));
         }
     });
-    Ok(failures)
+    failures
 }
 
 /// Sends what a source has; the daemon's leaving ends it, and says why itself.

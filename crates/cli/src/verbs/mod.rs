@@ -16,6 +16,8 @@ pub mod image;
 pub mod image_history;
 pub mod image_prune;
 pub mod import;
+pub mod kernel;
+mod kernel_import;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;

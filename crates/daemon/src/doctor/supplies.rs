@@ -1,7 +1,7 @@
 //! What VMs are made of: image, kernel, disks, and the numbers of a VM that nobody gives.
 
 use super::{Database, Patient};
-use crate::image_service::DEFAULT_KERNEL;
+use crate::kernels::default_kernel;
 use crate::vm::{preflight, shape};
 use banger_config::builtin;
 use banger_model::{ByteSize, RootDriver, spec::Origin};
@@ -25,6 +25,7 @@ pub(super) fn images(patient: &Patient) -> Vec<DoctorRow> {
             .ok()
             .map(|found| found.manifest.release)
     };
+    let default = default_kernel(&patient.core);
     let sized = sized(patient);
     let mut rows = vec![
         supply(
@@ -35,9 +36,9 @@ pub(super) fn images(patient: &Patient) -> Vec<DoctorRow> {
         ),
         supply(
             "default kernel",
-            DEFAULT_KERNEL,
-            kernel(DEFAULT_KERNEL),
-            patient.images.kernel_obstacles(DEFAULT_KERNEL),
+            default,
+            kernel(default),
+            patient.images.kernel_obstacles(default),
         ),
     ];
     let mut disks = match patient.config.drivers.of_new_vm().root {
@@ -104,6 +105,7 @@ pub(super) fn defaults(patient: &Patient) -> Vec<DoctorRow> {
         .map(|v| {
             let origin = match v.origin {
                 Origin::Flag | Origin::Config => "config",
+                Origin::Image => "image",
                 Origin::Host => "host",
                 Origin::Builtin => "builtin",
             };

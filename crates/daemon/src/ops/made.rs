@@ -1,15 +1,17 @@
 //! What came of an operation.
 
-use banger_wire::api::{Event, ImageView, VmView};
+use banger_wire::api::{Event, ImageView, KernelView, VmView};
 use serde_json::Value;
 
 /// What came of an operation.
 #[derive(Debug)]
 pub enum Made {
     /// A VM that runs.
-    Vm(VmView),
+    Vm(Box<VmView>),
     /// An image.
-    Image(ImageView),
+    Image(Box<ImageView>),
+    /// A kernel.
+    Kernel(Box<KernelView>),
     /// The answer of a method that answers with one object.
     Answer(Value),
 }
@@ -20,6 +22,7 @@ impl Made {
         match self {
             Made::Vm(vm) => serde_json::to_value(vm).ok(),
             Made::Image(image) => serde_json::to_value(image).ok(),
+            Made::Kernel(kernel) => serde_json::to_value(kernel).ok(),
             Made::Answer(value) => Some(value.clone()),
         }
     }
@@ -28,13 +31,35 @@ impl Made {
     pub fn last_events(&self) -> Vec<Event> {
         match self {
             Made::Vm(vm) => vec![Event::Done {
-                vm: Some(Box::new(vm.clone())),
+                vm: Some(vm.clone()),
             }],
             Made::Image(image) => {
-                let image = Box::new(image.clone());
+                let image = image.clone();
                 vec![Event::Image { image }, Event::Done { vm: None }]
+            }
+            Made::Kernel(kernel) => {
+                let kernel = kernel.clone();
+                vec![Event::Kernel { kernel }, Event::Done { vm: None }]
             }
             Made::Answer(_) => vec![Event::Done { vm: None }],
         }
+    }
+}
+
+impl From<VmView> for Made {
+    fn from(vm: VmView) -> Self {
+        Made::Vm(Box::new(vm))
+    }
+}
+
+impl From<ImageView> for Made {
+    fn from(image: ImageView) -> Self {
+        Made::Image(Box::new(image))
+    }
+}
+
+impl From<KernelView> for Made {
+    fn from(kernel: KernelView) -> Self {
+        Made::Kernel(Box::new(kernel))
     }
 }

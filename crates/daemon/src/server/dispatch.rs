@@ -51,7 +51,10 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
     check(&request, &name)?;
     let d = Call::of(daemon, &name, request.headers())?;
     if name == api::ImageImport::NAME {
-        return upload::import(d, request).await;
+        return upload::import::<api::ImageImport>(d, request).await;
+    }
+    if name == api::KernelImport::NAME {
+        return upload::import::<api::KernelImport>(d, request).await;
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let body = Limited::new(request.into_body(), MAX_REQUEST)
@@ -95,7 +98,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             events::<api::ImagePull, _>(&d, false, |d, op| async move {
                 let images = d.catalogue();
                 let pulled = d.blocking(move || images.pull(&request, &op)).await?;
-                pulled.map(Made::Image)
+                pulled.map(Made::from)
             })
         }
         "image.list" => {
@@ -131,6 +134,58 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             forward::<api::BlobPrune, _>(&d, &body, |d, _, r| async move {
                 let images = d.catalogue();
                 d.blocking(move || images.prune_blobs(&r)).await?
+            })
+            .await
+        }
+        "image.set" => {
+            forward::<api::ImageSet, _>(&d, &body, |d, _, r| async move {
+                let (images, kernels) = (d.catalogue(), d.kernels());
+                let there = move |name: &str| kernels.usable(name);
+                d.blocking(move || images.set(&r, there)).await?
+            })
+            .await
+        }
+        "kernel.pull" => {
+            let request: api::KernelPull = parse(&body)?;
+            events::<api::KernelPull, _>(&d, false, |d, op| async move {
+                let kernels = d.kernels();
+                let pulled = d.blocking(move || kernels.pull(&request, &op)).await?;
+                pulled.map(Made::from)
+            })
+        }
+        "kernel.build" => {
+            let request: api::KernelBuild = parse(&body)?;
+            events::<api::KernelBuild, _>(&d, false, |d, op| async move {
+                let kernels = d.kernels();
+                let built = d.blocking(move || kernels.build(&request, &op)).await?;
+                built.map(Made::from)
+            })
+        }
+        "kernel.list" => {
+            plain::<api::KernelList, _>(&body, |_| async {
+                let kernels = d.kernels();
+                d.blocking(move || kernels.list()).await?
+            })
+            .await
+        }
+        "kernel.available" => {
+            plain::<api::KernelAvailable, _>(&body, |_| async {
+                let kernels = d.kernels();
+                d.blocking(move || kernels.available()).await?
+            })
+            .await
+        }
+        "kernel.show" => {
+            plain::<api::KernelShow, _>(&body, |r| async move {
+                let kernels = d.kernels();
+                d.blocking(move || kernels.show(&r.kernel)).await?
+            })
+            .await
+        }
+        "kernel.delete" => {
+            forward::<api::KernelDelete, _>(&d, &body, |d, _, r| async move {
+                let kernels = d.kernels();
+                d.blocking(move || kernels.delete(&r.kernel)).await?
             })
             .await
         }
@@ -193,7 +248,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::VmRestart = parse(&body)?;
             // Half of it is worse than none: it goes on when its client leaves.
             events::<api::VmRestart, _>(&d, true, |d, op| async move {
-                d.vms().restart(&op, &request.vm).await.map(Made::Vm)
+                d.vms().restart(&op, &request.vm).await.map(Made::from)
             })
         }
         "vm.set" => {
@@ -217,13 +272,13 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
                 d.vms()
                     .create(&op, &request.shape, false, None)
                     .await
-                    .map(Made::Vm)
+                    .map(Made::from)
             })
         }
         "vm.start" => {
             let request: api::VmStart = parse(&body)?;
             events::<api::VmStart, _>(&d, false, |d, op| async move {
-                d.vms().start(&op, &request.vm).await.map(Made::Vm)
+                d.vms().start(&op, &request.vm).await.map(Made::from)
             })
         }
         "vm.exec" => frames::exec(Arc::clone(&d), parse(&body)?, upgrade).await,

@@ -4,7 +4,7 @@ use super::body::Answer;
 use super::call::Call;
 use super::dispatch::{Made, Started, bad, parse, start};
 use crate::daemon::Daemon;
-use crate::ops::{Cancel, Why};
+use crate::ops::{Cancel, Operation, Why};
 use banger_wire::api::{self, ApiError, Method, REQUEST_HEADER};
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
@@ -20,17 +20,79 @@ use tokio::sync::{mpsc, oneshot};
 /// Pieces of the body that wait for whoever reads it.
 const PIECES: usize = 16;
 
-/// `image.import`. Who does not wait is answered when the body has arrived.
+/// What is made of a body.
+pub trait Import: Method + Clone + Sync {
+    /// What the body is.
+    const BODY: &'static str;
+
+    /// Refuses what cannot succeed, before a byte of the body is read.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(&self, daemon: &Daemon) -> Result<(), ApiError>;
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// What is wrong with the body, or went wrong.
+    fn make(
+        &self,
+        daemon: &Daemon,
+        source: &mut dyn Read,
+        op: &Operation,
+    ) -> Result<Made, ApiError>;
+}
+
+impl Import for api::ImageImport {
+    const BODY: &'static str = "image";
+
+    fn check(&self, daemon: &Daemon) -> Result<(), ApiError> {
+        daemon.catalogue().check_import(self)
+    }
+
+    fn make(
+        &self,
+        daemon: &Daemon,
+        source: &mut dyn Read,
+        op: &Operation,
+    ) -> Result<Made, ApiError> {
+        let made = daemon.catalogue().import(self, source, op);
+        made.map(Made::from)
+    }
+}
+
+impl Import for api::KernelImport {
+    const BODY: &'static str = "kernel";
+
+    fn check(&self, daemon: &Daemon) -> Result<(), ApiError> {
+        daemon.kernels().check_new(&self.name, self.replace)
+    }
+
+    fn make(
+        &self,
+        daemon: &Daemon,
+        source: &mut dyn Read,
+        op: &Operation,
+    ) -> Result<Made, ApiError> {
+        let made = daemon.kernels().import(self, source, op);
+        made.map(Made::from)
+    }
+}
+
+/// `image.import`, `kernel.import`. Who does not wait is answered when the body has arrived.
 ///
 /// # Errors
 /// The request is wrong, or cannot succeed; what the importer finds wrong is told by the events.
-pub async fn import(call: Call, request: Request<Incoming>) -> Result<Response<Answer>, ApiError> {
+pub async fn import<M: Import>(
+    call: Call,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, ApiError> {
     let (head, body) = request.into_parts();
     let header = head.headers.get(REQUEST_HEADER);
     let call = call.with(header.map_or(b"", HeaderValue::as_bytes));
-    let refused = match call.before(api::ImageImport::NAME) {
+    let refused = match call.before(M::NAME) {
         Ok(Some(operation)) => Ok(Started::before(operation)),
-        Ok(None) => match wanted(&call, header).await {
+        Ok(None) => match wanted::<M>(&call, header).await {
             Ok(wanted) => return begin(&call, wanted, body).await,
             Err(error) => Err(error),
         },
@@ -42,30 +104,29 @@ pub async fn import(call: Call, request: Request<Incoming>) -> Result<Response<A
 }
 
 /// The request, if it can succeed as far as that is known before its body.
-async fn wanted(
+async fn wanted<M: Import>(
     daemon: &Arc<Daemon>,
     header: Option<&HeaderValue>,
-) -> Result<api::ImageImport, ApiError> {
+) -> Result<M, ApiError> {
     let header = header.ok_or_else(|| {
         bad(&format!(
-            "the request itself must come in the header '{REQUEST_HEADER}', its body is the image"
+            "the request itself must come in the header '{REQUEST_HEADER}', its body is the {}",
+            M::BODY
         ))
     })?;
-    let wanted: api::ImageImport = parse(&Bytes::copy_from_slice(header.as_bytes()))?;
-    let (catalogue, asked) = (daemon.catalogue(), wanted.clone());
-    daemon
-        .blocking(move || catalogue.check_import(&asked))
-        .await??;
+    let wanted: M = parse(&Bytes::copy_from_slice(header.as_bytes()))?;
+    let (of, asked) = (Arc::clone(daemon), wanted.clone());
+    daemon.blocking(move || asked.check(&of)).await??;
     Ok(wanted)
 }
 
-async fn begin(
+async fn begin<M: Import>(
     call: &Call,
-    wanted: api::ImageImport,
+    wanted: M,
     body: Incoming,
 ) -> Result<Response<Answer>, ApiError> {
     let (arrived, whole) = oneshot::channel();
-    let started = start::<api::ImageImport, _>(call, false, |daemon, op| async move {
+    let started = start::<M, _>(call, false, |daemon, op| async move {
         let (pieces, source) = mpsc::channel(PIECES);
         let cancel = op.cancel.clone();
         tokio::spawn(async move {
@@ -73,18 +134,17 @@ async fn begin(
             // Only who does not wait for more listens.
             let _ = arrived.send(());
         });
-        let (catalogue, operation) = (daemon.catalogue(), Arc::clone(&op));
-        let made = daemon
+        let (of, operation) = (Arc::clone(&daemon), Arc::clone(&op));
+        daemon
             .blocking(move || {
                 let mut source = Source {
                     pieces: source,
                     piece: Bytes::new(),
                     whole: false,
                 };
-                catalogue.import(&wanted, &mut source, &operation)
+                wanted.make(&of, &mut source, &operation)
             })
-            .await??;
-        Ok(Made::Image(made))
+            .await?
     })?;
     if call.leaves {
         // Nothing is owed to who has not sent it all; it is read to its end whatever becomes of it.

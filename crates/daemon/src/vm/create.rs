@@ -7,7 +7,6 @@ use super::ready::FirstCommand;
 use super::shape::{self, Sized};
 use super::{VmService, name, request_error, run_as};
 use crate::catalogue::Pinned;
-use crate::image_service::DEFAULT_KERNEL;
 use crate::ops::{self, Operation, Why};
 use banger_config::builtin;
 use banger_converge::{Failure, Outcome, request};
@@ -38,7 +37,7 @@ impl VmService {
             command,
             name: wanted.name.as_ref(),
             image: self.image_name(wanted).0,
-            kernel: kernel_name(wanted),
+            kernel: wanted.kernel.clone(),
             sized: self.sized(wanted),
             drivers: self.config.drivers.of_new_vm(),
             ports: wanted.ports.clone(),
@@ -157,7 +156,7 @@ impl VmService {
     ) -> Result<Vm> {
         // The image stays pinned until the row is there.
         let provided = self.provide(op, wanted, &sized, remove_on_exit, first);
-        let (mut spec, _pinned) = provided.await?;
+        let (mut spec, kernel_origin, _pinned) = provided.await?;
         spec.ports = ports.iter().map(|(port, _)| *port).collect();
         let id = VmId::from_bytes(ops::random()?);
         let owner_uid = rustix::process::geteuid().as_raw();
@@ -185,10 +184,7 @@ impl VmService {
             SpecValue {
                 key: "kernel".to_owned(),
                 value: vm.spec.kernel.clone(),
-                origin: wanted
-                    .kernel
-                    .as_ref()
-                    .map_or(Origin::Builtin, |_| Origin::Flag),
+                origin: kernel_origin,
             },
         ];
         values.extend(wanted.init.as_ref().map(|init| SpecValue {
@@ -219,20 +215,20 @@ impl VmService {
         sized: &Sized,
         remove_on_exit: bool,
         first: Option<&FirstCommand>,
-    ) -> Result<(VmSpec, Pinned)> {
+    ) -> Result<(VmSpec, Origin, Pinned)> {
         let token = Token::random().map_err(|error| {
             ApiError::new(Code::OperationFailed, "the system gives no random numbers")
                 .caused_by(&error)
         })?;
         let image_name = self.image_name(wanted).0;
-        let kernel_name = kernel_name(wanted);
+        let named = wanted.kernel.clone();
         let (overlay_size, disk_size) = (sized.overlay_size, sized.disk_size);
         let drivers = self.config.drivers.of_new_vm();
         let service = Arc::clone(self);
         let operation = self.registry.get(op.id).ok_or_else(gone)?;
         let command = first.map(FirstCommand::command).cloned();
-        type Made = ((Manifest, Pinned), String, Option<ExecRequest>);
-        let ((image, pinned), kernel, request): Made = self
+        type Made = ((Manifest, Pinned), (String, Origin), Option<ExecRequest>);
+        let ((image, pinned), (kernel, kernel_origin), request): Made = self
             .core
             .blocking(move |core| {
                 let images = service.peers.images()?;
@@ -243,7 +239,11 @@ impl VmService {
                 let config = image.config.as_ref();
                 let command = command.map(|command| run_as::decide(command, config));
                 let request = command.transpose()?;
-                let kernel = images.kernel(&kernel_name, &operation)?;
+                let decided = match named {
+                    Some(named) => (named, Origin::Flag),
+                    None => images.kernel_for(&image.id),
+                };
+                let kernel = images.kernel(&decided.0, &operation)?;
                 match drivers.root {
                     RootDriver::Overlay => images.overlay_template(overlay_size, &operation)?,
                     RootDriver::Reflink => {
@@ -256,7 +256,7 @@ impl VmService {
                 core.recipes
                     .initramfs_base(&kernel)
                     .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
-                Ok::<_, ApiError>(((image, pinned), kernel_name, request))
+                Ok::<_, ApiError>(((image, pinned), decided, request))
             })
             .await??;
         if let Some(why) = op.cancel.why() {
@@ -282,7 +282,7 @@ impl VmService {
             drivers,
             channel_token: hex::encode(&token.0),
         };
-        Ok((spec, pinned))
+        Ok((spec, kernel_origin, pinned))
     }
 
     /// Drives a VM whose goal is *running* until its guest runs commands; cancelled, it is undone first.
@@ -423,9 +423,4 @@ fn kept_hint(logs: &Path) -> String {
 
 fn gone() -> ApiError {
     ApiError::new(Code::Conflict, "it was deleted meanwhile")
-}
-
-fn kernel_name(wanted: &VmShape) -> String {
-    let named = wanted.kernel.as_deref();
-    named.unwrap_or(DEFAULT_KERNEL).to_owned()
 }

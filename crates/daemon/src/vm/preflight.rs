@@ -33,8 +33,8 @@ pub(super) enum Check {
     Memory(ByteSize),
     /// An image that is there or can be made.
     Image(String),
-    /// A kernel that is there or can be fetched.
-    Kernel(String),
+    /// A kernel that is there or can be fetched: the one that is named, else that of VMs of this image.
+    Kernel(Option<String>, String),
     /// A kernel that is there.
     BootKernel(String),
     /// An overlay disk to copy that is there or can be made.
@@ -68,7 +68,7 @@ pub(super) struct Wanted<'a> {
     pub command: Option<&'a Command>,
     pub name: Option<&'a VmName>,
     pub image: String,
-    pub kernel: String,
+    pub kernel: Option<String>,
     pub sized: Sized,
     pub drivers: Drivers,
     pub ports: Vec<PortWish>,
@@ -90,7 +90,7 @@ pub(super) fn of_create(wanted: Wanted<'_>) -> Vec<Check> {
     }
     checks.extend([
         Check::Image(wanted.image.clone()),
-        Check::Kernel(wanted.kernel),
+        Check::Kernel(wanted.kernel, wanted.image.clone()),
         Check::Vmm,
         Check::Agent,
         Check::DiskSpace,
@@ -148,7 +148,10 @@ fn look(check: &Check, core: &Core, images: &dyn Images, host: HostSize) -> Vec<
         Check::Ports(wishes) => told(reserve(wishes).map(drop)),
         Check::Memory(wanted) => told(unpromised(core, *wanted, host)),
         Check::Image(name) => images.image_obstacles(name),
-        Check::Kernel(name) => images.kernel_obstacles(name),
+        Check::Kernel(named, image) => {
+            let name = named.clone().unwrap_or_else(|| images.kernel_for(image).0);
+            images.kernel_obstacles(&name)
+        }
         Check::BootKernel(name) => told(boot_kernel(core, name)),
         Check::OverlayDisk(size) => images.overlay_obstacles(*size),
         Check::RootDisk(image, room) => images.root_obstacles(image, *room),
@@ -285,7 +288,7 @@ mod tests {
             command: None,
             name: shape.name.as_ref(),
             image: "debian".to_owned(),
-            kernel: "debian-cloud".to_owned(),
+            kernel: Some("debian-cloud".to_owned()),
             sized: shape::decide(shape, &VmDefaults::default(), HOST),
             drivers: Drivers {
                 root,

@@ -4,6 +4,7 @@
 //! machine's own lists serve where they are readable and fresh, else lists are fetched into private directories from
 //! the machine's own sources.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +23,20 @@ pub struct FetchedPackage {
     pub version: String,
     /// The file's bytes.
     pub deb: Vec<u8>,
+}
+
+/// What came of asking for a package.
+#[derive(Debug)]
+pub enum Fetched {
+    /// It was fetched.
+    Package(FetchedPackage),
+    /// Nothing was fetched: the caller knows this version.
+    Known {
+        /// The real package's name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
 }
 
 /// Why a package could not be fetched.
@@ -47,6 +62,13 @@ pub enum AptError {
     Fetch {
         /// The real package.
         package: String,
+        /// What it said.
+        #[source]
+        source: banger_host::Error,
+    },
+    /// apt-cache failed.
+    #[error("apt-cache does not tell which packages there are")]
+    Query {
         /// What it said.
         #[source]
         source: banger_host::Error,
@@ -106,13 +128,37 @@ pub fn programs<H: Tools>(host: &H) -> Result<(), AptError> {
 ///
 /// # Errors
 /// apt missing, sources unreachable, no such package; the chain holds the end of apt's own words.
-pub fn fetch_kernel_package<H: Files + Tools>(
+pub fn fetch_package<H: Files + Tools>(
     host: &H,
     meta: &str,
     work: &Path,
     progress: &mut dyn FnMut(&str),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<FetchedPackage, AptError> {
+    let wanted = (meta, "linux-image-");
+    let unknown = || AptError::Unknown {
+        package: meta.to_owned(),
+        source: None,
+    };
+    match fetch_unless(host, wanted, work, progress, cancelled, &|_, _| false)? {
+        Fetched::Package(package) => Ok(package),
+        Fetched::Known { .. } => Err(unknown()),
+    }
+}
+
+/// As [`fetch_package`], for any package: `wanted` is its name, and how the names of those begin that it may stand for.
+/// Nothing is fetched of a version that is `known`.
+///
+/// # Errors
+/// As [`fetch_package`].
+pub fn fetch_unless<H: Files + Tools>(
+    host: &H,
+    (meta, prefix): (&str, &str),
+    work: &Path,
+    progress: &mut dyn FnMut(&str),
+    cancelled: &dyn Fn() -> bool,
+    known: &dyn Fn(&str, &str) -> bool,
+) -> Result<Fetched, AptError> {
     programs(host)?;
     let files_err = |source| AptError::Files { source };
     tree::remove(host, work).map_err(files_err)?;
@@ -123,6 +169,8 @@ pub fn fetch_kernel_package<H: Files + Tools>(
         work,
         progress,
         cancelled,
+        prefix,
+        known,
     };
     let fetched = apt.fetch(meta);
     // What went wrong first is what is told; rests are removed by the next attempt too.
@@ -130,6 +178,41 @@ pub fn fetch_kernel_package<H: Files + Tools>(
     let fetched = fetched?;
     cleaned?;
     Ok(fetched)
+}
+
+/// Packages of kernels that the machine's own lists know, with a line about each: those for microVMs first. Fetches nothing.
+///
+/// # Errors
+/// There is no apt, or it fails.
+pub fn kernel_packages<H: Tools>(host: &H, cwd: &Path) -> Result<Vec<(String, String)>, AptError> {
+    programs(host)?;
+    let call = ToolCall {
+        program: "apt-cache".into(),
+        args: ["search", "--names-only", "^linux-image-"]
+            .map(OsString::from)
+            .into(),
+        env: BTreeMap::new(),
+        cwd: cwd.to_owned(),
+        stdin: Vec::new(),
+        timeout: QUERY_TIMEOUT,
+    };
+    let found = host.run_tool(&call, &mut |_| {}, &|| false);
+    let found = found.map_err(|source| AptError::Query { source })?;
+    Ok(offered(&String::from_utf8_lossy(&found.stdout)))
+}
+
+fn offered(found: &str) -> Vec<(String, String)> {
+    // Symbols for debuggers, signatures' templates, kernels of other use.
+    let other = ["-dbg", "-unsigned", "-template", "-rt-", "-virtual-hwe-"];
+    let mut packages: Vec<(String, String)> = found
+        .lines()
+        .filter_map(|line| line.split_once(" - "))
+        .filter(|(name, _)| !other.iter().any(|part| name.contains(part)))
+        .map(|(name, about)| (name.to_owned(), about.to_owned()))
+        .collect();
+    let for_vms = |name: &str| ["cloud", "kvm", "virtual"].iter().any(|w| name.contains(w));
+    packages.sort_by(|(a, _), (b, _)| (!for_vms(a), a).cmp(&(!for_vms(b), b)));
+    packages
 }
 
 /// Makes what apt wants to find, in an empty directory.
@@ -154,10 +237,12 @@ struct Apt<'a, H> {
     work: &'a Path,
     progress: &'a mut dyn FnMut(&str),
     cancelled: &'a dyn Fn() -> bool,
+    prefix: &'a str,
+    known: &'a dyn Fn(&str, &str) -> bool,
 }
 
 impl<H: Files + Tools> Apt<'_, H> {
-    fn fetch(&mut self, meta: &str) -> Result<FetchedPackage, AptError> {
+    fn fetch(&mut self, meta: &str) -> Result<Fetched, AptError> {
         match self.with_machines_lists(meta) {
             Some(fetched) => fetched,
             // No lists, unreadable ones, or ones that name a version which the mirror has dropped.
@@ -165,13 +250,16 @@ impl<H: Files + Tools> Apt<'_, H> {
         }
     }
 
-    fn with_machines_lists(&mut self, meta: &str) -> Option<Result<FetchedPackage, AptError>> {
+    fn with_machines_lists(&mut self, meta: &str) -> Option<Result<Fetched, AptError>> {
         let (name, version) = self.resolve(meta, Lists::Machine).ok().flatten()?;
+        if (self.known)(&name, &version) {
+            return Some(Ok(Fetched::Known { name, version }));
+        }
         self.download(&name, &version, Lists::Machine).ok()?;
         Some(self.read(name, version))
     }
 
-    fn with_fresh_lists(&mut self, meta: &str) -> Result<FetchedPackage, AptError> {
+    fn with_fresh_lists(&mut self, meta: &str) -> Result<Fetched, AptError> {
         (self.progress)("fetching package lists");
         // Its status says nothing: one of the machine's sources may be broken and another one have what we want.
         let updated = self.run("apt-get", &["update"], Lists::Private, FETCH_TIMEOUT);
@@ -183,6 +271,9 @@ impl<H: Files + Tools> Apt<'_, H> {
             .resolve(meta, Lists::Private)
             .map_err(|source| unknown(Some(source)))?;
         let (name, version) = found.ok_or_else(|| unknown(updated.err()))?;
+        if (self.known)(&name, &version) {
+            return Ok(Fetched::Known { name, version });
+        }
         self.download(&name, &version, Lists::Private)
             .map_err(|source| AptError::Fetch {
                 package: name.clone(),
@@ -202,7 +293,7 @@ impl<H: Files + Tools> Apt<'_, H> {
             lists,
             QUERY_TIMEOUT,
         )?;
-        let Some(real) = real_package(meta, &shown) else {
+        let Some(real) = real_package(meta, self.prefix, &shown) else {
             return Ok(None);
         };
         let shown = if real == meta {
@@ -234,7 +325,7 @@ impl<H: Files + Tools> Apt<'_, H> {
         .map(drop)
     }
 
-    fn read(&self, name: String, version: String) -> Result<FetchedPackage, AptError> {
+    fn read(&self, name: String, version: String) -> Result<Fetched, AptError> {
         let dir = self.work.join("deb");
         let files = self
             .host
@@ -246,7 +337,8 @@ impl<H: Files + Tools> Apt<'_, H> {
             .map_or("none.deb", String::as_str);
         let path = dir.join(file);
         let deb = std::fs::read(&path).map_err(|source| AptError::Read { path, source })?;
-        Ok(FetchedPackage { name, version, deb })
+        let package = FetchedPackage { name, version, deb };
+        Ok(Fetched::Package(package))
     }
 
     fn run(
@@ -273,7 +365,7 @@ impl<H: Files + Tools> Apt<'_, H> {
 }
 
 /// A machine behind a proxy says so in its environment, and tools inherit nothing by themselves.
-fn proxies() -> std::collections::BTreeMap<OsString, OsString> {
+fn proxies() -> BTreeMap<OsString, OsString> {
     let names = ["http_proxy", "https_proxy", "no_proxy"];
     names
         .iter()
@@ -308,8 +400,8 @@ fn options(work: &Path, lists: Lists) -> Vec<OsString> {
     out
 }
 
-/// The package that a control record stands for: a meta package's first `linux-image-` dependency, or itself.
-fn real_package(meta: &str, record: &str) -> Option<String> {
+/// The package that a control record stands for: a meta package's first dependency with this beginning, or itself.
+fn real_package(meta: &str, prefix: &str, record: &str) -> Option<String> {
     field(record, "Package")?;
     let depends = field(record, "Depends").unwrap_or_default();
     let names = depends
@@ -317,7 +409,7 @@ fn real_package(meta: &str, record: &str) -> Option<String> {
         .filter_map(|d| d.split_whitespace().next());
     let image = names
         .map(|n| n.split(':').next().unwrap_or(n))
-        .find(|n| n.starts_with("linux-image-"));
+        .find(|n| n.starts_with(prefix));
     Some(image.unwrap_or(meta).to_owned())
 }
 
@@ -340,15 +432,25 @@ mod tests {
 
     #[test]
     fn the_package_behind_a_meta_package_is_found() {
-        let real = real_package("linux-image-cloud-amd64", META);
+        let real = real_package("linux-image-cloud-amd64", "linux-image-", META);
         assert_eq!(real.as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
         let own = "Package: linux-image-6.1.0-56-cloud-amd64\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools\n";
         assert_eq!(
-            real_package("linux-image-6.1.0-56-cloud-amd64", own).as_deref(),
+            real_package("linux-image-6.1.0-56-cloud-amd64", "linux-image-", own).as_deref(),
             Some("linux-image-6.1.0-56-cloud-amd64")
         );
-        assert_eq!(real_package("x", ""), None);
+        assert_eq!(real_package("x", "linux-image-", ""), None);
         assert_eq!(field(META, "Version"), Some("6.1.192-2"));
+    }
+
+    #[test]
+    fn kernels_for_vms_are_offered_first_and_what_is_none_is_not() {
+        let found = "linux-image-amd64 - Linux for 64-bit PCs (meta-package)\n\
+            linux-image-amd64-dbg - Debugging symbols\n\
+            linux-image-6.1.0-1-rt-amd64 - Linux 6.1 for 64-bit PCs, PREEMPT_RT\n\
+            linux-image-cloud-amd64 - Linux for x86-64 cloud (meta-package)\n";
+        let names: Vec<_> = offered(found).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["linux-image-cloud-amd64", "linux-image-amd64"]);
     }
 
     #[test]
@@ -379,6 +481,8 @@ mod tests {
             work: dir.path(),
             progress,
             cancelled,
+            prefix: "linux-image-",
+            known: &|_, _| false,
         })
     }
 
@@ -386,6 +490,9 @@ mod tests {
     #[test]
     fn fresh_lists_lead_to_a_package() {
         let fetched = in_apt(|apt| apt.with_fresh_lists("hostname")).unwrap();
+        let Fetched::Package(fetched) = fetched else {
+            panic!("{fetched:?}")
+        };
         assert_eq!(fetched.name, "hostname");
         assert!(fetched.deb.starts_with(b"!<arch>\n"));
     }

@@ -152,8 +152,12 @@ fn kernel_digest(kernel: &Kernel) -> String {
     // The lists belong to it: the same ELF with other modules is another base.
     let manifest = &kernel.manifest;
     let lists = format!(
-        "{} {:?} {:?} {}",
-        manifest.vmlinux_sha256, manifest.first, manifest.second, manifest.version
+        "{} {:?} {:?} {}{}",
+        manifest.vmlinux_sha256,
+        manifest.first,
+        manifest.second,
+        manifest.version,
+        manifest.modules_sha256
     );
     hex(&Sha256::digest(lists))
 }
@@ -230,6 +234,7 @@ mod tests {
                 first: vec!["virtio_mmio.ko".into()],
                 second: vec!["overlay.ko".into()],
                 modules_disk: false,
+                ..KernelManifest::default()
             },
         }
     }

@@ -3,7 +3,9 @@
 //! ```text
 //! kernels/<name>/manifest.json   what it is, and which modules in which order
 //!                vmlinux         ELF with a PVH note
-//!                modules.ext4    all modules and what depmod writes: the guest's /lib/modules/<release>, read-only
+//!                config          what it was built with, where that is known
+//!                modules.ext4    all modules and what depmod writes: the guest's /lib/modules/<release>, read-only;
+//!                                not where everything is built in
 //!                modules/*.ko    plain (never compressed), flat
 //!                modules.dep     the same modules, for who wants to order others
 //!                modules.builtin
@@ -11,18 +13,19 @@
 
 use std::path::{Path, PathBuf};
 
-use banger_host::tree::{Attributes, Tree};
-use banger_host::{ErrorKind, Files, Tools};
+use banger_host::{Files, Tools};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::apt::{self, AptError};
+use super::build::BuildError;
 use super::bzimage::KernelImageError;
-use super::deb::DebError;
 use super::modinfo::ModuleError;
 use super::modules::ModulesError;
-use super::package::{KernelParts, TreeSink};
-use crate::tree;
+use super::needs::KernelCheck;
+use super::package::NewKernel;
+use super::shelf::{self, Shelf};
+use super::source::{KernelSource, SourceError};
 
 /// Debian's kernel for virtual machines; the name resolves to the newest one that the machine's sources have.
 pub const DEBIAN_CLOUD: &str = "linux-image-cloud-amd64";
@@ -30,10 +33,12 @@ pub const DEBIAN_CLOUD: &str = "linux-image-cloud-amd64";
 /// Bumped when the directory's layout or the lists of modules change; a kernel of another format is fetched anew.
 pub const KERNEL_FORMAT: u32 = 2;
 /// File name of the modules disk.
-const MODULES_DISK: &str = "modules.ext4";
+pub(super) const MODULES_DISK: &str = "modules.ext4";
+/// File name of what a kernel says of itself.
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// What a kernel directory says about itself (`manifest.json`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelManifest {
     /// [`KERNEL_FORMAT`] of the writer.
     pub format: u32,
@@ -41,9 +46,9 @@ pub struct KernelManifest {
     pub name: String,
     /// Release as `uname -r` in the guest says it.
     pub release: String,
-    /// Package it came from.
+    /// Package it came from; of another origin, what it came in.
     pub package: String,
-    /// That package's version.
+    /// That package's version; else the release.
     pub version: String,
     /// SHA-256 of `vmlinux`, hex.
     pub vmlinux_sha256: String,
@@ -53,6 +58,21 @@ pub struct KernelManifest {
     pub second: Vec<String>,
     /// Whether there is a disk with all modules beside it.
     pub modules_disk: bool,
+    /// SHA-256 over the module files of the lists, hex; empty without any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub modules_sha256: String,
+    /// Where it came from, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Unix time in seconds; 0 if nobody wrote it down.
+    #[serde(default)]
+    pub created: u64,
+    /// What it has of what banger needs; absent if nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<KernelCheck>,
+    /// Digest of all it was built of, where banger built it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_of: Option<String>,
 }
 
 /// Packs a directory tree into a file system that guests can mount: the tree, then the file to make.
@@ -78,15 +98,72 @@ pub enum KernelError {
         #[source]
         source: AptError,
     },
-    /// The package could not be read.
-    #[error("the kernel package could not be read")]
-    Package {
+    /// What it comes in could not be read.
+    #[error("the kernel cannot be read from what it comes in")]
+    Source {
         /// Why.
         #[source]
-        source: DebError,
+        source: SourceError,
+    },
+    /// Several kernels where one was asked for.
+    #[error("there are several kernels: {}", .paths.join(", "))]
+    Several {
+        /// Their paths.
+        paths: Vec<String>,
+    },
+    /// Modules that the kernel would refuse.
+    #[error("the kernel is of release {release}, and its modules are of {modules}")]
+    OtherRelease {
+        /// The kernel's.
+        release: String,
+        /// Those of the directories of modules.
+        modules: String,
+    },
+    /// No guest of banger's would run.
+    #[error("the kernel lacks what banger needs: {}", .lacks.join(", "))]
+    Lacks {
+        /// Options, each with its reason.
+        lacks: Vec<String>,
+    },
+    /// The name is taken.
+    #[error("there is a kernel '{name}' already")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// The name cannot be a directory's.
+    #[error(
+        "{name:?} cannot name a kernel: a-z, 0-9, '.', '_' and '-', up to 63 characters, not '.' first"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// It could not be built.
+    #[error("the kernel could not be built")]
+    Build {
+        /// Why.
+        #[source]
+        source: BuildError,
+    },
+    /// Whoever asked for it changed their mind.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// What comes in is more than any kernel has.
+    #[error("more than {} MiB come in, and no kernel is as large", .limit >> 20)]
+    TooLarge {
+        /// What is allowed, in bytes.
+        limit: u64,
+    },
+    /// What comes in could not be received.
+    #[error("the kernel cannot be received")]
+    Receive {
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// A package without what a kernel package has.
-    #[error("the package {package} holds no {what}")]
+    #[error("{package} has no {what}")]
     Incomplete {
         /// The package.
         package: String,
@@ -177,7 +254,7 @@ impl Kernel {
         name: &str,
     ) -> Result<Option<Kernel>, KernelError> {
         let dir = kernels.join(name);
-        let path = dir.join("manifest.json");
+        let path = dir.join(MANIFEST);
         let Some(bytes) = files
             .read(&path)
             .map_err(|source| KernelError::Files { source })?
@@ -190,7 +267,7 @@ impl Kernel {
     }
 }
 
-/// What would keep [`fetch_debian`] from beginning; looks only, and not at the network.
+/// What would keep [`fetch_package`] from beginning; looks only, and not at the network.
 ///
 /// # Errors
 /// A program is missing.
@@ -198,134 +275,30 @@ pub fn fetch_obstacle<H: Tools>(host: &H) -> Result<(), KernelError> {
     apt::programs(host).map_err(|source| KernelError::Fetch { source })
 }
 
-/// Fetches Debian's cloud kernel and publishes it as `kernels/<name>`, whole or not at all.
+/// Fetches a kernel package and publishes it on the shelf, whole or not at all. `package` may be a meta package.
 ///
-/// `kernels` must exist. One fetch per name at a time is the caller's duty (pulls are shared operations); the rests of
-/// one that was killed are cleared by the next.
+/// The shelf's directory must exist. One fetch per name at a time is the caller's duty.
 ///
 /// # Errors
 /// See [`KernelError`]; nothing is left under the name.
-pub fn fetch_debian<H: Files + Tools>(
+pub fn fetch_package<H: Files + Tools>(
     host: &H,
-    kernels: &Path,
-    name: &str,
-    pack: &Pack<'_>,
+    shelf: &Shelf<'_>,
+    package: &str,
+    new: &NewKernel<'_>,
     progress: &mut dyn FnMut(&str),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Kernel, KernelError> {
-    let work = kernels.join(format!(".fetch-{name}"));
-    let package = apt::fetch_kernel_package(host, DEBIAN_CLOUD, &work, progress, cancelled)
+    let work = shelf.private("fetch");
+    let package = apt::fetch_package(host, package, &work, progress, cancelled)
         .map_err(|source| KernelError::Fetch { source })?;
     progress(&format!("unpacking {} {}", package.name, package.version));
-    let stage = kernels.join(format!(".stage-{name}"));
-    let made = fill_stage(host, &stage, pack, &mut |tree| {
-        KernelParts::of_deb(&package.deb, name, &package.name, &package.version, tree)
-    });
-    let made = made.and_then(|manifest| publish(host, kernels, &stage, manifest));
-    if made.is_err() {
-        // Nothing of it is anyone's; if this fails too, the next fetch clears it.
-        let _ = tree::remove(host, &stage);
-    }
-    made
-}
-
-/// Makes the stage directory with all that belongs into it, durable but for its name.
-fn fill_stage<F: Files>(
-    files: &F,
-    stage: &Path,
-    pack: &Pack<'_>,
-    parts: &mut dyn FnMut(&mut TreeSink<'_>) -> Result<KernelParts, KernelError>,
-) -> Result<KernelManifest, KernelError> {
-    let failed = |source| KernelError::Files { source };
-    tree::remove(files, stage).map_err(failed)?;
-    files.mkdir(stage).map_err(failed)?;
-    let unpacked = stage.join("tree");
-    files.mkdir(&unpacked).map_err(failed)?;
-    let mut sink = tree_sink(&unpacked).map_err(|source| KernelError::Tree { source })?;
-    let parts = parts(&mut sink)?;
-    let disk = stage.join(MODULES_DISK);
-    pack(&unpacked, &disk).map_err(|source| KernelError::Pack { source })?;
-    files.sync_file(&disk).map_err(failed)?;
-    tree::remove(files, &unpacked).map_err(failed)?;
-    write_parts(files, stage, &parts).map_err(failed)?;
-    Ok(parts.manifest)
-}
-
-/// Files for everyone to read. Their owner is who runs this: the disk they go to is never written again.
-fn tree_sink(
-    dir: &Path,
-) -> std::io::Result<impl FnMut(&str, &[u8]) -> std::io::Result<()> + use<>> {
-    let mut tree = Tree::open(dir)?;
-    let attributes = Attributes {
-        mode: 0o644,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        ..Attributes::default()
+    let new = NewKernel {
+        package: &package.name,
+        version: &package.version,
+        ..new.clone()
     };
-    Ok(move |path: &str, bytes: &[u8]| {
-        let file = tree.file(path.as_bytes())?;
-        file.write_at(bytes, 0)?;
-        file.finish(bytes.len() as u64, &attributes)
-    })
-}
-
-fn write_parts<F: Files>(
-    files: &F,
-    stage: &Path,
-    parts: &KernelParts,
-) -> Result<(), banger_host::Error> {
-    let modules = stage.join("modules");
-    files.mkdir(&modules)?;
-    let put = |path: PathBuf, bytes: &[u8]| {
-        files.write(&path, bytes)?;
-        files.sync_file(&path)
-    };
-    for (file, bytes) in &parts.modules {
-        put(modules.join(file), bytes)?;
-    }
-    put(stage.join("vmlinux"), &parts.vmlinux)?;
-    put(stage.join("modules.dep"), parts.modules_dep.as_bytes())?;
-    put(
-        stage.join("modules.builtin"),
-        parts.modules_builtin.as_bytes(),
-    )?;
-    let manifest = serde_json::to_vec_pretty(&parts.manifest).unwrap_or_default();
-    put(stage.join("manifest.json"), &manifest)?;
-    files.sync_dir(&modules)?;
-    files.sync_dir(stage)
-}
-
-/// Gives a stage directory its name.
-///
-/// A kernel that is there under the name is moved aside and removed: the caller wants another one, or could not use it.
-/// Killed between the two renames, the name is free and the next fetch fills it.
-fn publish<F: Files>(
-    files: &F,
-    kernels: &Path,
-    stage: &Path,
-    manifest: KernelManifest,
-) -> Result<Kernel, KernelError> {
-    let dir = kernels.join(&manifest.name);
-    let renamed = match files.rename(stage, &dir) {
-        Err(e) if e.kind == ErrorKind::Exists => replace(files, kernels, stage, &manifest.name),
-        other => other.and_then(|()| files.sync_dir(kernels)),
-    };
-    renamed.map_err(|source| KernelError::Files { source })?;
-    Ok(Kernel { dir, manifest })
-}
-
-fn replace<F: Files>(
-    files: &F,
-    kernels: &Path,
-    stage: &Path,
-    name: &str,
-) -> Result<(), banger_host::Error> {
-    let (target, aside) = (kernels.join(name), kernels.join(format!(".trash-{name}")));
-    tree::remove(files, &aside)?;
-    files.rename(&target, &aside)?;
-    files.rename(stage, &target)?;
-    files.sync_dir(kernels)?;
-    tree::remove(files, &aside)
+    shelf::make(host, shelf, &KernelSource::Package(package.deb), &new)
 }
 
 /// Lower-case hex.
@@ -340,7 +313,9 @@ mod tests {
     use crate::boot::deb::tests::tiny_deb;
     use crate::boot::elf::tests::tiny_vmlinux;
     use crate::boot::modinfo::tests::tiny_module;
+    use crate::boot::package::{KernelParts, TreeSink};
     use banger_host::linux::{LinuxConfig, LinuxHost};
+    use std::sync::Mutex;
 
     fn package(leave_out: &str) -> Vec<u8> {
         let elf = tiny_vmlinux(true);
@@ -401,7 +376,13 @@ mod tests {
     }
 
     fn parts_into(leave_out: &str, tree: &mut TreeSink<'_>) -> Result<KernelParts, KernelError> {
-        KernelParts::of_deb(&package(leave_out), "k", "linux-image-x", "1", tree)
+        let new = NewKernel {
+            name: "k",
+            package: "linux-image-x",
+            version: "1",
+            ..NewKernel::default()
+        };
+        KernelParts::of(&KernelSource::Package(package(leave_out)), &new, tree)
     }
 
     /// Packs nothing but the list of the files.
@@ -422,16 +403,19 @@ mod tests {
     }
 
     fn made(kernels: &Path, change: impl Fn(&mut KernelParts)) -> Result<Kernel, KernelError> {
-        let (host, stage) = (
-            LinuxHost::new(LinuxConfig::default()),
-            kernels.join(".stage-k"),
-        );
-        let manifest = fill_stage(&host, &stage, &list, &mut |tree| {
+        let host = LinuxHost::new(LinuxConfig::default());
+        let shelf = Shelf {
+            kernels,
+            tag: "k",
+            pack: &list,
+            naming: &Mutex::default(),
+            replace: true,
+        };
+        shelf::fill_and_publish(&host, &shelf, &mut |tree| {
             let mut parts = parts_into("", tree)?;
             change(&mut parts);
             Ok(parts)
-        })?;
-        publish(&host, kernels, &stage, manifest)
+        })
     }
 
     #[test]
@@ -480,10 +464,10 @@ mod tests {
                 .unwrap_or_default();
             format!("{error}: {source}")
         };
-        assert!(told("vmlinuz").contains("holds no boot/vmlinuz"));
-        assert!(told("virtio_blk").contains("no module \"virtio_blk\""));
+        assert!(told("vmlinuz").contains("linux-image-x has no kernel"));
+        assert!(told("virtio_blk").contains("needs: CONFIG_VIRTIO_BLK (the disks)"));
         assert!(told("virtio/virtio.ko").contains("(needed by \"virtio_ring\")"));
-        assert!(told("modules.builtin").contains("modules.builtin"));
+        assert!(told("lib/modules").contains("has no release"));
     }
 
     #[test]
@@ -532,7 +516,7 @@ mod tests {
         let newer = |parts: &mut KernelParts| parts.manifest.format = KERNEL_FORMAT + 1;
         let kernel = made(kernels.path(), newer).unwrap();
         assert_eq!(Kernel::load(&host, kernels.path(), "k").unwrap(), None);
-        std::fs::write(kernel.dir.join("manifest.json"), "{").unwrap();
+        std::fs::write(kernel.dir.join(MANIFEST), "{").unwrap();
         let damaged = Kernel::load(&host, kernels.path(), "k")
             .unwrap_err()
             .to_string();

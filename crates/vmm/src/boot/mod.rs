@@ -1,8 +1,10 @@
 //! What a guest boots from: kernel, modules, initramfs, command line.
 
 pub mod apt;
+pub mod build;
 pub mod bzimage;
 pub mod cmdline;
+pub mod config;
 pub mod cpio;
 pub mod deb;
 pub mod depmod;
@@ -11,6 +13,9 @@ pub mod initramfs;
 pub mod kernel;
 pub mod modinfo;
 pub mod modules;
+pub mod needs;
 pub mod package;
+pub mod shelf;
+pub mod source;
 pub mod tsc;
 pub mod unpack;

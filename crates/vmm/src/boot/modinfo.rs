@@ -10,7 +10,7 @@ use super::elf::{self, ElfError};
 use super::unpack::{Packing, UnpackError, unpack};
 
 /// The largest module taken (the biggest of Debian's cloud kernel has 4 MB).
-const LARGEST_MODULE: usize = 64 << 20;
+pub const LARGEST_MODULE: usize = 64 << 20;
 
 /// Why a file is no readable module.
 #[derive(Debug, Error)]

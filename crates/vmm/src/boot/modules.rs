@@ -14,7 +14,10 @@ use thiserror::Error;
 pub const FIRST: &[&str] = &["virtio_mmio", "virtio_console"];
 
 /// What a guest loads while the host answers its first word: disks, root file system, network, entropy.
-pub const SECOND: &[&str] = &["virtio_blk", "overlay", "virtio_net", "virtio_rng"];
+pub const SECOND: &[&str] = &["virtio_blk", "ext4", "overlay", "virtio_net", "virtio_rng"];
+
+/// What those ask the kernel for by other means than `depends=`, to be there before them: ext4's checksums.
+pub const HELPFUL: &[&str] = &["crc32c_generic"];
 
 /// Modules by name, with their files and the names they need, and what is built into the kernel.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

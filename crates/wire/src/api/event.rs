@@ -1,6 +1,6 @@
 //! What a long method tells while it works.
 
-use super::{ApiError, ImageView, VmView};
+use super::{ApiError, ImageView, KernelView, VmView};
 use banger_model::{OpId, VmId, VmName, spec::Origin};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,11 @@ pub enum Event {
     Image {
         /// As it is now.
         image: Box<ImageView>,
+    },
+    /// The kernel that was made; [`Event::Done`] follows.
+    Kernel {
+        /// As it is now.
+        kernel: Box<KernelView>,
     },
     /// It is done; the last event.
     Done {

@@ -22,8 +22,13 @@ pub const OPERATIONS: &[&str] = &[
     "vm.delete",
     "image.import",
     "image.pull",
+    "image.set",
     "image.delete",
     "blob.prune",
+    "kernel.import",
+    "kernel.pull",
+    "kernel.build",
+    "kernel.delete",
 ];
 
 /// Header that asks for an answer as soon as the operation has begun.

@@ -63,7 +63,7 @@ impl ModuleFacts {
         Ok(facts)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         name_of(&self.path)
     }
 }

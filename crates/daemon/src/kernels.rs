@@ -1,0 +1,449 @@
+//! The kernels as users meet them (R-IMG-7): import, pull, list, show, delete; and which one a new VM gets.
+
+use crate::catalogue::Catalogue;
+use crate::core::Core;
+use crate::image_service::{DEFAULT_KERNEL, make_dir};
+use crate::ops::{self, Operation, Why};
+use banger_converge::Ledger;
+use banger_vmm::boot::{
+    apt, build, kernel,
+    kernel::{Kernel, KernelError, Pack},
+    needs::{CheckedBy, KernelCheck},
+    package::NewKernel,
+    shelf::{self, Shelf},
+};
+use banger_wire::api::{
+    self, ApiError, Code, KernelDeleted, KernelOffer, KernelOption, KernelView,
+};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// Name of the kernel that banger builds; once it is there, new VMs get it.
+pub const OWN_KERNEL: &str = "banger";
+
+/// The three ways to a kernel.
+const WAYS: &str = "banger kernel pull PACKAGE brings one of this machine's package sources, banger kernel import DIRECTORY \
+    one that you have, banger kernel import --from-host the host's own";
+
+/// The kernels. Every method may block.
+#[derive(Debug)]
+pub struct Kernels {
+    core: Arc<Core>,
+    catalogue: Arc<Catalogue>,
+    /// Held while a name is looked at and given or taken away.
+    naming: Mutex<()>,
+}
+
+/// The kernel that a new VM gets where neither its request nor its image names one.
+pub fn default_kernel(core: &Core) -> &'static str {
+    let own = Kernel::load(&*core.host, &core.recipes.kernels_dir(), OWN_KERNEL);
+    match own {
+        Ok(Some(_)) => OWN_KERNEL,
+        _ => DEFAULT_KERNEL,
+    }
+}
+
+/// How the disks with modules are made here.
+pub fn pack<'a>(core: &'a Core, cancelled: &'a dyn Fn() -> bool) -> Box<Pack<'a>> {
+    Box::new(move |tree: &Path, disk: &Path| {
+        let label = "banger-modules";
+        Ok(banger_image::pack(
+            &*core.host,
+            tree,
+            disk,
+            label,
+            label,
+            cancelled,
+        )?)
+    })
+}
+
+/// No kernel of this name: which there are, and the ways to one.
+pub fn no_kernel(core: &Core, name: &str) -> ApiError {
+    let kernels = shelf::list(&*core.host, &core.recipes.kernels_dir()).unwrap_or_default();
+    let names: Vec<_> = kernels.into_iter().map(|(name, _)| name).collect();
+    let there = match names[..] {
+        [] => format!("there are none yet: '{DEFAULT_KERNEL}' is fetched when it is first used"),
+        _ => format!("there are: {}", names.join(", ")),
+    };
+    ApiError::new(Code::NotFound, format!("no kernel is called '{name}'"))
+        .hint(format!("{there}; {WAYS}"))
+}
+
+/// An error of a kernel, with its way out.
+pub fn told(error: &KernelError) -> ApiError {
+    use KernelError as E;
+    let code = match error {
+        E::Exists { .. } => Code::AlreadyExists,
+        E::Cancelled => Code::Conflict,
+        E::Fetch {
+            source: apt::AptError::Unknown { .. },
+        } => Code::NotFound,
+        E::Fetch {
+            source: apt::AptError::Missing { .. },
+        } => Code::Precondition,
+        E::Source { .. }
+        | E::Several { .. }
+        | E::OtherRelease { .. }
+        | E::Lacks { .. }
+        | E::BadName { .. }
+        | E::TooLarge { .. }
+        | E::Receive { .. }
+        | E::Incomplete { .. }
+        | E::Image { .. }
+        | E::Module { .. }
+        | E::Modules { .. } => Code::BadRequest,
+        _ => Code::OperationFailed,
+    };
+    if let E::Build {
+        source: build::BuildError::Missing { packages, .. },
+    } = error
+    {
+        return ApiError::of(Code::Precondition, error)
+            .hint(format!("apt install {}", packages.join(" ")));
+    }
+    let hint = match error {
+        E::Exists { .. } => "--replace puts the new one in its place; --name gives another name",
+        E::Several { .. } => "banger kernel import FILE, with one of them",
+        E::OtherRelease { .. } => "import the kernel with its own modules",
+        E::Lacks { .. } => {
+            "use a kernel that has them (banger kernel build makes one); --force takes this one as it is"
+        }
+        E::BadName { .. } => "--name NAME",
+        E::Fetch {
+            source: apt::AptError::Unknown { .. },
+        } => "banger kernel list --available",
+        E::Source { .. } | E::Incomplete { .. } | E::Image { .. } | E::Modules { .. } => WAYS,
+        _ => return ApiError::of(code, error),
+    };
+    ApiError::of(code, error).hint(hint)
+}
+
+impl Kernels {
+    /// The kernels; touches nothing yet.
+    pub fn new(core: Arc<Core>, catalogue: Arc<Catalogue>) -> Self {
+        Kernels {
+            core,
+            catalogue,
+            naming: Mutex::default(),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.core.recipes.kernels_dir()
+    }
+
+    /// Refuses a new kernel that cannot be, before a byte of it is read.
+    ///
+    /// # Errors
+    /// The name is bad or taken.
+    pub fn check_new(&self, name: &str, replace: bool) -> Result<()> {
+        self.core.writable()?;
+        shelf::check_name(name).map_err(|error| told(&error))?;
+        let there = Kernel::load(&*self.core.host, &self.dir(), name);
+        match there {
+            // One that is damaged is no one's.
+            Ok(Some(_)) if !replace => {
+                let name = name.to_owned();
+                Err(told(&KernelError::Exists { name }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `kernel.import`: makes a kernel of a stream.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn import(
+        &self,
+        request: &api::KernelImport,
+        source: &mut dyn Read,
+        op: &Operation,
+    ) -> Result<KernelView> {
+        let new = NewKernel {
+            name: &request.name,
+            package: request.source.as_deref().unwrap_or("what was sent"),
+            source: request.source.as_deref(),
+            created: ops::now(),
+            force: request.force,
+            ..NewKernel::default()
+        };
+        op.stage("kernel", "receiving");
+        self.make(&request.name, request.replace, op, |shelf| {
+            shelf::import(
+                &*self.core.host,
+                shelf,
+                source,
+                &new,
+                &mut |line| op.stage("kernel", line),
+                &mut |bytes| op.moved(bytes, request.size),
+            )
+        })
+    }
+
+    /// `kernel.pull`: fetches a package.
+    ///
+    /// # Errors
+    /// It cannot be had, or is no kernel for banger.
+    pub fn pull(&self, request: &api::KernelPull, op: &Operation) -> Result<KernelView> {
+        self.check_new(&request.name, request.replace)?;
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+        let package = request.package.as_str();
+        if !package.starts_with(|c: char| c.is_ascii_alphanumeric()) || !package.bytes().all(legal)
+        {
+            let what = format!("'{package}' cannot be a package");
+            return Err(
+                ApiError::new(Code::BadRequest, what).hint("banger kernel list --available")
+            );
+        }
+        let source = format!("package {package}");
+        let new = NewKernel {
+            name: &request.name,
+            source: Some(&source),
+            created: ops::now(),
+            force: request.force,
+            ..NewKernel::default()
+        };
+        let cancelled = || op.cancel.why().is_some();
+        self.make(&request.name, request.replace, op, |shelf| {
+            let stage = &mut |line: &str| op.stage("kernel", line);
+            kernel::fetch_package(&*self.core.host, shelf, package, &new, stage, &cancelled)
+        })
+    }
+
+    /// `kernel.build`: builds one.
+    ///
+    /// # Errors
+    /// Something is missing to build it with, or the build failed.
+    pub fn build(&self, request: &api::KernelBuild, op: &Operation) -> Result<KernelView> {
+        let name = request.name.as_deref().unwrap_or(OWN_KERNEL);
+        self.check_new(name, true)?;
+        let cache = self.core.recipes.templates_dir();
+        make_dir(&self.core.host, &cache)?;
+        let all = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let recipe = build::Recipe {
+            more: request.config.as_deref().unwrap_or_default(),
+            jobs: request.jobs.unwrap_or(all),
+            cache: &cache,
+        };
+        let new = NewKernel {
+            name,
+            source: Some("built by banger"),
+            created: ops::now(),
+            ..NewKernel::default()
+        };
+        let cancelled = || op.cancel.why().is_some();
+        self.make(name, true, op, |shelf| {
+            let progress = &mut |line: &str| op.stage("kernel", line);
+            build::build(&*self.core.host, shelf, &recipe, &new, progress, &cancelled)
+        })
+    }
+
+    /// Runs a maker of kernels in a place of its own, and publishes what it made.
+    fn make(
+        &self,
+        name: &str,
+        replace: bool,
+        op: &Operation,
+        work: impl FnOnce(&Shelf<'_>) -> std::result::Result<Kernel, KernelError>,
+    ) -> Result<KernelView> {
+        make_dir(&self.core.host, &self.dir())?;
+        let cancelled = || op.cancel.why().is_some();
+        let pack = pack(&self.core, &cancelled);
+        let (kernels, tag) = (self.dir(), op.id.to_string());
+        let shelf = Shelf {
+            kernels: &kernels,
+            tag: &tag,
+            pack: &*pack,
+            naming: &self.naming,
+            replace,
+        };
+        let made = work(&shelf);
+        // What breaks because it was cancelled says nothing of the source.
+        let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
+        made.map_err(cancelled)?;
+        self.show(name)
+    }
+
+    /// `kernel.list`.
+    ///
+    /// # Errors
+    /// The kernels or the VMs cannot be read.
+    pub fn list(&self) -> Result<Vec<KernelView>> {
+        let kernels = shelf::list(&*self.core.host, &self.dir()).map_err(|error| told(&error))?;
+        let users = self.users()?;
+        let mut views = Vec::new();
+        for (name, kernel) in kernels {
+            match kernel {
+                Ok(Some(kernel)) => views.push(self.view(&kernel, &users)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, kernel = name, "not listed"),
+            }
+        }
+        Ok(views)
+    }
+
+    /// `kernel.available`: what the package sources have.
+    ///
+    /// # Errors
+    /// There is no apt, or it fails.
+    pub fn available(&self) -> Result<Vec<KernelOffer>> {
+        let found = apt::kernel_packages(&*self.core.host, &self.core.site.state_dir);
+        let found = found.map_err(|error| {
+            ApiError::of(Code::Precondition, &error)
+                .hint("banger kernel import takes a package's file or a directory from anywhere")
+        })?;
+        let offer = |(name, description): (String, String)| KernelOffer {
+            kind: "package".to_owned(),
+            command: format!("banger kernel pull {name}"),
+            name,
+            version: None,
+            description,
+        };
+        Ok(found.into_iter().map(offer).collect())
+    }
+
+    /// `kernel.show`.
+    ///
+    /// # Errors
+    /// No such kernel, or it is damaged.
+    pub fn show(&self, name: &str) -> Result<KernelView> {
+        let kernel = self.find(name)?;
+        Ok(self.view(&kernel, &self.users()?))
+    }
+
+    /// Refuses a kernel that a new VM could not have: one that is neither there nor fetched when it is needed.
+    ///
+    /// # Errors
+    /// No such kernel.
+    pub fn usable(&self, name: &str) -> Result<()> {
+        match self.find(name) {
+            Err(_) if name == DEFAULT_KERNEL => Ok(()),
+            found => found.map(drop),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<Kernel> {
+        let missing = || no_kernel(&self.core, name);
+        shelf::check_name(name).map_err(|_| missing())?;
+        let kernel = Kernel::load(&*self.core.host, &self.dir(), name);
+        kernel.map_err(|error| told(&error))?.ok_or_else(missing)
+    }
+
+    /// `kernel.delete`.
+    ///
+    /// # Errors
+    /// No such kernel, or something refers to it.
+    pub fn delete(&self, name: &str) -> Result<KernelDeleted> {
+        self.core.writable()?;
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.find(name) {
+            // One that nobody can boot can at least go.
+            Err(error) if error.code != Code::NotFound => {}
+            found => drop(found?),
+        }
+        let users = self.users()?.remove(name).unwrap_or_default();
+        let in_use = |what: String, hint: &str| {
+            Err(ApiError::new(Code::Precondition, what).hint(hint.to_owned()))
+        };
+        if !users.vms.is_empty() {
+            let vms = users.vms.join(", ");
+            let what = format!("the kernel '{name}' is that of the VMs {vms}");
+            return in_use(what, &format!("banger vm delete {}", users.vms.join(" ")));
+        }
+        if let Some(image) = users.images.first() {
+            let images = users.images.join(", ");
+            let what = format!("the kernel '{name}' is that of the images {images}");
+            return in_use(what, &format!("banger image set {image} --kernel any"));
+        }
+        shelf::delete(&*self.core.host, &self.dir(), name).map_err(|error| told(&error))?;
+        let name = name.to_owned();
+        Ok(KernelDeleted { name })
+    }
+
+    /// What makers that died have left; asked when nothing is being made yet.
+    pub fn sweep(&self) -> Vec<PathBuf> {
+        shelf::rests(&*self.core.host, &self.dir())
+    }
+
+    /// Removes what [`Kernels::sweep`] has found.
+    pub fn unlink(&self, rests: &[PathBuf]) {
+        for rest in rests {
+            if let Err(error) = shelf::clear(&*self.core.host, rest) {
+                tracing::warn!(%error, path = %rest.display(), "what is left of a kernel stays");
+            }
+        }
+    }
+
+    /// Who needs each kernel, by its name.
+    fn users(&self) -> Result<BTreeMap<String, Users>> {
+        let rows = self.core.ledger.vms();
+        let rows = rows.map_err(|error| ApiError::of(Code::Unavailable, &error))?;
+        let mut users: BTreeMap<String, Users> = BTreeMap::new();
+        for vm in rows {
+            let of = users.entry(vm.spec.kernel).or_default();
+            of.vms.push(vm.name.to_string());
+        }
+        for (kernel, image) in self.catalogue.kernels()? {
+            users.entry(kernel).or_default().images.push(image);
+        }
+        Ok(users)
+    }
+
+    fn view(&self, kernel: &Kernel, users: &BTreeMap<String, Users>) -> KernelView {
+        let manifest = kernel.manifest.clone();
+        let used = users.get(&manifest.name).cloned().unwrap_or_default();
+        let check = manifest.check;
+        KernelView {
+            default: manifest.name == default_kernel(&self.core),
+            digest: format!("sha256:{}", manifest.vmlinux_sha256),
+            disk_usage: shelf::disk_usage(&kernel.dir),
+            name: manifest.name,
+            release: manifest.release,
+            package: manifest.package,
+            version: manifest.version,
+            source: manifest.source,
+            created_at: Some(manifest.created).filter(|at| *at > 0),
+            modules: manifest.modules_disk,
+            checked_by: check.as_ref().map(|check| by(check.by).to_owned()),
+            missing: check.as_ref().map(missing).unwrap_or_default(),
+            unknown: check.map(|check| check.unknown).unwrap_or_default(),
+            used_by: used.vms,
+            images: used.images,
+        }
+    }
+}
+
+/// Who refers to a kernel.
+#[derive(Debug, Clone, Default)]
+struct Users {
+    /// Names of VMs.
+    vms: Vec<String>,
+    /// Titles of images.
+    images: Vec<String>,
+}
+
+const fn by(by: CheckedBy) -> &'static str {
+    match by {
+        CheckedBy::Config => "config",
+        CheckedBy::Modules => "modules",
+        CheckedBy::Symbols => "symbols",
+        CheckedBy::Nothing => "nothing",
+    }
+}
+
+fn missing(check: &KernelCheck) -> Vec<KernelOption> {
+    let option = |need: &banger_vmm::boot::needs::Need| KernelOption {
+        option: need.options[0].to_owned(),
+        needed: need.needed,
+        why: need.why.to_owned(),
+    };
+    check.missing().map(option).collect()
+}
