@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use banger_wire::guest::{Token, hex};
+
 use super::Timed;
 use super::home::{Home, timed};
 use crate::run;
@@ -136,6 +138,20 @@ impl Baseline {
         let argument = at.and_then(|at| self.args.get_mut(at + 1));
         *argument.ok_or_else(|| format!("QEMU runs without {flag}"))? = value.to_owned();
         Ok(())
+    }
+
+    /// What its agent knows its host by.
+    ///
+    /// # Errors
+    /// The VM does not say.
+    pub fn token(&self) -> Result<Token, String> {
+        let path = self.dir.join("vm/vm.json");
+        let text = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let vm: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let token = vm["spec"]["channel_token"].as_str().and_then(hex::decode16);
+        let missing = || format!("{} has no channel token", path.display());
+        token.map(Token).ok_or_else(missing)
     }
 
     /// Where its agent is spoken to.

@@ -2,7 +2,7 @@
 //! with Debian's as one would boot it without much thought: the bzImage of its package, a packed initramfs, all modules at
 //! once, and a console that tells everything.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,6 +13,7 @@ use super::figures::{median, spread};
 use super::home::Home;
 use super::{PAIRS, since};
 use crate::run;
+use banger_wire::guest::{Hello, Nonce, Token};
 
 /// How long an agent may take to its first word on a busy machine.
 const WORD: Duration = Duration::from_secs(60);
@@ -69,13 +70,14 @@ fn first_word(vm: &Baseline) -> Result<f64, String> {
     let mut qemu = command
         .spawn()
         .map_err(|e| format!("cannot run QEMU: {e}"))?;
-    let word = listen(&socket, began);
+    let word = vm.token().and_then(|token| listen(&socket, &token, began));
     let ended = qemu.kill().and_then(|()| qemu.wait());
     ended.map_err(|e| format!("QEMU cannot be ended: {e}"))?;
     word
 }
 
-fn listen(socket: &Path, began: Instant) -> Result<f64, String> {
+/// Says hello, as the daemon does; QEMU keeps it until the agent has opened its port.
+fn listen(socket: &Path, token: &Token, began: Instant) -> Result<f64, String> {
     let silent = |e: std::io::Error| format!("the agent said nothing within {WORD:?}: {e}");
     let mut channel = loop {
         match UnixStream::connect(socket) {
@@ -85,6 +87,8 @@ fn listen(socket: &Path, began: Instant) -> Result<f64, String> {
         }
     };
     channel.set_read_timeout(Some(WORD)).map_err(silent)?;
+    let hello = Hello::new(Nonce([7; 16])).encode(token);
+    channel.write_all(&hello).map_err(silent)?;
     channel.read_exact(&mut [0]).map_err(silent)?;
     Ok(since(began))
 }
