@@ -106,6 +106,9 @@ BUILD_PACKAGES=(gcc libc6-dev binutils ca-certificates curl)
 # What banger itself needs to make its default image and its disks from Debian's packages.
 # shellcheck disable=SC2034
 RUN_PACKAGES=(mmdebstrap e2fsprogs)
+# What a kernel is built with, besides a compiler.
+# shellcheck disable=SC2034
+KERNEL_PACKAGES=(make flex bison bc libelf-dev zstd)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo docker-registry)
 

@@ -1,7 +1,15 @@
 //! Kernels in VMs (R-IMG-7).
 
-use banger_testkit::Home;
-use std::fs;
+use banger_testkit::{Home, skip, wait_until};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+/// A build on a machine that others use too.
+const BUILD: Duration = Duration::from_secs(3 * 3600);
+/// Fetching and unpacking 139 MB of source.
+const FETCH: Duration = Duration::from_secs(600);
 
 /// The kernel that every test boots, given as a directory: it boots under its new name, with its modules, and stays as
 /// long as the VM is there.
@@ -54,5 +62,146 @@ fn an_imported_kernel_boots_and_stays_while_a_vm_has_it() {
     );
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.banger(&["kernel", "delete", "mine"]).exits(0);
+    home.finish();
+}
+
+/// Builds banger's own kernel; the digest of its ELF.
+fn build(home: &Home) -> String {
+    let building = home.start(&["kernel", "build", "--json"], b"");
+    let built = building.finish_within(BUILD).exits(0).json();
+    assert_eq!(built["name"], "banger");
+    assert_eq!(built["default"], true);
+    assert_eq!(built["modules"], false);
+    assert_eq!(built["missing"], serde_json::json!([]));
+    built["digest"].as_str().expect("a digest").to_owned()
+}
+
+/// What is kept of builds.
+fn kept(home: &Home) -> Vec<std::path::PathBuf> {
+    let files = fs::read_dir(home.state().join("templates"))
+        .expect("templates")
+        .flatten();
+    let paths = files.map(|file| file.path());
+    paths
+        .filter(|path| path.to_string_lossy().contains("/vmlinux-"))
+        .collect()
+}
+
+/// The same source gives the same bytes; a kernel that was built once comes back at once; a build that is cancelled, or
+/// whose daemon is killed, leaves nothing.
+#[test]
+#[ignore = "two builds of a kernel; ./soak runs it"]
+fn the_own_kernel_is_built_alike_and_leaves_nothing() {
+    let home = Home::new();
+    let forget = || {
+        for file in kept(&home) {
+            fs::remove_file(file).expect("forgetting what was built");
+        }
+    };
+    forget();
+    let rests = || {
+        let entries = fs::read_dir(home.state().join("kernels"))
+            .expect("kernels")
+            .flatten();
+        let names = entries.map(|entry| entry.file_name().display().to_string());
+        names
+            .filter(|name| name.starts_with('.'))
+            .collect::<Vec<_>>()
+    };
+    let begun = |what: &str| match rests().iter().any(|name| name.starts_with(what)) {
+        true => Ok(()),
+        false => Err(format!("{:?}", rests())),
+    };
+    let cleared = || match &rests()[..] {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    };
+    for killed in [false, true] {
+        let building = home.start(&["kernel", "build"], b"");
+        wait_until("the source to be unpacked", FETCH, || begun(".build-"));
+        if killed {
+            home.kill_daemon();
+        } else {
+            let running = home
+                .banger(&["operation", "list", "--json"])
+                .exits(0)
+                .json();
+            let mut all = running.as_array().expect("operations").iter();
+            let id = all.rfind(|o| o["method"] == "kernel.build");
+            let id = id.and_then(|o| o["id"].as_str()).expect("the build");
+            home.banger(&["operation", "cancel", id]).exits(0);
+        }
+        assert_ne!(building.finish_within(FETCH).status, 0);
+        home.banger(&["kernel", "list"]).exits(0);
+        wait_until("the rests to be cleared", FETCH, cleared);
+    }
+    let first = build(&home);
+    home.banger(&["kernel", "delete", "banger"]).exits(0);
+    let began = Instant::now();
+    assert_eq!(build(&home), first);
+    assert!(
+        began.elapsed() < FETCH,
+        "what was built is kept: {:?}",
+        began.elapsed()
+    );
+    home.banger(&["kernel", "delete", "banger"]).exits(0);
+    forget();
+    assert_eq!(build(&home), first, "the same source gives the same bytes");
+    cleared().expect("nothing is left");
+    home.finish();
+}
+
+/// Everything that guests are made for works on our own kernel: systemd comes up whole, docker runs a container on its
+/// own bridge with native overlays, nftables, vsock and VMGENID are there.
+#[test]
+#[ignore = "a build of a kernel; ./soak runs it"]
+fn the_own_kernel_carries_systemd_and_docker() {
+    let home = Home::new();
+    build(&home);
+    let (systemd, docker) = match (home.share_systemd_image(), home.share_docker_image()) {
+        (Ok(systemd), Ok(docker)) => (systemd, docker),
+        (Err(why), _) | (_, Err(why)) => return skip(&why),
+    };
+    let create = [
+        "vm", "create", "--name", "s", "--image", systemd, "--init", "image",
+    ];
+    home.banger(&create).exits(0);
+    assert_eq!(home.show("s")["kernel"], "banger");
+    wait_until("systemd to be up", Duration::from_secs(110), || {
+        let said = home
+            .guest_sh("s", "systemctl is-system-running --wait")
+            .out();
+        if said == "running" { Ok(()) } else { Err(said) }
+    });
+    let address = home.guest_sh("s", "ip -4 -o addr show eth0").exits(0).out();
+    assert!(address.contains("10.0.2.15/24"), "{address}");
+    home.banger(&["vm", "delete", "--force", "s"]).exits(0);
+
+    home.banger(&["vm", "create", "--name", "d", "--image", docker])
+        .exits(0);
+    let there = "ls -l /dev/vsock /dev/fuse /dev/net/tun; zcat /proc/config.gz | grep -c -e CONFIG_VMGENID=y -e CONFIG_NF_TABLES=y; \
+                 stat -f -c %T /";
+    let there = home.guest_sh("d", there).exits(0).out();
+    assert!(
+        there.ends_with("2\noverlayfs") && there.contains("crw-rw-rw-"),
+        "{there}"
+    );
+    let engine = "set -e; mkdir -p /tmp/c/bin; cp /bin/busybox /tmp/c/bin/; ln -s busybox /tmp/c/bin/sh; \
+         setsid dockerd >/root/log 2>&1 </dev/null & \
+         n=0; until grep -q 'API listen' /root/log; do n=$((n + 1)); [ $n -lt 120 ] || { cat /root/log; exit 9; }; sleep 1; done; \
+         tar -C /tmp/c -c . | docker import - box >/dev/null; grep -o 'graphdriver(s)=[a-z0-9]*' /root/log";
+    assert_eq!(
+        home.guest_sh("d", engine).exits(0).out(),
+        "graphdriver(s)=overlay2"
+    );
+    let ran = home.guest_sh(
+        "d",
+        "docker run --rm --memory 64m box sh -c 'busybox cat /sys/fs/cgroup/memory.max; busybox ip -4 -o addr show eth0; exit 7'",
+    );
+    let said = ran.exits(7).out();
+    assert!(
+        said.starts_with("67108864\n") && said.contains("inet 172.17."),
+        "{said}"
+    );
     home.finish();
 }

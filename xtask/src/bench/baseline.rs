@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use banger_wire::guest::{Token, hex};
 
 use super::Timed;
 use super::home::{Home, timed};
@@ -71,8 +73,19 @@ impl Baseline {
     /// When the VM does not run, its QEMU is not found, or a file cannot be copied.
     pub fn take(root: &Path, home: &Home) -> Result<Self, String> {
         home.run(&["vm", "run", "-d", "--name", "bench"])?;
-        let taken = copy(root, home, "init");
+        let taken = copy(root, home, "init", Some("init"));
         home.run(&["vm", "delete", "--force", "bench"])?;
+        taken
+    }
+
+    /// The command line and the directory of a VM that is made with these arguments, its own `/init` left in place.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn of(root: &Path, home: &Home, name: &str, args: &[&str]) -> Result<Self, String> {
+        home.run(&[&["vm", "run", "-d", "--name", name], args].concat())?;
+        let taken = copy(root, home, name, None);
+        home.run(&["vm", "delete", "--force", name])?;
         taken
     }
 
@@ -81,14 +94,11 @@ impl Baseline {
     /// # Errors
     /// When its QEMU is not found, a file cannot be copied, or the agent does not answer.
     pub fn live(root: &Path, home: &Home) -> Result<Live, String> {
-        let baseline = copy(root, home, "agent")?;
+        let baseline = copy(root, home, "agent", Some("agent"))?;
         let client = baseline.dir.join("client");
         compile(root, "client", &client)?;
-        let mut command = run::command(&baseline.program);
-        command
-            .args(&baseline.args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        let mut command = baseline.command();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let qemu = command
             .spawn()
             .map_err(|e| format!("cannot run {}: {e}", baseline.program))?;
@@ -104,8 +114,51 @@ impl Baseline {
         }
     }
 
+    /// What boots it.
+    pub fn command(&self) -> Command {
+        let mut command = run::command(&self.program);
+        command.args(&self.args);
+        command
+    }
+
+    /// The argument after a flag.
+    ///
+    /// # Errors
+    /// There is no such flag.
+    pub fn after(&self, flag: &str) -> Result<&str, String> {
+        after(&self.args, flag).ok_or_else(|| format!("QEMU runs without {flag}"))
+    }
+
+    /// Puts another argument after a flag.
+    ///
+    /// # Errors
+    /// There is no such flag.
+    pub fn replace_after(&mut self, flag: &str, value: &str) -> Result<(), String> {
+        let at = self.args.iter().position(|a| a == flag);
+        let argument = at.and_then(|at| self.args.get_mut(at + 1));
+        *argument.ok_or_else(|| format!("QEMU runs without {flag}"))? = value.to_owned();
+        Ok(())
+    }
+
+    /// What its agent knows its host by.
+    ///
+    /// # Errors
+    /// The VM does not say.
+    pub fn token(&self) -> Result<Token, String> {
+        let path = self.dir.join("vm/vm.json");
+        let text = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let vm: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let token = vm["spec"]["channel_token"].as_str().and_then(hex::decode16);
+        let missing = || format!("{} has no channel token", path.display());
+        token.map(Token).ok_or_else(missing)
+    }
+
     /// Where its agent is spoken to.
-    fn socket(&self) -> Result<PathBuf, String> {
+    ///
+    /// # Errors
+    /// QEMU runs without one.
+    pub fn socket(&self) -> Result<PathBuf, String> {
         socket_of(&self.args)
             .map(PathBuf::from)
             .ok_or_else(|| "QEMU runs without a socket for the agent".to_owned())
@@ -126,7 +179,7 @@ impl Baseline {
     }
 }
 
-fn copy(root: &Path, home: &Home, init: &str) -> Result<Baseline, String> {
+fn copy(root: &Path, home: &Home, name: &str, init: Option<&str>) -> Result<Baseline, String> {
     let argv = qemu_of(&home.state())?;
     let (program, args) = argv.split_first().ok_or("an empty command line")?;
     let initrd = PathBuf::from(after(args, "-initrd").ok_or("QEMU runs without -initrd")?);
@@ -134,14 +187,16 @@ fn copy(root: &Path, home: &Home, init: &str) -> Result<Baseline, String> {
     let sockets = socket_of(args)
         .and_then(|p| Path::new(p).parent())
         .ok_or("QEMU runs without a socket for the agent")?;
-    let dir = home.base().join(init);
+    let dir = home.base().join(name);
     let files = dir.join("vm");
     std::fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     let mut cp = run::command("cp");
     cp.args(["-r", "--sparse=always", "--"]).arg(vm).arg(&files);
     run::to_end(cp, "cp")?;
     let other = files.join(initrd.file_name().ok_or("an initramfs without a name")?);
-    append(root, init, &dir, &other)?;
+    if let Some(init) = init {
+        append(root, init, &dir, &other)?;
+    }
     let moved = |arg: &String| {
         if arg.starts_with("file,id=console,") {
             return "stdio,id=console,signal=off".to_owned();
@@ -202,7 +257,7 @@ fn append(root: &Path, init: &str, dir: &Path, initrd: &Path) -> Result<(), Stri
         // An archive begins on a multiple of four; the kernel skips the zeros before it.
         let odd = usize::try_from(file.metadata()?.len() % 4).unwrap_or(0);
         file.write_all(&[0; 4][..(4 - odd) % 4])?;
-        file.write_all(&archive(&bytes))
+        file.write_all(&archive("init", &bytes))
     };
     write().map_err(|e| format!("cannot append to {}: {e}", initrd.display()))
 }
@@ -215,10 +270,10 @@ fn compile(root: &Path, name: &str, program: &Path) -> Result<(), String> {
     run::to_end(gcc, "gcc")
 }
 
-/// A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst) with one file, `init`.
-fn archive(init: &[u8]) -> Vec<u8> {
+/// A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst) with one file.
+pub fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    for (name, mode, data) in [("init", 0o100_755, init), ("TRAILER!!!", 0, &[][..])] {
+    for (name, mode, data) in [(name, 0o100_755, content), ("TRAILER!!!", 0, &[][..])] {
         // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
         let fields = [
             0,
@@ -254,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_archive_is_aligned_and_ends_with_the_trailer() {
-        let bytes = archive(b"abc");
+        let bytes = archive("init", b"abc");
         assert_eq!(bytes.len() % 4, 0);
         // Header 110, "init\0" to 116, "abc" to 120.
         assert_eq!(&bytes[..6], b"070701");

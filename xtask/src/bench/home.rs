@@ -59,6 +59,53 @@ impl Home {
         self.dir.join("base")
     }
 
+    /// Keeps what was built, so that the next home need not build it once more.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn keep_built(&self) -> Result<(), String> {
+        let seed = self.banger.with_file_name("testkit-seed/templates");
+        let mut cp = run::command("sh");
+        let copy = "[ ! -d \"$2\" ] || cp \"$1\"/vmlinux-v* \"$2\"";
+        cp.args(["-c", copy, "sh"])
+            .arg(self.state().join("templates"))
+            .arg(seed);
+        run::to_end(cp, "cp")
+    }
+
+    fn manifest(&self, kernel: &str) -> Result<serde_json::Value, String> {
+        let path = self
+            .state()
+            .join("kernels")
+            .join(kernel)
+            .join("manifest.json");
+        let text = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// The modules that a kernel is booted with, in their order.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn modules(&self, kernel: &str) -> Result<Vec<String>, String> {
+        let manifest = self.manifest(kernel)?;
+        let lists = ["first", "second"].map(|list| manifest[list].as_array().cloned());
+        let files = lists.into_iter().flatten().flatten();
+        Ok(files
+            .filter_map(|file| Some(file.as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// Package and version of a kernel, as apt takes them.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn package(&self, kernel: &str) -> Result<String, String> {
+        let manifest = self.manifest(kernel)?;
+        let text = |field: &str| manifest[field].as_str().unwrap_or_default().to_owned();
+        Ok(format!("{}={}", text("package"), text("version")))
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = run::command(&self.banger);
         command

@@ -9,6 +9,7 @@ mod figures;
 mod guest;
 mod home;
 mod images;
+mod kernels;
 mod life;
 mod rows;
 
@@ -37,11 +38,12 @@ enum Wanted {
     Guest,
     Life,
     Images,
+    Kernels,
     Boots(usize),
 }
 
 /// Without arguments runs every measurement but the boots and prints a line for each; `guest` runs those on a VM that
-/// runs, `life` those of many VMs and of their ends, `images` those of imports, `boots [COUNT]` the boots.
+/// runs, `life` those of many VMs and of their ends, `images` those of imports, `kernels` that of the own kernel, `boots [COUNT]` the boots.
 ///
 /// # Errors
 /// When the arguments are others, or something that is to be measured does not work.
@@ -51,6 +53,7 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
         ["guest"] => Wanted::Guest,
         ["life"] => Wanted::Life,
         ["images"] => Wanted::Images,
+        ["kernels"] => Wanted::Kernels,
         ["boots"] => Wanted::Boots(BOOTS),
         ["boots", count] => Wanted::Boots(
             count
@@ -59,7 +62,8 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
         ),
         _ => {
             return Err(
-                "usage: cargo xtask bench [guest | life | images | boots [COUNT]]".to_owned(),
+                "usage: cargo xtask bench [guest | life | images | kernels | boots [COUNT]]"
+                    .to_owned(),
             );
         }
     };
@@ -69,6 +73,7 @@ pub fn command(root: &Path, args: &[&str]) -> Result<ExitCode, String> {
         Wanted::Guest => guest::measure(root, &home),
         Wanted::Life => life::measure(&home),
         Wanted::Images => images::measure(&home),
+        Wanted::Kernels => kernels::measure(root, &home),
         Wanted::Boots(count) => boots::measure(&home, count),
     };
     let closed = home.close();

@@ -32,14 +32,17 @@ fn make_nodes(list: &str) {
             if let Some(directory) = path.parent() {
                 let _ = mounts::make_dir(directory, 0o755);
             }
-            // Who may use them without being root, udev's rules say so too.
-            let open = ["fuse", "net/tun"].contains(&name);
-            let mode = Mode::from_raw_mode(if open { 0o666 } else { 0o600 });
-            if mknodat(CWD, &path, kind, mode, makedev(major, minor)).is_ok() {
-                // Whatever the umask took away.
-                let _ = chmod(&path, mode);
-            }
+            let mode = Mode::from_raw_mode(0o600);
+            // What is there already is the kernel's own.
+            let _ = mknodat(CWD, &path, kind, mode, makedev(major, minor));
         }
+    }
+}
+
+/// Opens the nodes that everybody may use, as udev's rules do, whether a module is behind them or the kernel itself.
+pub fn open_nodes() {
+    for node in ["/dev/fuse", "/dev/net/tun"] {
+        let _ = chmod(node, Mode::from_raw_mode(0o666));
     }
 }
 

@@ -167,7 +167,7 @@ pub fn interface(mac: Option<&str>) -> Option<String> {
     look(mac)
 }
 
-/// Waits for the interface with this MAC address, or the first one that is not the loopback.
+/// Waits for the interface with this MAC address, or the first one that is a card.
 fn find(mac: Option<&str>) -> Result<String, Reason> {
     let end = Instant::now() + LIMIT;
     loop {
@@ -199,7 +199,13 @@ fn look(mac: Option<&str>) -> Option<String> {
     interfaces
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name != "lo")
+        // Neither the loopback nor what a kernel with drivers built in makes by itself (dummy0, bond0): a card.
+        .filter(|name| {
+            Path::new("/sys/class/net")
+                .join(name)
+                .join("device")
+                .exists()
+        })
         .filter(|name| mac.is_none_or(|mac| read(name, "address").as_deref() == Some(mac)))
         .min_by_key(|name| read(name, "ifindex").and_then(|index| index.parse::<u32>().ok()))
 }

@@ -93,6 +93,7 @@ pub fn enter(
             .as_deref()
             .and_then(|s| library::mount(s).err()),
     );
+    library::open_nodes();
     if let Some(disk) = mounts::remembered(OVERLAY) {
         warnings.extend(engines::mount(disk.as_fd()));
     }

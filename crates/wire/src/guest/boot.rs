@@ -104,7 +104,7 @@ pub enum Network {
 /// A fixed IPv4 configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticNetwork {
-    /// MAC address (`52:54:00:…`, lower case) of the interface; the first one that is not `lo` if absent.
+    /// MAC address (`52:54:00:…`, lower case) of the interface; the first card if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// The guest's address.
