@@ -65,6 +65,7 @@ methods!(
     api::ImageShow,
     api::ImageDelete,
     api::ImageHistory,
+    api::ImageCatalog,
     api::ImageExport,
     api::BlobPrune,
     api::Recover,

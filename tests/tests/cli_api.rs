@@ -20,6 +20,7 @@ const HERE: &[&str] = &[
     "image.show",
     "image.delete",
     "image.history",
+    "image.catalog",
     "blob.prune",
     "recover",
     "operation.list",
@@ -101,6 +102,8 @@ fn answers_fit_the_published_schemas() {
     let pulled = call("image.pull", json!({ "reference": "127.0.0.1:1/none" }));
     let last = pulled.lines().pop().expect("an event");
     assert_eq!(last["event"], "failed", "{pulled:?}");
+    // None is configured, and that is said.
+    assert_eq!(call("image.catalog", json!({})).status, 412);
     assert_eq!(call("blob.prune", json!({ "all": true })).json(), json!([]));
     // A failed one has more to tell.
     call(

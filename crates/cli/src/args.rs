@@ -408,7 +408,7 @@ pub enum ImageCommand {
     Pull(PullArgs),
     /// List images
     #[command(visible_alias = "ls", after_help = IMAGE_LIST_EXAMPLES)]
-    List(JsonArgs),
+    List(ImageListArgs),
     /// Show everything about images
     #[command(visible_alias = "inspect", after_help = IMAGE_SHOW_EXAMPLES)]
     Show(ImagesArgs),

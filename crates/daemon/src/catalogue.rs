@@ -4,8 +4,8 @@ use crate::blobs::BlobUsers;
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
-use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
-use banger_model::{ImageReference, Vm};
+use banger_image::{DebianBuild, ImageStore, Import, Manifest, Named, Progress, template};
+use banger_model::{CatalogPlace, ImageReference, Vm, is_catalog_name};
 use banger_registry::{BlobCache, Turns};
 use banger_wire::api::{
     self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, Pullable, What,
@@ -28,6 +28,7 @@ pub struct Catalogue {
     pins: Arc<Pins>,
     blobs: BlobCache,
     pulls: Turns,
+    source: Option<CatalogPlace>,
 }
 
 /// Images by id, with how many requests are making something of each that no row tells of yet. This is the image lock
@@ -124,11 +125,12 @@ pub(crate) fn told(error: &banger_image::Error) -> ApiError {
 
 impl Catalogue {
     /// The catalogue; touches nothing yet.
-    pub fn new(core: Arc<Core>) -> Self {
+    pub fn new(core: Arc<Core>, source: Option<CatalogPlace>) -> Self {
         let dir = core.recipes.images_dir();
         Catalogue {
             blobs: BlobCache::new(core.recipes.blobs_dir()),
             pulls: Turns::default(),
+            source,
             store: ImageStore::new(Arc::clone(&core.host), dir),
             core,
             pins: Arc::default(),
@@ -138,6 +140,16 @@ impl Catalogue {
     /// Blobs of registries, and whose turn it is with what.
     pub(crate) const fn registry(&self) -> (&BlobCache, &Turns) {
         (&self.blobs, &self.pulls)
+    }
+
+    /// Where the catalog is, if there is one.
+    pub(crate) const fn source(&self) -> Option<&CatalogPlace> {
+        self.source.as_ref()
+    }
+
+    /// The directory of kernels.
+    pub(crate) fn kernels_dir(&self) -> PathBuf {
+        self.core.recipes.kernels_dir()
     }
 
     /// The directory of images.
@@ -429,7 +441,11 @@ impl Catalogue {
 fn pullable(name: &str) -> Option<Box<Pullable>> {
     let is_id = name.len() == Manifest::ID_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit());
     let read: ImageReference = name.parse().ok().filter(|_| !is_id)?;
-    let reference = read.familiar();
+    // A name alone is also one of a catalog, and all the same to a registry.
+    let reference = match is_catalog_name(name) {
+        true => name.to_owned(),
+        false => read.familiar(),
+    };
     Some(Box::new(Pullable { reference }))
 }
 
@@ -438,7 +454,6 @@ fn wanted(request: &api::ImageImport) -> Import {
         names: request.names.clone(),
         replace: request.replace,
         source: request.source.clone(),
-        repo_digest: None,
-        limits: Limits::default(),
+        ..Import::default()
     }
 }

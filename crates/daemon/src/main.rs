@@ -6,6 +6,7 @@
 mod background;
 mod birth;
 mod blobs;
+mod catalog;
 mod catalogue;
 mod core;
 mod daemon;

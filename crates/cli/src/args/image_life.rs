@@ -26,6 +26,17 @@ pub const IMAGE_BUNDLE_EXAMPLES: &str = "Examples:\n  \
   banger image import app.tar.zst --name app\n\n\
 The same as banger image export --format bundle.";
 
+/// `image list`
+#[derive(Debug, Args)]
+pub struct ImageListArgs {
+    /// What the catalog offers (catalog.source in the configuration) instead of what is here
+    #[arg(long)]
+    pub available: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `image history`
 #[derive(Debug, Args)]
 pub struct ImageHistoryArgs {

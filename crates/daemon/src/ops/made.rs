@@ -9,7 +9,7 @@ pub enum Made {
     /// A VM that runs.
     Vm(VmView),
     /// An image.
-    Image(ImageView),
+    Image(Box<ImageView>),
     /// The answer of a method that answers with one object.
     Answer(Value),
 }
@@ -31,7 +31,7 @@ impl Made {
                 vm: Some(Box::new(vm.clone())),
             }],
             Made::Image(image) => {
-                let image = Box::new(image.clone());
+                let image = image.clone();
                 vec![Event::Image { image }, Event::Done { vm: None }]
             }
             Made::Answer(_) => vec![Event::Done { vm: None }],

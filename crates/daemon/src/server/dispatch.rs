@@ -95,7 +95,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             events::<api::ImagePull, _>(&d, false, |d, op| async move {
                 let images = d.catalogue();
                 let pulled = d.blocking(move || images.pull(&request, &op)).await?;
-                pulled.map(Made::Image)
+                pulled.map(|image| Made::Image(Box::new(image)))
             })
         }
         "image.list" => {
@@ -123,6 +123,13 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             plain::<api::ImageHistory, _>(&body, |r| async move {
                 let images = d.catalogue();
                 d.blocking(move || images.history(&r.image)).await?
+            })
+            .await
+        }
+        "image.catalog" => {
+            plain::<api::ImageCatalog, _>(&body, |_| async {
+                let images = d.catalogue();
+                d.blocking(move || images.available()).await?
             })
             .await
         }

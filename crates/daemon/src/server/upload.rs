@@ -84,7 +84,7 @@ async fn begin(
                 catalogue.import(&wanted, &mut source, &operation)
             })
             .await??;
-        Ok(Made::Image(made))
+        Ok(Made::Image(Box::new(made)))
     })?;
     if call.leaves {
         // Nothing is owed to who has not sent it all; it is read to its end whatever becomes of it.

@@ -35,6 +35,10 @@ pub struct Import {
     pub repo_digest: Option<String>,
     /// What an archive may expand to.
     pub limits: Limits,
+    /// Distribution and release, where the source does not say it itself.
+    pub distro: Option<String>,
+    /// Kernel that suits it, where the source does not say it itself.
+    pub kernel: Option<String>,
 }
 
 /// What an archive says of the image in it, beside its files.
@@ -102,12 +106,15 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
             name: import.names.first().cloned().unwrap_or_default(),
-            distro: said.distro,
+            distro: match said.distro.is_empty() {
+                true => import.distro.clone().unwrap_or_default(),
+                false => said.distro,
+            },
             arch: std::env::consts::ARCH.to_owned(),
             digest: format!("sha256:{digest}"),
             size,
             created: self.host.now(),
-            kernel: said.kernel,
+            kernel: said.kernel.or_else(|| import.kernel.clone()),
             names: Default::default(),
             source: import.source.clone(),
             repo_digests: import.repo_digest.iter().cloned().collect(),

@@ -1,7 +1,7 @@
 //! Requests and answers about what becomes of images: their history, their way out, and the cache behind them.
 
 use super::ImageView;
-use banger_model::{ImageLayer, ImageStep};
+use banger_model::{CatalogEntry, ImageLayer, ImageStep};
 use serde::{Deserialize, Serialize};
 
 /// `image.history`: how an image was built, newest step first.
@@ -25,6 +25,23 @@ pub struct HistoryView {
     /// The layer it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<ImageLayer>,
+}
+
+/// `image.catalog`: what the catalog of the configuration offers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageCatalog {}
+
+/// Something that a catalog offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CatalogView {
+    /// What it is.
+    #[serde(flatten)]
+    pub entry: CatalogEntry,
+    /// Whether it is here already.
+    pub here: bool,
 }
 
 /// `image.export`: an image as an archive. Upgrades: events, then the archive's bytes as a copy's data, then its outcome. The

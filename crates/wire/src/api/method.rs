@@ -117,6 +117,7 @@ methods! {
     "image.show" Json Read ImageShow => ImageView;
     "image.delete" Json Act ImageDelete => ImageDeleted;
     "image.history" Json Read ImageHistory => Vec<HistoryView>;
+    "image.catalog" Json Read ImageCatalog => Vec<CatalogView>;
     "image.export" Frames Read ImageExport => Event;
     "blob.prune" Json Act BlobPrune => Vec<BlobView>;
     "recover" Json Act Recover => RecoverView;
