@@ -65,6 +65,8 @@ methods!(
     api::ImageShow,
     api::ImageDelete,
     api::ImageHistory,
+    api::ImageRegister,
+    api::ImagePromote,
     api::ImageCatalog,
     api::ImageExport,
     api::BlobPrune,

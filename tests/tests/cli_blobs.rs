@@ -1,6 +1,5 @@
 //! The cache of a registry's blobs: what of it goes, and what images share (R-IMG-5). Debian's docker-registry on this machine.
 
-#[allow(dead_code, reason = "a part of it is used here")]
 mod registry;
 
 use banger_testkit::Home;

@@ -104,12 +104,14 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::BadFileSystem(_)
         | E::BadArchive(_)
         | E::BadBundle(_)
+        | E::NotAFile(_)
         | E::Untold { .. }
         | E::BadRemote(_)
         | E::OtherPlatform(_)
         | E::SeveralImages(_) => Code::BadRequest,
         E::InUse { .. }
         | E::Pinned(_)
+        | E::BaseChanged(_)
         | E::SeveralNames { .. }
         | E::NeedsRoot
         | E::ToolMissing { .. }
@@ -164,6 +166,9 @@ impl Catalogue {
     pub fn pin(&self, reference: &str) -> Result<(Manifest, Pinned)> {
         let mut pins = self.pins();
         let image = self.find(reference)?;
+        if let Some(external) = &image.external {
+            external.check().map_err(|error| told(&error))?;
+        }
         *pins.entry(image.id.clone()).or_default() += 1;
         let pinned = Pinned {
             id: image.id.clone(),
@@ -401,6 +406,9 @@ impl Catalogue {
             source: manifest.source,
             repo_digests: manifest.repo_digests.into_iter().collect(),
             distro: Some(manifest.distro).filter(|distro| !distro.is_empty()),
+            external: manifest
+                .external
+                .map(|external| external.path.display().to_string()),
             arch: manifest.arch,
             kernel: manifest.kernel,
             config: manifest.config,

@@ -15,6 +15,7 @@ mod failed;
 mod feed;
 mod host_network;
 mod image_out;
+mod image_outside;
 mod image_service;
 mod ledger;
 mod metrics;

@@ -121,6 +121,7 @@ fn text(image: &ImageView) -> String {
             format!("{} ago", render::age(render::now(), image.created_at)),
         ),
         ("built", or_none(&image.built)),
+        ("file", or_none(&image.external)),
         ("source", or_none(&image.source)),
         ("distribution", or_none(&image.distro)),
         ("architecture", image.arch.clone()),

@@ -126,6 +126,22 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             })
             .await
         }
+        "image.register" => {
+            let request: api::ImageRegister = parse(&body)?;
+            events::<api::ImageRegister, _>(&d, false, |d, op| async move {
+                let images = d.catalogue();
+                let made = d.blocking(move || images.register(&request, &op)).await?;
+                made.map(|image| Made::Image(Box::new(image)))
+            })
+        }
+        "image.promote" => {
+            let request: api::ImagePromote = parse(&body)?;
+            events::<api::ImagePromote, _>(&d, false, |d, op| async move {
+                let images = d.catalogue();
+                let made = d.blocking(move || images.promote(&request, &op)).await?;
+                made.map(|image| Made::Image(Box::new(image)))
+            })
+        }
         "image.catalog" => {
             plain::<api::ImageCatalog, _>(&body, |_| async {
                 let images = d.catalogue();

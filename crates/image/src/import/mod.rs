@@ -120,6 +120,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             repo_digests: import.repo_digest.iter().cloned().collect(),
             config: said.config,
             origin: said.origin,
+            external: None,
         };
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -129,7 +130,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
 
     /// Digest and length of a file system in which e2fsck finds no fault. It is read by e2fsck, which first has it written
     /// out, and for the digest at the same time.
-    fn proven(&self, rootfs: &Path, progress: &dyn Progress) -> Result<(String, u64)> {
+    pub(crate) fn proven(&self, rootfs: &Path, progress: &dyn Progress) -> Result<(String, u64)> {
         let failed = AtomicBool::new(false);
         let cancelled = || progress.cancelled() || failed.load(Ordering::Relaxed);
         let (checked, digest) = std::thread::scope(|scope| {
@@ -231,7 +232,7 @@ fn spool_failed(error: std::io::Error, path: &Path) -> Error {
 
 /// Refuses what e2fsck would accept and no guest could use as a base that is never written
 /// (Documentation/filesystems/ext4/super.rst).
-fn check_superblock(path: &Path, len: u64) -> Result<()> {
+pub(crate) fn check_superblock(path: &Path, len: u64) -> Result<()> {
     let mut head = vec![0; 2048];
     let unreadable = |source| Error::Read {
         path: path.to_owned(),

@@ -27,6 +27,31 @@ pub struct HistoryView {
     pub layer: Option<ImageLayer>,
 }
 
+/// `image.register`: an image of an ext4 file that stays where it is. The daemon opens this one path itself, with the rights of the
+/// user that it runs for: a regular file, never through a symlink as its last component. Streams events; the image is told by
+/// [`super::Event::Image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageRegister {
+    /// Name of the new image.
+    pub name: String,
+    /// Absolute path of the file.
+    pub path: String,
+    /// A name that another image has moves to this one.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// `image.promote`: copies the file of a registered image in. Streams events; the image is told by [`super::Event::Image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImagePromote {
+    /// Reference: name, id, or unique id prefix.
+    pub image: String,
+}
+
 /// `image.catalog`: what the catalog of the configuration offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -113,6 +113,8 @@ methods! {
     "vm.stats" Json Read VmStats => StatsView;
     "image.import" Upload Act ImageImport => Event;
     "image.pull" Events Act ImagePull => Event;
+    "image.register" Events Act ImageRegister => Event;
+    "image.promote" Events Act ImagePromote => Event;
     "image.list" Json Read ImageList => Vec<ImageView>;
     "image.show" Json Read ImageShow => ImageView;
     "image.delete" Json Act ImageDelete => ImageDeleted;

@@ -22,6 +22,8 @@ pub const OPERATIONS: &[&str] = &[
     "vm.delete",
     "image.import",
     "image.pull",
+    "image.register",
+    "image.promote",
     "image.delete",
     "blob.prune",
 ];
