@@ -1,13 +1,12 @@
 //! Images whose file lies outside (R-IMG-6): registered, refused once it has changed, copied in; no VM is made.
 
-use banger_testkit::Home;
+use banger_testkit::{Home, Running};
 use serde_json::Value;
 use std::{
     fs,
     io::Write,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 fn text(path: &Path) -> String {
@@ -115,8 +114,10 @@ fn what_is_no_file_system_of_its_own_is_not_registered() {
     let at = |name: &str| home.scratch().join(name);
     symlink(&base, at("link")).expect("a link");
     fs::create_dir(at("directory")).expect("a directory");
-    let made = Command::new("mkfifo").arg(at("pipe")).status();
-    assert!(made.is_ok_and(|status| status.success()));
+    let words = format!("mkfifo {}", text(&at("pipe")));
+    Running::start(home.shell("sh", &words), b"")
+        .finish()
+        .exits(0);
     fs::write(at("text"), "no file system").expect("a file");
     let whole = fs::read(&base).expect("it");
     fs::write(at("cut"), &whole[..whole.len() / 2]).expect("a file");
