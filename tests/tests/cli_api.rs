@@ -24,6 +24,9 @@ const HERE: &[&str] = &[
     "image.set",
     "image.delete",
     "image.history",
+    "image.register",
+    "image.promote",
+    "image.catalog",
     "blob.prune",
     "kernel.import",
     "kernel.pull",
@@ -112,6 +115,15 @@ fn answers_fit_the_published_schemas() {
     let pulled = call("image.pull", json!({ "reference": "127.0.0.1:1/none" }));
     let last = pulled.lines().pop().expect("an event");
     assert_eq!(last["event"], "failed", "{pulled:?}");
+    for (method, request) in [
+        ("image.register", json!({ "name": "x", "path": "/nowhere" })),
+        ("image.promote", json!({ "image": "nope" })),
+    ] {
+        let last = call(method, request).lines().pop().expect("an event");
+        assert_eq!(last["event"], "failed", "{method}");
+    }
+    // None is configured, and that is said.
+    assert_eq!(call("image.catalog", json!({})).status, 412);
     assert_eq!(call("blob.prune", json!({ "all": true })).json(), json!([]));
     let (kernel, config) = (vmlinux("6.1", true), config(""));
     let header = "banger-request: {\"name\":\"mine\",\"force\":true}\r\n";

@@ -416,13 +416,19 @@ pub enum ImageCommand {
     Pull(PullArgs),
     /// List images
     #[command(visible_alias = "ls", after_help = IMAGE_LIST_EXAMPLES)]
-    List(JsonArgs),
+    List(ImageListArgs),
     /// Show everything about images
     #[command(visible_alias = "inspect", after_help = IMAGE_SHOW_EXAMPLES)]
     Show(ImagesArgs),
     /// Show how an image was built
     #[command(after_help = IMAGE_HISTORY_EXAMPLES)]
     History(ImageHistoryArgs),
+    /// Make an image of an ext4 file that stays where it is
+    #[command(after_help = IMAGE_REGISTER_EXAMPLES)]
+    Register(ImageRegisterArgs),
+    /// Copy the file of a registered image in
+    #[command(after_help = IMAGE_PROMOTE_EXAMPLES)]
+    Promote(ImagePromoteArgs),
     /// Write an image as an archive: of OCI, for other tools, or a bundle
     #[command(visible_alias = "save", after_help = IMAGE_EXPORT_EXAMPLES)]
     Export(ImageExportArgs),

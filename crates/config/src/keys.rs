@@ -1,7 +1,7 @@
 //! Which keys there are, and what each takes.
 
 use super::{ConfigError, builtin};
-use banger_model::{ByteSize, ImageReference, Span};
+use banger_model::{ByteSize, CatalogPlace, ImageReference, Span};
 use std::path::Path;
 
 /// One key of the file.
@@ -43,6 +43,8 @@ pub enum Kind {
     },
     /// Of an image, or its id.
     Image,
+    /// An absolute path, or a URL of the web.
+    Place,
     /// `true` or `false`.
     Flag,
 }
@@ -139,6 +141,12 @@ pub const KEYS: &[Key] = &[
         "auto",
         "How the root disk of a new VM is provided.",
     ),
+    key(
+        "catalog.source",
+        Kind::Place,
+        "",
+        "The catalog.json of images and kernels that can be fetched by their names: a file or a URL.",
+    ),
 ];
 
 /// The most virtual CPUs QEMU's microvm is asked for.
@@ -223,6 +231,10 @@ impl Key {
             (Kind::Image, String(said)) if is_image(said) => None,
             (Kind::Image, _) => Some(format!(
                 "{name} is the name of an image (a-z, 0-9, '.', '_', '-'), its id, or a reference to a registry, not '{text}'"
+            )),
+            (Kind::Place, String(place)) if place.parse::<CatalogPlace>().is_ok() => None,
+            (Kind::Place, _) => Some(format!(
+                "{name} is an absolute path or an http or https URL, not '{text}'"
             )),
             (Kind::Span { zero }, String(_) | Integer(_)) => match text.parse::<Span>() {
                 Ok(span) if span.is_zero() && !zero => Some(format!("{name} is longer than 0")),

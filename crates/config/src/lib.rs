@@ -13,7 +13,7 @@ pub use keys::{KEYS, Key, Kind, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_VCPUS}
 pub use schema::schema;
 pub use show::{Setting, settings};
 
-use banger_model::{ByteSize, Drivers, RootDriver, Span};
+use banger_model::{ByteSize, CatalogPlace, Drivers, RootDriver, Span};
 use serde::{Deserialize, Deserializer};
 use std::{
     fmt::Display,
@@ -48,6 +48,17 @@ pub struct Config {
     pub vm_defaults: VmDefaults,
     /// What VMs are made with.
     pub drivers: DriverChoice,
+    /// What can be fetched by its name.
+    pub catalog: CatalogChoice,
+}
+
+/// `[catalog]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CatalogChoice {
+    /// Where `catalog.json` is: an absolute path, or a URL.
+    #[serde(deserialize_with = "typed")]
+    pub source: Option<CatalogPlace>,
 }
 
 /// `[vm_defaults]`.

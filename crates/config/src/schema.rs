@@ -32,6 +32,7 @@ fn of(key: &Key) -> Value {
     let mut schema = match key.kind {
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Path => json!({ "type": "string", "pattern": "^/" }),
+        Kind::Place => json!({ "type": "string", "pattern": "^(/|https?://)" }),
         Kind::Image => json!({ "type": "string", "pattern": "^[a-z0-9._-]{1,63}$" }),
         Kind::Span { zero } => json!({
             "type": ["integer", "string"],

@@ -4,8 +4,8 @@ use crate::blobs::BlobUsers;
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
 use banger_converge::Ledger;
-use banger_image::{DebianBuild, ImageStore, Import, Limits, Manifest, Named, Progress, template};
-use banger_model::{ImageReference, Vm};
+use banger_image::{DebianBuild, ImageStore, Import, Manifest, Named, Progress, template};
+use banger_model::{CatalogPlace, ImageReference, Vm, is_catalog_name};
 use banger_registry::{BlobCache, Turns};
 use banger_wire::api::{
     self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, Pullable, What,
@@ -28,6 +28,7 @@ pub struct Catalogue {
     pins: Arc<Pins>,
     blobs: BlobCache,
     pulls: Turns,
+    source: Option<CatalogPlace>,
 }
 
 /// Images by id, with how many requests are making something of each that no row tells of yet. This is the image lock
@@ -103,12 +104,14 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::BadFileSystem(_)
         | E::BadArchive(_)
         | E::BadBundle(_)
+        | E::NotAFile(_)
         | E::Untold { .. }
         | E::BadRemote(_)
         | E::OtherPlatform(_)
         | E::SeveralImages(_) => Code::BadRequest,
         E::InUse { .. }
         | E::Pinned(_)
+        | E::BaseChanged(_)
         | E::SeveralNames { .. }
         | E::NeedsRoot
         | E::ToolMissing { .. }
@@ -124,11 +127,12 @@ pub(crate) fn told(error: &banger_image::Error) -> ApiError {
 
 impl Catalogue {
     /// The catalogue; touches nothing yet.
-    pub fn new(core: Arc<Core>) -> Self {
+    pub fn new(core: Arc<Core>, source: Option<CatalogPlace>) -> Self {
         let dir = core.recipes.images_dir();
         Catalogue {
             blobs: BlobCache::new(core.recipes.blobs_dir()),
             pulls: Turns::default(),
+            source,
             store: ImageStore::new(Arc::clone(&core.host), dir),
             core,
             pins: Arc::default(),
@@ -138,6 +142,16 @@ impl Catalogue {
     /// Blobs of registries, and whose turn it is with what.
     pub(crate) const fn registry(&self) -> (&BlobCache, &Turns) {
         (&self.blobs, &self.pulls)
+    }
+
+    /// Where the catalog is, if there is one.
+    pub(crate) const fn source(&self) -> Option<&CatalogPlace> {
+        self.source.as_ref()
+    }
+
+    /// The directory of kernels.
+    pub(crate) fn kernels_dir(&self) -> PathBuf {
+        self.core.recipes.kernels_dir()
     }
 
     /// The directory of images.
@@ -152,6 +166,9 @@ impl Catalogue {
     pub fn pin(&self, reference: &str) -> Result<(Manifest, Pinned)> {
         let mut pins = self.pins();
         let image = self.find(reference)?;
+        if let Some(external) = &image.external {
+            external.check().map_err(|error| told(&error))?;
+        }
         *pins.entry(image.id.clone()).or_default() += 1;
         let pinned = Pinned {
             id: image.id.clone(),
@@ -418,6 +435,9 @@ impl Catalogue {
             source: manifest.source,
             repo_digests: manifest.repo_digests.into_iter().collect(),
             distro: Some(manifest.distro).filter(|distro| !distro.is_empty()),
+            external: manifest
+                .external
+                .map(|external| external.path.display().to_string()),
             arch: manifest.arch,
             kernel: manifest.kernel,
             config: manifest.config,
@@ -458,7 +478,11 @@ impl Catalogue {
 fn pullable(name: &str) -> Option<Box<Pullable>> {
     let is_id = name.len() == Manifest::ID_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit());
     let read: ImageReference = name.parse().ok().filter(|_| !is_id)?;
-    let reference = read.familiar();
+    // A name alone is also one of a catalog, and all the same to a registry.
+    let reference = match is_catalog_name(name) {
+        true => name.to_owned(),
+        false => read.familiar(),
+    };
     Some(Box::new(Pullable { reference }))
 }
 
@@ -467,7 +491,6 @@ fn wanted(request: &api::ImageImport) -> Import {
         names: request.names.clone(),
         replace: request.replace,
         source: request.source.clone(),
-        repo_digest: None,
-        limits: Limits::default(),
+        ..Import::default()
     }
 }

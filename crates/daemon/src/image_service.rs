@@ -160,7 +160,11 @@ impl Images for ImageService {
 
     fn image_obstacles(&self, name: &str) -> Vec<ApiError> {
         match self.catalogue.find(name) {
-            Ok(_) => Vec::new(),
+            Ok(image) => {
+                let changed = image.external.and_then(|external| external.check().err());
+                let obstacle = changed.map(|e| image_failed(Code::Precondition, &e));
+                obstacle.into_iter().collect()
+            }
             Err(error) if missing_default(name, &error) => {
                 let obstacles = self.catalogue.store().build_obstacles();
                 obstacles

@@ -6,6 +6,7 @@
 mod background;
 mod birth;
 mod blobs;
+mod catalog;
 mod catalogue;
 mod core;
 mod daemon;
@@ -14,6 +15,7 @@ mod failed;
 mod feed;
 mod host_network;
 mod image_out;
+mod image_outside;
 mod image_service;
 mod kernels;
 mod ledger;

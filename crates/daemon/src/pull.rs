@@ -31,6 +31,9 @@ impl Catalogue {
     /// # Errors
     /// The reference is none, a name is taken, the registry refuses or fails, what it has is no image for this machine.
     pub fn pull(&self, request: &api::ImagePull, op: &Operation) -> Result<ImageView> {
+        if let Some(image) = self.pull_offered(request, op)? {
+            return Ok(image);
+        }
         let reference: ImageReference = request.reference.parse().map_err(|error| {
             ApiError::of(Code::BadRequest, &error)
                 .hint("NAME[:TAG] or REGISTRY/PATH[:TAG|@sha256:DIGEST], as for docker pull")
@@ -98,6 +101,7 @@ impl Pull<'_> {
             source: Some(self.reference.to_string()),
             repo_digest: Some(repo_digest),
             limits: Limits::default(),
+            ..Import::default()
         };
         let progress = Told {
             op: self.op,

@@ -4,6 +4,7 @@ use crate::core::DaemonHost;
 use crate::ssh_keys;
 use banger_converge::{BootFile, Launch, RecipeError, Recipes, Site};
 use banger_host::{Clock, DiskRecipe, DmTable, ProcessIdentity};
+use banger_image::External;
 use banger_image::template::{self, Volume};
 use banger_model::{Role, RootDriver, Vm, VmId};
 use banger_vmm::boot::{cmdline::Accel, initramfs, kernel::Kernel, tsc};
@@ -201,8 +202,25 @@ impl DriverRecipes {
         dir.join(banger_image::ROOTFS_FILE)
     }
 
+    /// Refuses a registered base that was changed: what a guest wrote over it would fit it no more (R-IMG-6).
+    fn check_base(&self, vm: &Vm) -> Result<(), RecipeError> {
+        let dir = self.images_dir().join(&vm.spec.image_id);
+        let external = match vm.needs_image() {
+            true => External::of_image(&dir),
+            false => None,
+        };
+        let Some(external) = external else {
+            return Ok(());
+        };
+        external.check().map_err(|error| {
+            let hint = error.hint().unwrap_or_default();
+            recipe(format!("the image of this VM cannot be used; {hint}"))(error)
+        })
+    }
+
     fn qemu_plan(&self, vm: &Vm, kernel: &Kernel) -> Result<QemuPlan, RecipeError> {
         let machine = self.machine()?;
+        self.check_base(vm)?;
         let dir = self.site.vm_dir(vm.id);
         let sockets = Sockets {
             agent: self.site.agent_socket(vm.id),

@@ -80,10 +80,12 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
         .0
         .network
         .get_or_init(|| Arc::new(HostNetwork::new(Arc::clone(&core.host))));
-    let catalogue = peers
-        .0
-        .catalogue
-        .get_or_init(|| Arc::new(Catalogue::new(Arc::clone(core))));
+    let catalogue = peers.0.catalogue.get_or_init(|| {
+        Arc::new(Catalogue::new(
+            Arc::clone(core),
+            config.catalog.source.clone(),
+        ))
+    });
     peers.set_images(Arc::new(ImageService::new(
         Arc::clone(core),
         Arc::clone(catalogue),

@@ -40,6 +40,11 @@ impl PartFile {
         })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes in it.
     pub const fn len(&self) -> u64 {
         self.len

@@ -148,6 +148,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             repo_digests: Default::default(),
             config: None,
             origin: None,
+            external: None,
         };
         let names = [build.name.clone()];
         self.publish(&staging.image(), manifest, &names, true)

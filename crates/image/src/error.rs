@@ -103,6 +103,12 @@ pub enum Error {
         /// Its names.
         names: Vec<String>,
     },
+    /// What is to be registered is no file of its own.
+    #[error("{} is no regular file (a symlink is not followed)", .0.display())]
+    NotAFile(PathBuf),
+    /// The file of a registered image is not what it was.
+    #[error("{} is not the file that was registered any more: it was replaced or written to", .0.display())]
+    BaseChanged(PathBuf),
     /// What is to be imported is none of the things that can be.
     #[error("this is no root file system: {0}")]
     NotAnImage(String),
@@ -289,6 +295,13 @@ impl Error {
             )),
             Error::BadArchive(_) => Some(String::from(
                 "save the image again (docker save, podman save, skopeo copy … oci-archive:FILE)",
+            )),
+            Error::NotAFile(_) => Some(String::from(
+                "name the ext4 file itself; banger image import makes an image of anything else",
+            )),
+            Error::BaseChanged(path) => Some(format!(
+                "put it back as it was, or register it anew and create new VMs: banger image register NAME {}",
+                path.display()
             )),
             Error::BadBundle(_) => Some(String::from(
                 "make it again, or fetch it again: banger image bundle IMAGE -o FILE.tar.zst",

@@ -1,6 +1,6 @@
 //! `manifest.json`: what an image is.
 
-use crate::{Error, Result};
+use crate::{Error, External, Result};
 use banger_model::{ImageConfig, ImageOrigin, ImageReference};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,9 @@ pub struct Manifest {
     /// The layers it was made of, its history and labels; only of what came as an image archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<ImageOrigin>,
+    /// The file outside that it is, where it is not kept here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 impl Manifest {

@@ -406,11 +406,18 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             }
             let (config, origin) = (manifest.config.take(), manifest.origin.take());
             let from = std::mem::take(&mut manifest.repo_digests);
+            let outside = manifest.external.take();
             manifest = there.clone();
             manifest.repo_digests.extend(from);
             // The same bytes may have come before without a word on how they are run.
             manifest.config = manifest.config.or(config);
             manifest.origin = manifest.origin.or(origin);
+            // The same bytes in a new file of the same path: registered anew.
+            if let (Some(was), Some(is)) = (&mut manifest.external, outside)
+                && was.path == is.path
+            {
+                *was = is;
+            }
             manifest.names = there.turns().map(|(n, t)| (n.to_owned(), t)).collect();
         }
         manifest
@@ -453,7 +460,7 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.host.sync_dir(&self.dir).doing("publish an image")
     }
 
-    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+    pub(crate) fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
         let path = self.dir_of(&manifest.id).join(MANIFEST_FILE);
         let text = text(manifest, &path)?;
         banger_host::state_file::replace(&*self.host, &path, &text)

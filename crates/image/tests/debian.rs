@@ -84,6 +84,7 @@ fn plant(dir: &Path, id: &str, name: &str, created: u64) {
         repo_digests: Default::default(),
         config: None,
         origin: None,
+        external: None,
     };
     fs::write(
         image.join("manifest.json"),

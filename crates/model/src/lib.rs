@@ -4,6 +4,7 @@
 //!
 //! Everything here is data and parsing: no I/O, no async, no clock.
 
+pub mod catalog;
 pub mod drivers;
 pub mod handles;
 pub mod id;
@@ -21,6 +22,9 @@ pub mod span;
 pub mod spec;
 pub mod vm;
 
+pub use catalog::{
+    CATALOG_MAX, Catalog, CatalogEntry, CatalogError, CatalogKind, CatalogPlace, is_catalog_name,
+};
 pub use drivers::{Drivers, NetworkDriver, RootDriver, VmmDriver};
 pub use handles::{ProcessHandle, RecoveryMirror, VmHandles};
 pub use id::{BootId, Generation, Instance, OpId, VmId};

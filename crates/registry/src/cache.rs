@@ -24,16 +24,16 @@ pub const BLOBS_DIR: &str = "blobs";
 #[derive(Debug, Clone)]
 pub struct BlobCache {
     pub(crate) dir: PathBuf,
-    turns: Turns,
+    pub(crate) turns: Turns,
     pub(crate) holds: Holds,
 }
 
 /// A blob on its way.
-struct Coming {
-    part: PartFile,
+pub(crate) struct Coming {
+    pub(crate) part: PartFile,
     hash: Sha256,
     /// Whether some of it is from an earlier time.
-    resumed: bool,
+    pub(crate) resumed: bool,
 }
 
 /// What one answer of the registry came to.
@@ -56,7 +56,7 @@ impl BlobCache {
         }
     }
 
-    fn path(&self, blob: &Blob) -> PathBuf {
+    pub(crate) fn path(&self, blob: &Blob) -> PathBuf {
         self.dir.join("sha256").join(&blob.sha256)
     }
 
@@ -107,7 +107,7 @@ impl BlobCache {
 }
 
 impl Coming {
-    fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let part = PartFile::open(path)?;
         let mut hash = Sha256::new();
         part.each(&mut |bytes| {
@@ -121,7 +121,18 @@ impl Coming {
         })
     }
 
-    fn clear(&mut self) -> io::Result<()> {
+    /// Adds bytes at its end.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.part.append(bytes)
+    }
+
+    /// sha256 of what is here, in hex.
+    pub(crate) fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
+    }
+
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
         self.part.clear()?;
         self.hash = Sha256::new();
         self.resumed = false;
@@ -162,7 +173,7 @@ impl Coming {
                 None => return Err(client.failed(error, &what)),
             }
         }
-        let found = hex(&self.hash.clone().finalize());
+        let found = self.sha256();
         match (self.part.len() == blob.size, found == blob.sha256) {
             (true, true) => Ok(()),
             (true, false) => Err(client.tampered(&what, format!("sha256:{found}"))),
@@ -196,20 +207,19 @@ impl Coming {
             if self.part.len() + bytes.len() as u64 > blob.size {
                 return Ok(Came::TooMuch);
             }
-            self.hash.update(&bytes);
-            self.part.append(&bytes)?;
+            self.append(&bytes)?;
             told(self.part.len());
         }
         Ok(Came::All)
     }
 }
 
-fn part_of(path: &Path) -> PathBuf {
+pub(crate) fn part_of(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
 /// Whether the blob is here; a file that is not what its name says is removed.
-fn is_whole(path: &Path, blob: &Blob) -> io::Result<bool> {
+pub(crate) fn is_whole(path: &Path, blob: &Blob) -> io::Result<bool> {
     if !path.exists() {
         return Ok(false);
     }
@@ -221,7 +231,7 @@ fn is_whole(path: &Path, blob: &Blob) -> io::Result<bool> {
     Ok(false)
 }
 
-fn make(dir: &Path) -> io::Result<()> {
+pub(crate) fn make(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -57,6 +57,41 @@ pub enum Error {
         /// What came.
         found: String,
     },
+    /// Nobody answers at a URL, or not to the end.
+    #[error("{url} cannot be fetched")]
+    Offline {
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is at a URL is not given.
+    #[error("{url} answers {code}")]
+    Answer {
+        /// The URL.
+        url: String,
+        /// HTTP's status.
+        code: u16,
+    },
+    /// A document is longer than it may be.
+    #[error("{url} is longer than {most} bytes")]
+    TooLong {
+        /// The URL.
+        url: String,
+        /// The most.
+        most: u64,
+    },
+    /// At a URL are other bytes than a catalog says.
+    #[error("{url} has {found}, and its catalog says {wanted}")]
+    Lying {
+        /// The URL.
+        url: String,
+        /// What came.
+        found: String,
+        /// What should have.
+        wanted: String,
+    },
     /// The cache of blobs cannot be used.
     #[error("the blob cache at {} cannot be used", .path.display())]
     Cache {
@@ -92,6 +127,12 @@ impl Error {
             )),
             Error::Tampered { .. } => Some(String::from(
                 "nothing of it is kept; try again, and if it stays so ask whoever runs the registry",
+            )),
+            Error::Offline { .. } | Error::Answer { .. } | Error::TooLong { .. } => Some(
+                String::from("catalog.source says where the catalog is: banger config show"),
+            ),
+            Error::Lying { .. } => Some(String::from(
+                "nothing of it is kept; ask whoever keeps the catalog",
             )),
             Error::Cache { source, .. } if full(source) => Some(String::from(
                 "free space there, or delete images or VMs: banger image list, banger vm list",

@@ -12,12 +12,14 @@ mod retry;
 mod route;
 mod session;
 mod turns;
+mod web;
 
 pub use cache::{BLOBS_DIR, BlobCache};
 pub use error::{Error, Result};
 pub use prune::{Cached, Held, Prune};
 pub use session::{Session, Watch};
 pub use turns::{Turn, Turns};
+pub use web::Web;
 
 use std::fmt;
 

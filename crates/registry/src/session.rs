@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
 }
 
 /// Waits for work that has its own timeouts, as long as it is wanted.
-fn wait<T>(
+pub(crate) fn wait<T>(
     runtime: &Runtime,
     watch: &dyn Watch,
     work: impl Future<Output = Result<T>>,

@@ -49,12 +49,16 @@ pub const PULL_EXAMPLES: &str = "Examples:\n  \
   banger image pull alpine:3.20                          of Docker Hub, named alpine:3.20\n  \
   banger image pull ghcr.io/owner/app:1 --name app       of another registry; two names\n  \
   banger image pull localhost:5000/app                   of one on this machine; no TLS needed\n  \
-  banger run --image alpine:3.20 -- cat /etc/os-release  pulled if it is not here\n\n\
+  banger run --image alpine:3.20 -- cat /etc/os-release  pulled if it is not here\n  \
+  banger image pull debian-12                            of the catalog, if it has that name\n\n\
+A name without registry, path or tag is looked for in the catalog (catalog.source in the configuration) before Docker Hub; \
+what comes is proven by the catalog's sha256.\n\n\
 Logins are those of docker login ($DOCKER_CONFIG or ~/.docker/config.json: auths, credsStore, credHelpers). Pulled \
 again, a tag that has not changed is asked for and nothing more; one that has moves, and the older image keeps its id.";
 
 pub const IMAGE_LIST_EXAMPLES: &str = "Examples:\n  \
   banger image list\n  \
+  banger image list --available                what the catalog offers\n  \
   banger image list --json | jq -r '.[].names[]'\n\n\
 SIZE is the length of the file system, without what it has not written. OWN would be free without the image: blocks of its files \
 that nobody shares, and the layers that a registry sent and no other image has. SHARED is what others have too: blocks \

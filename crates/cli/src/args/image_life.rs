@@ -26,6 +26,54 @@ pub const IMAGE_BUNDLE_EXAMPLES: &str = "Examples:\n  \
   banger image import app.tar.zst --name app\n\n\
 The same as banger image export --format bundle.";
 
+pub const IMAGE_REGISTER_EXAMPLES: &str = "Examples:\n  \
+  banger image register base /srv/base.ext4\n  \
+  banger image promote base                    a copy of it, kept here\n\n\
+Nothing is copied, and the file is never written to or removed. It must stay as it is: a VM of an image whose file was replaced or \
+written to is neither created nor started. The file itself is named; a symlink is not followed.";
+
+pub const IMAGE_PROMOTE_EXAMPLES: &str = "Examples:\n  \
+  banger image promote base\n\n\
+Blocks are shared with the file where the file system can (reflink). From then on the file may change or go.";
+
+/// `image register`
+#[derive(Debug, Args)]
+pub struct ImageRegisterArgs {
+    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters
+    pub name: String,
+    /// The ext4 file
+    #[arg(value_name = "FILE")]
+    pub path: PathBuf,
+    /// Take the name from the image that has it
+    #[arg(long)]
+    pub replace: bool,
+    /// Print the image as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `image promote`
+#[derive(Debug, Args)]
+pub struct ImagePromoteArgs {
+    /// Image: name, id or unique id prefix
+    #[arg(add = ArgValueCompleter::new(complete::images))]
+    pub image: String,
+    /// Print the image as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `image list`
+#[derive(Debug, Args)]
+pub struct ImageListArgs {
+    /// What the catalog offers (catalog.source in the configuration) instead of what is here
+    #[arg(long)]
+    pub available: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `image history`
 #[derive(Debug, Args)]
 pub struct ImageHistoryArgs {

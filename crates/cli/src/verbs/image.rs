@@ -2,17 +2,23 @@
 
 use super::{Several, print_json, print_text};
 use crate::{
-    args::{ImageDeleteArgs, ImagesArgs, JsonArgs},
+    args::{ImageDeleteArgs, ImageListArgs, ImagesArgs},
     connection::Daemon,
     failure::Failure,
     render,
 };
-use banger_model::ByteSize;
-use banger_wire::api::{ImageConfig, ImageDelete, ImageDeleted, ImageList, ImageShow, ImageView};
+use banger_model::{ByteSize, CatalogKind};
+use banger_wire::api::{
+    CatalogView, ImageCatalog, ImageConfig, ImageDelete, ImageDeleted, ImageList, ImageShow,
+    ImageView,
+};
 use std::process::ExitCode;
 
 /// Lists images.
-pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
+pub async fn list(args: ImageListArgs) -> Result<ExitCode, Failure> {
+    if args.available {
+        return available(args.json).await;
+    }
     let images = Daemon::of_this_user()?.call(&ImageList {}).await?;
     if args.json {
         print_json(&images)?;
@@ -25,6 +31,32 @@ pub async fn list(args: JsonArgs) -> Result<ExitCode, Failure> {
     let header = [
         "NAME", "ID", "SIZE", "OWN", "SHARED", "CREATED", "VMS", "SOURCE",
     ];
+    print_text(&render::table(&header, &rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lists the images that the catalog offers; its kernels are only in the JSON.
+async fn available(json: bool) -> Result<ExitCode, Failure> {
+    let offered = Daemon::of_this_user()?.call(&ImageCatalog {}).await?;
+    if json {
+        print_json(&offered)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let images = offered
+        .iter()
+        .filter(|o| o.entry.kind == CatalogKind::Image);
+    let row = |offered: &CatalogView| {
+        let entry = &offered.entry;
+        vec![
+            entry.name.clone(),
+            entry.distro.escape_debug().to_string(),
+            entry.arch.escape_debug().to_string(),
+            render::size(entry.size),
+            if offered.here { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    let rows: Vec<_> = images.map(row).collect();
+    let header = ["NAME", "DISTRIBUTION", "ARCHITECTURE", "SIZE", "HERE"];
     print_text(&render::table(&header, &rows))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -89,6 +121,7 @@ fn text(image: &ImageView) -> String {
             format!("{} ago", render::age(render::now(), image.created_at)),
         ),
         ("built", or_none(&image.built)),
+        ("file", or_none(&image.external)),
         ("source", or_none(&image.source)),
         ("distribution", or_none(&image.distro)),
         ("architecture", image.arch.clone()),

@@ -27,6 +27,7 @@ pub mod prune;
 pub mod pull;
 pub mod recover;
 pub mod reference;
+pub mod register;
 pub mod rename;
 pub mod run;
 pub mod set;

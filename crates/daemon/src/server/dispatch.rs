@@ -129,6 +129,29 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             })
             .await
         }
+        "image.register" => {
+            let request: api::ImageRegister = parse(&body)?;
+            events::<api::ImageRegister, _>(&d, false, |d, op| async move {
+                let images = d.catalogue();
+                let made = d.blocking(move || images.register(&request, &op)).await?;
+                made.map(Made::from)
+            })
+        }
+        "image.promote" => {
+            let request: api::ImagePromote = parse(&body)?;
+            events::<api::ImagePromote, _>(&d, false, |d, op| async move {
+                let images = d.catalogue();
+                let made = d.blocking(move || images.promote(&request, &op)).await?;
+                made.map(Made::from)
+            })
+        }
+        "image.catalog" => {
+            plain::<api::ImageCatalog, _>(&body, |_| async {
+                let images = d.catalogue();
+                d.blocking(move || images.available()).await?
+            })
+            .await
+        }
         "image.export" => export::export(Arc::clone(&d), parse(&body)?, upgrade).await,
         "blob.prune" => {
             forward::<api::BlobPrune, _>(&d, &body, |d, _, r| async move {

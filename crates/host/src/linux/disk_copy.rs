@@ -13,7 +13,7 @@ const PIECE: usize = 1 << 20;
 ///
 /// # Errors
 /// The system call that failed; `to` is then half made.
-pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
+pub fn copy(from: &File, to: &File) -> io::Result<()> {
     match sharing::share(from, to) {
         Ok(()) => return Ok(()),
         Err(errno) if sharing::cannot(errno) => {}

@@ -18,6 +18,7 @@ mod sharing;
 mod spawn;
 mod tools;
 
+pub use disk_copy::copy as copy_file;
 pub use dm::device_mapper;
 pub use sharing::{Unshared, own_bytes, shares_blocks};
 pub use tools::ToolFailed;

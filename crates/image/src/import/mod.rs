@@ -35,6 +35,10 @@ pub struct Import {
     pub repo_digest: Option<String>,
     /// What an archive may expand to.
     pub limits: Limits,
+    /// Distribution and release, where the source does not say it itself.
+    pub distro: Option<String>,
+    /// Kernel that suits it, where the source does not say it itself.
+    pub kernel: Option<String>,
 }
 
 /// What an archive says of the image in it, beside its files.
@@ -102,17 +106,21 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
             name: import.names.first().cloned().unwrap_or_default(),
-            distro: said.distro,
+            distro: match said.distro.is_empty() {
+                true => import.distro.clone().unwrap_or_default(),
+                false => said.distro,
+            },
             arch: std::env::consts::ARCH.to_owned(),
             digest: format!("sha256:{digest}"),
             size,
             created: self.host.now(),
-            kernel: said.kernel,
+            kernel: said.kernel.or_else(|| import.kernel.clone()),
             names: Default::default(),
             source: import.source.clone(),
             repo_digests: import.repo_digest.iter().cloned().collect(),
             config: said.config,
             origin: said.origin,
+            external: None,
         };
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -122,7 +130,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
 
     /// Digest and length of a file system in which e2fsck finds no fault. It is read by e2fsck, which first has it written
     /// out, and for the digest at the same time.
-    fn proven(&self, rootfs: &Path, progress: &dyn Progress) -> Result<(String, u64)> {
+    pub(crate) fn proven(&self, rootfs: &Path, progress: &dyn Progress) -> Result<(String, u64)> {
         let failed = AtomicBool::new(false);
         let cancelled = || progress.cancelled() || failed.load(Ordering::Relaxed);
         let (checked, digest) = std::thread::scope(|scope| {
@@ -224,7 +232,7 @@ fn spool_failed(error: std::io::Error, path: &Path) -> Error {
 
 /// Refuses what e2fsck would accept and no guest could use as a base that is never written
 /// (Documentation/filesystems/ext4/super.rst).
-fn check_superblock(path: &Path, len: u64) -> Result<()> {
+pub(crate) fn check_superblock(path: &Path, len: u64) -> Result<()> {
     let mut head = vec![0; 2048];
     let unreadable = |source| Error::Read {
         path: path.to_owned(),

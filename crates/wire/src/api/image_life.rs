@@ -1,7 +1,7 @@
 //! Requests and answers about what becomes of images: their history, their way out, and the cache behind them.
 
 use super::ImageView;
-use banger_model::{ImageLayer, ImageStep};
+use banger_model::{CatalogEntry, ImageLayer, ImageStep};
 use serde::{Deserialize, Serialize};
 
 /// `image.history`: how an image was built, newest step first.
@@ -25,6 +25,48 @@ pub struct HistoryView {
     /// The layer it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<ImageLayer>,
+}
+
+/// `image.register`: an image of an ext4 file that stays where it is. The daemon opens this one path itself, with the rights of the
+/// user that it runs for: a regular file, never through a symlink as its last component. Streams events; the image is told by
+/// [`super::Event::Image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageRegister {
+    /// Name of the new image.
+    pub name: String,
+    /// Absolute path of the file.
+    pub path: String,
+    /// A name that another image has moves to this one.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// `image.promote`: copies the file of a registered image in. Streams events; the image is told by [`super::Event::Image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImagePromote {
+    /// Reference: name, id, or unique id prefix.
+    pub image: String,
+}
+
+/// `image.catalog`: what the catalog of the configuration offers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageCatalog {}
+
+/// Something that a catalog offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CatalogView {
+    /// What it is.
+    #[serde(flatten)]
+    pub entry: CatalogEntry,
+    /// Whether it is here already.
+    pub here: bool,
 }
 
 /// `image.export`: an image as an archive. Upgrades: events, then the archive's bytes as a copy's data, then its outcome. The

@@ -84,6 +84,9 @@ pub struct ImageView {
     /// Distribution and release, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distro: Option<String>,
+    /// The file outside that it is (`image.register`); none if it is kept here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<String>,
     /// Architecture as `uname -m` calls it.
     pub arch: String,
     /// Kernel that suits it; any if absent.

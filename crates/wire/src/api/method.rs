@@ -114,11 +114,14 @@ methods! {
     "vm.stats" Json Read VmStats => StatsView;
     "image.import" Upload Act ImageImport => Event;
     "image.pull" Events Act ImagePull => Event;
+    "image.register" Events Act ImageRegister => Event;
+    "image.promote" Events Act ImagePromote => Event;
     "image.list" Json Read ImageList => Vec<ImageView>;
     "image.show" Json Read ImageShow => ImageView;
     "image.set" Json Act ImageSet => ImageView;
     "image.delete" Json Act ImageDelete => ImageDeleted;
     "image.history" Json Read ImageHistory => Vec<HistoryView>;
+    "image.catalog" Json Read ImageCatalog => Vec<CatalogView>;
     "image.export" Frames Read ImageExport => Event;
     "blob.prune" Json Act BlobPrune => Vec<BlobView>;
     "kernel.import" Upload Act KernelImport => Event;

@@ -23,6 +23,8 @@ pub const OPERATIONS: &[&str] = &[
     "image.import",
     "image.pull",
     "image.set",
+    "image.register",
+    "image.promote",
     "image.delete",
     "blob.prune",
     "kernel.import",
