@@ -107,7 +107,7 @@ BUILD_PACKAGES=(gcc libc6-dev binutils ca-certificates curl)
 # shellcheck disable=SC2034
 RUN_PACKAGES=(mmdebstrap e2fsprogs)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo docker-registry)
+TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo docker-registry attr libcap2-bin openssl)
 
 # cargo_recent: cargo is on PATH and new enough for this workspace.
 cargo_recent() {

@@ -8,8 +8,9 @@ mod listing;
 
 use archive::{Tar, header, look, names, store, tool};
 use banger_image::{Error, Import, Limits, Manifest, Silent};
+use banger_testkit::listing as tree;
 use layout::{Layout, Packing, architecture, digest, tar_of};
-use listing::{Mounted, listing};
+use listing::Mounted;
 use std::{fs, path::Path};
 use tar::EntryType as T;
 
@@ -125,7 +126,7 @@ fn layers() -> Vec<Vec<u8>> {
 
 /// What both trees have; the root itself is always root's, 0755.
 fn assert_same(ours: &Path, theirs: &Path) {
-    let (ours, theirs) = (listing(ours), listing(theirs));
+    let (ours, theirs) = (tree(ours), tree(theirs));
     for (path, told) in &theirs {
         assert_eq!(ours.get(path), Some(told), "{path}");
     }
