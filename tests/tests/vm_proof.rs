@@ -118,9 +118,13 @@ impl Proof<'_> {
 /// What both trees have; the root itself is always root's, 0755.
 fn same(tag: &str, ours: &Path, theirs: &Path) {
     let (ours, theirs) = (listing(ours), listing(theirs));
-    for (path, told) in &theirs {
-        assert_eq!(ours.get(path), Some(told), "{tag}: {path}");
-    }
+    let other = theirs
+        .iter()
+        .filter(|(path, told)| ours.get(*path) != Some(told));
+    let other: Vec<_> = other
+        .map(|(path, told)| (path, told, ours.get(path)))
+        .collect();
+    assert!(other.is_empty(), "{tag}: {other:#?}");
     let more: Vec<_> = ours.keys().filter(|p| !theirs.contains_key(*p)).collect();
     assert!(more.is_empty(), "{tag}: {more:?}");
     println!("{tag}: {} entries, the same", theirs.len());

@@ -83,7 +83,7 @@ mkdir tree-sparse; cd tree-sparse; mkdir etc; printf 'ID=sparse\n' >etc/os-relea
 truncate -s 64M holes; printf begin | dd of=holes conv=notrunc status=none; printf middle | dd of=holes bs=1M seek=33 conv=notrunc status=none
 truncate -s 8M only-holes; noise 3000000 1 >whole; dd if=/dev/zero of=whole bs=64k seek=10 count=20 conv=notrunc status=none
 cd ..
-tar --sparse --format=gnu --sort=name --owner=0 --group=0 --mtime=@1600000000 -C tree-sparse -cf sparse.tar etc holes only-holes whole; add sparse.tar
+tar --sparse --format=posix --pax-option=delete=atime,delete=ctime --sort=name --owner=0 --group=0 --mtime=@1600000000 -C tree-sparse -cf sparse.tar etc holes only-holes whole; add sparse.tar
 
 base names; open; named
 cd "$root"
