@@ -1,19 +1,18 @@
+#!/bin/sh
 # Builds images with umoci and tar as an OCI layout below $1, without a network: each a tag of its own, each with busybox
 # in it so that it boots, and a line in /etc/os-release that says which it is.
 set -eu
 cd "$1"
-layout=$PWD/layout
 
 # base TAG: an image with busybox and users.
 base() {
     tag=$1
     cp -a base-layout "layout-$tag"
     umoci tag --image "layout-$tag:base" "$tag"
-    opened=
 }
 # open: its root file system in $root.
 open() {
-    opened=$PWD/bundle-$tag-$(($(ls -d bundle-"$tag"-* 2>/dev/null | wc -l)))
+    opened=$PWD/bundle-$tag
     umoci unpack --image "layout-$tag:$tag" "$opened"
     root=$opened/rootfs
 }
@@ -88,6 +87,7 @@ tar --sparse --format=posix --pax-option=delete=atime,delete=ctime --sort=name -
 base names; open; named
 cd "$root"
 echo x >"$(printf '%0255d' 0)"; mkdir -p "$(printf '%0120d/%0120d/%0120d' 1 2 3)"; echo deep >"$(printf '%0120d/%0120d/%0120d/deep' 1 2 3)"
+# shellcheck disable=SC2016 # it is a name, and is to be run nowhere
 echo x >"$(printf 'new\nline')"; echo x >"quote\"'quote"; echo x >'back\slash'; echo x >'  blanks  '; echo x >'-rf'; echo x >'$(id)`id`;&|<>*?[]'
 echo x >'gr\303\274\303\237e-äöü-日本'; echo x >...; mkdir many; for n in $(seq 700); do echo "$n" >"many/name-of-a-file-$n"; done
 cd - >/dev/null

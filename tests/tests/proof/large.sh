@@ -1,3 +1,4 @@
+#!/bin/sh
 # The largest images, below $1: more than 100 000 files, more than 2 GiB, and the Debian root that is mounted at $2.
 set -eu
 cd "$1"
