@@ -87,8 +87,9 @@ tar --sparse --format=posix --pax-option=delete=atime,delete=ctime --sort=name -
 base names; open; named
 cd "$root"
 echo x >"$(printf '%0255d' 0)"; mkdir -p "$(printf '%0120d/%0120d/%0120d' 1 2 3)"; echo deep >"$(printf '%0120d/%0120d/%0120d/deep' 1 2 3)"
-# shellcheck disable=SC2016 # it is a name, and is to be run nowhere
-echo x >"$(printf 'new\nline')"; echo x >"quote\"'quote"; echo x >'back\slash'; echo x >'  blanks  '; echo x >'-rf'; echo x >'$(id)`id`;&|<>*?[]'
+echo x >"$(printf 'new\nline')"; echo x >"quote\"'quote"; echo x >'back\slash'; echo x >'  blanks  '; echo x >'-rf'
+# shellcheck disable=SC2016 # it is a name, and is run nowhere
+echo x >'$(id)`id`;&|<>*?[]'
 echo x >'gr\303\274\303\237e-äöü-日本'; echo x >...; mkdir many; for n in $(seq 700); do echo "$n" >"many/name-of-a-file-$n"; done
 cd - >/dev/null
 layer
