@@ -8,9 +8,8 @@ mod listing;
 
 use archive::{Tar, header, look, names, store, tool};
 use banger_image::{Error, Import, Limits, Manifest, Silent};
-use banger_testkit::listing as tree;
 use layout::{Layout, Packing, architecture, digest, tar_of};
-use listing::Mounted;
+use listing::{Mounted, listing};
 use std::{fs, path::Path};
 use tar::EntryType as T;
 
@@ -126,7 +125,7 @@ fn layers() -> Vec<Vec<u8>> {
 
 /// What both trees have; the root itself is always root's, 0755.
 fn assert_same(ours: &Path, theirs: &Path) {
-    let (ours, theirs) = (tree(ours), tree(theirs));
+    let (ours, theirs) = (listing(ours), listing(theirs));
     for (path, told) in &theirs {
         assert_eq!(ours.get(path), Some(told), "{path}");
     }

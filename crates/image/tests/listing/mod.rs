@@ -1,6 +1,7 @@
 //! File systems looked at by mounting them.
 
 use crate::archive::tool;
+pub use banger_testkit::listing;
 use banger_testkit::skip;
 use std::{
     fs,
