@@ -110,7 +110,7 @@ RUN_PACKAGES=(mmdebstrap e2fsprogs)
 # shellcheck disable=SC2034
 KERNEL_PACKAGES=(make flex bison bc libelf-dev zstd)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo docker-registry)
+TEST_PACKAGES=(shellcheck iproute2 nftables util-linux dmsetup xfsprogs procps busybox-static openssh-client g++ umoci skopeo docker-registry attr libcap2-bin openssl)
 
 # cargo_recent: cargo is on PATH and new enough for this workspace.
 cargo_recent() {

@@ -5,6 +5,7 @@
 mod home;
 mod image;
 pub mod kernel;
+mod listing;
 mod local_guest;
 mod machine;
 mod run;
@@ -13,6 +14,7 @@ mod terminal;
 
 pub use home::{Home, binaries, seed};
 pub use image::image_seeds;
+pub use listing::listing;
 pub use local_guest::LocalGuest;
 pub use machine::Machine;
 pub use run::{Run, Running};

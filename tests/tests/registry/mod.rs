@@ -255,6 +255,7 @@ pub struct Wire {
     /// Milliseconds that 64 KiB take.
     slow: Arc<AtomicU64>,
     asked: Arc<Mutex<Vec<String>>>,
+    moved: Arc<AtomicU64>,
 }
 
 impl Wire {
@@ -266,8 +267,10 @@ impl Wire {
             cut: Arc::default(),
             slow: Arc::default(),
             asked: Arc::default(),
+            moved: Arc::default(),
         };
         let (cut, slow, asked) = (wire.cut.clone(), wire.slow.clone(), wire.asked.clone());
+        let all = wire.moved.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", registry)) else {
@@ -278,8 +281,8 @@ impl Wire {
                     continue;
                 };
                 thread::spawn(move || ask(up, to, &asked));
-                let (cut, slow) = (cut.clone(), slow.clone());
-                thread::spawn(move || answer(server, client, &cut, &slow));
+                let (cut, slow, all) = (cut.clone(), slow.clone(), all.clone());
+                thread::spawn(move || answer(server, client, (&cut, &slow, &all)));
             }
         });
         wire
@@ -298,6 +301,11 @@ impl Wire {
     /// Lets 64 KiB take so many milliseconds.
     pub fn slow(&self, ms: u64) {
         self.slow.store(ms, Ordering::SeqCst);
+    }
+
+    /// Bytes that came from the registry since the last look.
+    pub fn moved(&self) -> u64 {
+        self.moved.swap(0, Ordering::SeqCst)
     }
 
     /// Requests since the last look, each its line and its range.
@@ -340,9 +348,14 @@ fn ask(mut from: TcpStream, mut to: TcpStream, asked: &Mutex<Vec<String>>) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
-fn answer(mut from: TcpStream, mut to: TcpStream, cut: &AtomicU64, slow: &AtomicU64) {
+fn answer(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    (cut, slow, moved): (&AtomicU64, &AtomicU64, &AtomicU64),
+) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(n) = from.read(&mut buffer) {
+        moved.fetch_add(n as u64, Ordering::SeqCst);
         if n == 0 || to.write_all(&buffer[..n]).is_err() {
             break;
         }

@@ -415,10 +415,18 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip_rest(&mut self, seen: Seen<'_, R>) -> Result<()> {
-        self.left = self.left.saturating_add(std::mem::take(&mut self.padding));
+        let padding = std::mem::take(&mut self.padding);
         let mut buffer = [0; 4096];
         while self.data(&mut buffer)? != 0 {
             seen(&self.source, None)?;
+        }
+        self.left = padding;
+        while self.left > 0 {
+            match self.data(&mut buffer) {
+                // `umoci insert` ends with the last file's last byte.
+                Err(Error::Truncated) if self.end == End::Open => self.left = 0,
+                other => other.map(drop)?,
+            }
         }
         Ok(())
     }
@@ -560,6 +568,28 @@ mod tests {
     #[test]
     fn a_whole_archive_is_read() {
         assert_eq!(read(&archive()).1, 700);
+    }
+
+    /// Where its length is proven elsewhere, an archive may end with a file's last byte, and nowhere before.
+    #[test]
+    fn a_layer_may_lack_what_only_fills_its_last_block() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(700);
+        builder
+            .append_data(&mut header, "file", &[7; 700][..])
+            .unwrap();
+        let whole = builder.into_inner().unwrap();
+        let ends = |len: usize, end| {
+            let mut reader = Reader::new(&whole[..len], end);
+            reader.entry(&mut |_, _| Ok(())).unwrap().unwrap();
+            matches!(reader.entry(&mut |_, _| Ok(())), Ok(None))
+        };
+        for (len, open) in [(512 + 699, false), (512 + 700, true), (512 + 701, true)] {
+            assert_eq!(ends(len, End::Open), open, "{len}");
+            assert!(!ends(len, End::Marked), "{len}");
+        }
+        assert!(ends(whole.len(), End::Marked));
     }
 
     proptest! {

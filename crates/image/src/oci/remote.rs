@@ -184,7 +184,8 @@ mod tests {
                 serde_json::json!({"config": {"digest": "md5:1", "size": 1}, "layers": []}),
                 "no sha256",
             ),
-            (serde_json::json!([]), "cannot be read"),
+            (serde_json::json!([]), "neither layers"),
+            (serde_json::json!(7), "cannot be read"),
         ] {
             let error = read(bytes.to_string().as_bytes()).unwrap_err();
             let told = error.to_string();
