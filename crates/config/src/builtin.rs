@@ -25,7 +25,7 @@ pub const NAT: bool = false;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, DriverChoice, KEYS, Kind, RootChoice, VmDefaults};
+    use crate::{Config, DriverChoice, KEYS, Kind, CatalogChoice, RootChoice, VmDefaults};
     use std::{fmt::Write as _, path::Path};
 
     /// The file that says what holds without one. Of what has no default here, nothing holds or the host decides.
@@ -62,6 +62,7 @@ mod tests {
             drivers: DriverChoice {
                 root: RootChoice::default(),
             },
+            catalog: CatalogChoice::default(),
         };
         assert_eq!(Config::parse(Path::new("/c.toml"), &text).unwrap(), holds);
     }

@@ -285,6 +285,7 @@ impl Kind {
             Kind::Choice(words) if words.len() == 5 => &["'error'", "'warn'", "'trace'"],
             Kind::Choice(_) => &["'auto'", "'dm-snapshot'"],
             Kind::Path => &["'/opt/qemu'"],
+            Kind::Place => &["'/srv/catalog.json'", "'https://example.org/catalog.json'"],
             Kind::Image => &["'box'"],
             Kind::Span { .. } => &["3", "'3'", "'3s'", "'2d'"],
             Kind::Size { .. } => &["300", "'300'", "'3G'", "'300 MiB'"],
