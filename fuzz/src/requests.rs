@@ -77,6 +77,14 @@ methods!(
     api::OperationCancel,
     api::Events,
     api::ImagePull,
+    api::ImageSet,
+    api::KernelImport,
+    api::KernelPull,
+    api::KernelBuild,
+    api::KernelList,
+    api::KernelAvailable,
+    api::KernelShow,
+    api::KernelDelete,
 );
 
 /// What an agent answers and the daemon reads; the first byte chooses.

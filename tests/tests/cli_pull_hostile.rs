@@ -6,7 +6,7 @@ mod registry;
 use banger_testkit::Home;
 use registry::{
     cached,
-    hostile::{Answer, Hostile, INDEX, MANIFEST},
+    hostile::{Answer, ENDLESS, Hostile, INDEX, MANIFEST},
     noise, sha256,
 };
 use serde_json::{Value, json};
@@ -154,6 +154,23 @@ fn layers(hostile: &Hostile, canary: &Hostile) -> Vec<Case> {
     ]
 }
 
+/// A manifest that has no end.
+fn endless(hostile: &Hostile) {
+    let told = hostile.document("manifest-endless", &[b' '; 1 << 20], MANIFEST);
+    let digest = told["digest"].as_str().expect("a digest");
+    let answer = Answer {
+        status: "200 OK",
+        headers: vec![
+            ("Content-Type", MANIFEST.to_owned()),
+            ("Docker-Content-Digest", digest.to_owned()),
+            ("Content-Length", (1_u64 << 40).to_string()),
+            (ENDLESS, String::new()),
+        ],
+        body: vec![b' '; 1 << 20],
+    };
+    hostile.answer("manifest-endless", &format!("manifests/{digest}"), answer);
+}
+
 /// Manifests, indices and configurations.
 fn documents(hostile: &Hostile) -> Vec<Case> {
     let text = |repository, text: &str, kind| {
@@ -176,6 +193,7 @@ fn documents(hostile: &Hostile) -> Vec<Case> {
         &format!(r#"{{"schemaVersion":2,"x":"{}"}}"#, "x".repeat(10 << 20)),
         MANIFEST,
     );
+    endless(hostile);
     text("manifest-of-nothing", "{}", "application/vnd.unknown+json");
     text(
         "manifest-without-config",
@@ -249,6 +267,7 @@ fn documents(hostile: &Hostile) -> Vec<Case> {
         ("manifest-cut", "cannot be read"),
         ("manifest-deep", "cannot be read"),
         ("manifest-of-10-mb", "longer than 4 MiB"),
+        ("manifest-endless", "longer than 4 MiB"),
         ("manifest-of-nothing", "neither layers nor manifests"),
         ("manifest-without-config", "no config"),
         ("index-of-nothing", "not for this machine"),

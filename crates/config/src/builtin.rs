@@ -25,7 +25,7 @@ pub const NAT: bool = false;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, DriverChoice, KEYS, Kind, CatalogChoice, RootChoice, VmDefaults};
+    use crate::{CatalogChoice, Config, DriverChoice, KEYS, Kind, RootChoice, VmDefaults};
     use std::{fmt::Write as _, path::Path};
 
     /// The file that says what holds without one. Of what has no default here, nothing holds or the host decides.

@@ -91,7 +91,12 @@ impl Client {
         let ask = || self.documents.get(&self.image, digest);
         let found = match self.asked(ask).await? {
             Document::Proven(bytes) => return Ok(bytes),
-            Document::TooLong => format!("more than {} bytes", Documents::LONGEST),
+            Document::TooLong => {
+                return Err(Error::LongDocument {
+                    registry: self.reference.registry().to_owned(),
+                    what: digest.to_owned(),
+                });
+            }
             Document::Other(digest) => digest,
         };
         Err(self.tampered(digest, found))

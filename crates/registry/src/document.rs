@@ -45,7 +45,7 @@ pub(crate) enum Document {
 
 impl Documents {
     /// Longest document, in bytes: the specification wants registries to take 4 MiB at least, and none takes more.
-    pub(crate) const LONGEST: u64 = 4 << 20;
+    const LONGEST: u64 = 4 << 20;
 
     /// By this route, as nobody.
     ///

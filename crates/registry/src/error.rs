@@ -57,6 +57,16 @@ pub enum Error {
         /// What came.
         found: String,
     },
+    /// It gave more than any document has.
+    #[error(
+        "what the registry {registry} has as {what} is longer than 4 MiB: no image's document is"
+    )]
+    LongDocument {
+        /// The registry.
+        registry: String,
+        /// What was asked for.
+        what: String,
+    },
     /// Nobody answers at a URL, or not to the end.
     #[error("{url} cannot be fetched")]
     Offline {
@@ -124,6 +134,9 @@ impl Error {
             )),
             Error::Failed { .. } => Some(String::from(
                 "try again: what has come is kept, and the rest is fetched",
+            )),
+            Error::LongDocument { .. } => Some(String::from(
+                "is this an image? Whoever runs the registry knows what it is",
             )),
             Error::Tampered { .. } => Some(String::from(
                 "nothing of it is kept; try again, and if it stays so ask whoever runs the registry",
