@@ -423,6 +423,9 @@ pub enum ImageCommand {
     /// Show how an image was built
     #[command(after_help = IMAGE_HISTORY_EXAMPLES)]
     History(ImageHistoryArgs),
+    /// Make an image of a distribution's packages
+    #[command(after_help = IMAGE_BUILD_EXAMPLES)]
+    Build(ImageBuildArgs),
     /// Make an image of an ext4 file that stays where it is
     #[command(after_help = IMAGE_REGISTER_EXAMPLES)]
     Register(ImageRegisterArgs),

@@ -96,6 +96,8 @@ fn code_of(error: &banger_image::Error) -> Code {
         E::Exists { .. } | E::OtherDigest { .. } => Code::AlreadyExists,
         E::Ambiguous { .. }
         | E::BadName(_)
+        | E::BadBase(_)
+        | E::BadPackage(_)
         | E::NotAnImage(_)
         | E::Truncated
         | E::Damaged(_)

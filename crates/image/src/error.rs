@@ -41,6 +41,12 @@ pub enum Error {
     /// The Debian importer needs root.
     #[error("building the Debian image needs root (dpkg sets owners and runs in a chroot)")]
     NeedsRoot,
+    /// Nothing that an image is built from.
+    #[error("no image is built from '{0}'")]
+    BadBase(String),
+    /// Nothing that can be a package.
+    #[error("'{0}' cannot be a package")]
+    BadPackage(String),
     /// A program is missing.
     #[error("'{program}' is not installed")]
     ToolMissing {
@@ -269,6 +275,10 @@ impl Error {
         match self {
             Error::NeedsRoot => Some(String::from(
                 "run banger as root, or copy a built image into the images directory",
+            )),
+            Error::BadBase(_) => Some(String::from("debian, or debian:SUITE: debian:bookworm")),
+            Error::BadPackage(_) => Some(String::from(
+                "a name of the package lists, without a version: apt list",
             )),
             Error::ToolMissing { package, .. } => Some(format!("apt install {package}")),
             Error::NoSpace {
