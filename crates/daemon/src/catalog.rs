@@ -3,7 +3,7 @@
 
 use crate::catalogue::{Catalogue, Told, told};
 use crate::ops::{Operation, Why};
-use banger_image::{Import, Limits};
+use banger_image::Import;
 use banger_model::{
     CATALOG_MAX, Catalog, CatalogEntry, CatalogKind, CatalogPlace, is_catalog_name,
 };
@@ -143,9 +143,9 @@ impl Catalogue {
             replace: true,
             source: Some(format!("{name} of {source}")),
             repo_digest: Some(repo_digest),
-            limits: Limits::default(),
             distro: Some(entry.distro.clone()).filter(|distro| !distro.is_empty()),
             kernel: entry.kernel_ref.clone(),
+            ..Import::default()
         };
         let progress = Told {
             op,

@@ -110,6 +110,7 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::Untold { .. }
         | E::BadRemote(_)
         | E::OtherPlatform(_)
+        | E::NotInArchive { .. }
         | E::SeveralImages(_) => Code::BadRequest,
         E::InUse { .. }
         | E::Pinned(_)
@@ -492,6 +493,7 @@ fn wanted(request: &api::ImageImport) -> Import {
     Import {
         names: request.names.clone(),
         replace: request.replace,
+        only: request.only.clone(),
         source: request.source.clone(),
         ..Import::default()
     }

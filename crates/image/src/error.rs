@@ -165,6 +165,14 @@ pub enum Error {
     /// An archive of more than one image.
     #[error("the archive has several images: {0}")]
     SeveralImages(String),
+    /// An archive without the image that is wanted.
+    #[error("the archive has no image '{wanted}'; it has: {has}")]
+    NotInArchive {
+        /// What is wanted.
+        wanted: String,
+        /// What its images are called.
+        has: String,
+    },
     /// A file system that is not clean, or not whole.
     #[error("the file system cannot be used as an image: {0}")]
     BadFileSystem(String),
@@ -298,7 +306,7 @@ impl Error {
                 names.first().map_or("NAME", String::as_str)
             )),
             Error::SeveralImages(_) => Some(String::from(
-                "save one of them by itself (docker save NAME, skopeo copy … oci-archive:FILE), then import that",
+                "choose one, and import the others after it: banger image import --only IMAGE …",
             )),
             Error::OtherPlatform(_) => Some(String::from(
                 "fetch the image for this machine (docker pull --platform linux/amd64, skopeo --override-arch amd64)",
