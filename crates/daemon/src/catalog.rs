@@ -124,8 +124,7 @@ impl Catalogue {
         let Some(entry) = catalog.find(CatalogKind::Image, name) else {
             return Ok(None);
         };
-        let mut names = vec![name.clone()];
-        names.extend(request.name.clone().filter(|other| other != name));
+        let names = self.names_of(name.clone(), request.name.as_deref())?;
         let repo_digest = format!("catalog/{name}@sha256:{}", entry.sha256);
         let digest = format!("sha256:{}", entry.sha256);
         if let Some(there) = self.store().pulled(&digest).map_err(|e| told(&e))? {

@@ -167,16 +167,20 @@ impl Catalogue {
     /// # Errors
     /// No such image.
     pub fn pin(&self, reference: &str) -> Result<(Manifest, Pinned)> {
-        let mut pins = self.pins();
-        let image = self.find(reference)?;
+        let (image, pinned) = {
+            let mut pins = self.pins();
+            let image = self.find(reference)?;
+            *pins.entry(image.id.clone()).or_default() += 1;
+            let pinned = Pinned {
+                id: image.id.clone(),
+                pins: Arc::clone(&self.pins),
+            };
+            (image, pinned)
+        };
+        // A file outside may be where nobody answers: nobody waits for that but who asked.
         if let Some(external) = &image.external {
             external.check().map_err(|error| told(&error))?;
         }
-        *pins.entry(image.id.clone()).or_default() += 1;
-        let pinned = Pinned {
-            id: image.id.clone(),
-            pins: Arc::clone(&self.pins),
-        };
         Ok((image, pinned))
     }
 
@@ -200,6 +204,7 @@ impl Catalogue {
         source: &mut dyn Read,
         op: &Operation,
     ) -> Result<ImageView> {
+        self.writable()?;
         let import = wanted(request);
         let progress = Told {
             op,
@@ -212,6 +217,14 @@ impl Catalogue {
         let made = made.map_err(cancelled)?;
         self.tell_made(&made.id, &request.names);
         self.show(&made.id)
+    }
+
+    /// Refuses changes where there is no database: the answer, and who uses what, would come from it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn writable(&self) -> Result<()> {
+        self.core.writable()
     }
 
     /// Tells that there is a new image, or that one has new names.

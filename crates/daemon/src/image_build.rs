@@ -11,6 +11,7 @@ impl Catalogue {
     /// # Errors
     /// The request is wrong or the name taken, something is missing on this machine to build with, or the build failed.
     pub fn build(&self, request: &api::ImageBuild, op: &Operation) -> Result<ImageView, ApiError> {
+        self.writable()?;
         let refused = |error: Error| told(&error);
         let taken = match request.replace {
             true => Taken::Replace,
