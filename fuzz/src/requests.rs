@@ -85,6 +85,7 @@ methods!(
     api::KernelAvailable,
     api::KernelShow,
     api::KernelDelete,
+    api::ImageBuild,
 );
 
 /// What an agent answers and the daemon reads; the first byte chooses.

@@ -24,6 +24,7 @@ const HERE: &[&str] = &[
     "image.set",
     "image.delete",
     "image.history",
+    "image.build",
     "image.register",
     "image.promote",
     "image.catalog",
@@ -116,6 +117,7 @@ fn answers_fit_the_published_schemas() {
     let last = pulled.lines().pop().expect("an event");
     assert_eq!(last["event"], "failed", "{pulled:?}");
     for (method, request) in [
+        ("image.build", json!({ "name": "x", "from": "nothing" })),
         ("image.register", json!({ "name": "x", "path": "/nowhere" })),
         ("image.promote", json!({ "image": "nope" })),
     ] {

@@ -168,7 +168,17 @@ fn endless(hostile: &Hostile) {
         ],
         body: vec![b' '; 1 << 20],
     };
-    hostile.answer("manifest-endless", &format!("manifests/{digest}"), answer);
+    hostile.answer(
+        "manifest-endless",
+        &format!("manifests/{digest}"),
+        answer.clone(),
+    );
+    // One that does not say its digest, so that it would have to be read for that.
+    let mut unnamed = answer;
+    unnamed
+        .headers
+        .retain(|(name, _)| *name != "Docker-Content-Digest");
+    hostile.answer("manifest-endless-unnamed", "manifests/1", unnamed);
 }
 
 /// Manifests, indices and configurations.
@@ -268,6 +278,7 @@ fn documents(hostile: &Hostile) -> Vec<Case> {
         ("manifest-deep", "cannot be read"),
         ("manifest-of-10-mb", "longer than 4 MiB"),
         ("manifest-endless", "longer than 4 MiB"),
+        ("manifest-endless-unnamed", "longer than 4 MiB"),
         ("manifest-of-nothing", "neither layers nor manifests"),
         ("manifest-without-config", "no config"),
         ("index-of-nothing", "not for this machine"),

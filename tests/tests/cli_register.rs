@@ -146,3 +146,41 @@ fn what_is_no_file_system_of_its_own_is_not_registered() {
     assert_eq!(left, [""; 0]);
     home.finish();
 }
+
+/// The file that is registered anew is the one it has; bytes that are imported are its own, whatever becomes of the file.
+#[test]
+fn a_registered_image_follows_its_file_and_keeps_what_is_imported() {
+    let home = Home::bare();
+    let base = file_system(&home);
+    home.banger(&["image", "register", "base", &text(&base)])
+        .exits(0);
+    let export = |name: &str| home.banger(&["image", "export", name]);
+    let exported = export("base").exits(0).stdout;
+    let moved = base.with_extension("moved");
+    fs::rename(&base, &moved).expect("renamed");
+    export("base").exits(125);
+    let again = ["image", "register", "base", &text(&moved), "--replace"];
+    home.banger(&again).exits(0);
+    assert_eq!(export("base").exits(0).stdout, exported);
+
+    let import = ["image", "import", &text(&moved), "--name", "own", "--json"];
+    let own = home.banger(&import).exits(0).json();
+    assert_eq!(own["external"], Value::Null);
+    fs::remove_file(&moved).expect("removed");
+    for name in ["base", "own"] {
+        assert_eq!(export(name).exits(0).stdout.len(), exported.len(), "{name}");
+    }
+
+    // Ended between putting a file of its own in the place of the link and saying so: the file itself tells.
+    let id = own["id"].as_str().expect("an id");
+    let manifest = home.state().join("images").join(id).join("manifest.json");
+    let mut told: Value =
+        serde_json::from_slice(&fs::read(&manifest).expect("it")).expect("a manifest");
+    told["external"] = serde_json::json!({
+        "path": text(&moved), "device": 1, "inode": 2, "size": 3, "mtime": [4, 5],
+    });
+    home.banger(&["daemon", "stop"]).exits(0);
+    fs::write(&manifest, told.to_string()).expect("written");
+    assert_eq!(export("own").exits(0).stdout.len(), exported.len());
+    home.finish();
+}

@@ -423,6 +423,9 @@ pub enum ImageCommand {
     /// Show how an image was built
     #[command(after_help = IMAGE_HISTORY_EXAMPLES)]
     History(ImageHistoryArgs),
+    /// Make an image of a distribution's packages
+    #[command(after_help = IMAGE_BUILD_EXAMPLES)]
+    Build(ImageBuildArgs),
     /// Make an image of an ext4 file that stays where it is
     #[command(after_help = IMAGE_REGISTER_EXAMPLES)]
     Register(ImageRegisterArgs),
@@ -453,6 +456,7 @@ const IMPORT_EXAMPLES: &str = "Examples:\n  \
   banger image import rootfs.tar.zst                     named rootfs\n  \
   docker export box | banger image import - --name box   a tar on stdin\n  \
   docker save app:1 | banger image import - --name app   an image archive, with how it is run\n  \
+  banger image import two.tar --only app:1 --name app    one of several images in an archive\n  \
   banger image import app.tar.zst --name app             a bundle\n  \
   banger image import ./rootfs --name mine               a directory\n  \
   banger image import disk.ext4 --name mine --replace    an ext4 file; the name moves\n\n\
@@ -466,12 +470,15 @@ pub struct ImportArgs {
     /// A tar of a root file system or of image layers, `-` for one on stdin, a directory, or an ext4 file
     #[arg(value_name = "SOURCE")]
     pub source: std::path::PathBuf,
-    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the file's]
+    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the image's of --only, or the file's]
     #[arg(long)]
     pub name: Option<String>,
     /// A further name; may be given several times
     #[arg(long, value_name = "NAME")]
     pub tag: Vec<String>,
+    /// Of an archive of several images the one that is called so there
+    #[arg(long, value_name = "IMAGE")]
+    pub only: Option<String>,
     /// Take the names from the images that have them
     #[arg(long)]
     pub replace: bool,

@@ -1,5 +1,6 @@
 //! The one place where failures become text and exit status: what, why, and the next command.
 
+use crate::render::plain_lines;
 use banger_wire::api::{ApiError, ClientError, Pullable, sources};
 use std::{
     error::Error,
@@ -111,7 +112,7 @@ impl Failure {
 
     /// Prints it and gives the exit status.
     pub fn report(&self) -> ExitCode {
-        tell(&self.text());
+        tell(&plain_lines(&self.text()));
         ExitCode::from(BANGER_FAILED)
     }
 }

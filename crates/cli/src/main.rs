@@ -83,6 +83,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(ImageCommand::List(args)) => verbs::image::list(args).await,
         Command::Image(ImageCommand::Show(args)) => verbs::image::show(args).await,
         Command::Image(ImageCommand::History(args)) => verbs::image_history::history(args).await,
+        Command::Image(ImageCommand::Build(args)) => verbs::register::build(args).await,
         Command::Image(ImageCommand::Register(args)) => verbs::register::register(args).await,
         Command::Image(ImageCommand::Promote(args)) => verbs::register::promote(args).await,
         Command::Image(ImageCommand::Export(args)) => verbs::export::export(args).await,

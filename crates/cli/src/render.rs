@@ -92,6 +92,12 @@ pub fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// Lines for stderr, of which a part may be a stranger's: as they are but for what would move the cursor.
+pub fn plain_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(plain).collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

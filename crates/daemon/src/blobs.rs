@@ -78,6 +78,7 @@ impl Catalogue {
     /// # Errors
     /// The images or the cache cannot be read, or a blob cannot be removed.
     pub fn prune_blobs(&self, request: &api::BlobPrune) -> Result<Vec<BlobView>> {
+        self.writable()?;
         let (cache, _) = self.registry();
         let needed = || {
             let images = self.store().list().map_err(|error| Failed(told(&error)))?;

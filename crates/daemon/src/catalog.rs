@@ -3,7 +3,7 @@
 
 use crate::catalogue::{Catalogue, Told, told};
 use crate::ops::{Operation, Why};
-use banger_image::{Import, Limits};
+use banger_image::Import;
 use banger_model::{
     CATALOG_MAX, Catalog, CatalogEntry, CatalogKind, CatalogPlace, is_catalog_name,
 };
@@ -124,8 +124,7 @@ impl Catalogue {
         let Some(entry) = catalog.find(CatalogKind::Image, name) else {
             return Ok(None);
         };
-        let mut names = vec![name.clone()];
-        names.extend(request.name.clone().filter(|other| other != name));
+        let names = self.names_of(name.clone(), request.name.as_deref())?;
         let repo_digest = format!("catalog/{name}@sha256:{}", entry.sha256);
         let digest = format!("sha256:{}", entry.sha256);
         if let Some(there) = self.store().pulled(&digest).map_err(|e| told(&e))? {
@@ -143,9 +142,9 @@ impl Catalogue {
             replace: true,
             source: Some(format!("{name} of {source}")),
             repo_digest: Some(repo_digest),
-            limits: Limits::default(),
             distro: Some(entry.distro.clone()).filter(|distro| !distro.is_empty()),
             kernel: entry.kernel_ref.clone(),
+            ..Import::default()
         };
         let progress = Told {
             op,

@@ -96,6 +96,8 @@ fn code_of(error: &banger_image::Error) -> Code {
         E::Exists { .. } | E::OtherDigest { .. } => Code::AlreadyExists,
         E::Ambiguous { .. }
         | E::BadName(_)
+        | E::BadBase(_)
+        | E::BadPackage(_)
         | E::NotAnImage(_)
         | E::Truncated
         | E::Damaged(_)
@@ -108,6 +110,7 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::Untold { .. }
         | E::BadRemote(_)
         | E::OtherPlatform(_)
+        | E::NotInArchive { .. }
         | E::SeveralImages(_) => Code::BadRequest,
         E::InUse { .. }
         | E::Pinned(_)
@@ -164,16 +167,20 @@ impl Catalogue {
     /// # Errors
     /// No such image.
     pub fn pin(&self, reference: &str) -> Result<(Manifest, Pinned)> {
-        let mut pins = self.pins();
-        let image = self.find(reference)?;
+        let (image, pinned) = {
+            let mut pins = self.pins();
+            let image = self.find(reference)?;
+            *pins.entry(image.id.clone()).or_default() += 1;
+            let pinned = Pinned {
+                id: image.id.clone(),
+                pins: Arc::clone(&self.pins),
+            };
+            (image, pinned)
+        };
+        // A file outside may be where nobody answers: nobody waits for that but who asked.
         if let Some(external) = &image.external {
             external.check().map_err(|error| told(&error))?;
         }
-        *pins.entry(image.id.clone()).or_default() += 1;
-        let pinned = Pinned {
-            id: image.id.clone(),
-            pins: Arc::clone(&self.pins),
-        };
         Ok((image, pinned))
     }
 
@@ -197,6 +204,7 @@ impl Catalogue {
         source: &mut dyn Read,
         op: &Operation,
     ) -> Result<ImageView> {
+        self.writable()?;
         let import = wanted(request);
         let progress = Told {
             op,
@@ -209,6 +217,14 @@ impl Catalogue {
         let made = made.map_err(cancelled)?;
         self.tell_made(&made.id, &request.names);
         self.show(&made.id)
+    }
+
+    /// Refuses changes where there is no database: the answer, and who uses what, would come from it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn writable(&self) -> Result<()> {
+        self.core.writable()
     }
 
     /// Tells that there is a new image, or that one has new names.
@@ -490,6 +506,7 @@ fn wanted(request: &api::ImageImport) -> Import {
     Import {
         names: request.names.clone(),
         replace: request.replace,
+        only: request.only.clone(),
         source: request.source.clone(),
         ..Import::default()
     }

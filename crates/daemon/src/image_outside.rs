@@ -14,6 +14,7 @@ impl Catalogue {
     /// # Errors
     /// It is no regular file with a clean ext4 file system, or the name is taken.
     pub fn register(&self, request: &api::ImageRegister, op: &Operation) -> Result<ImageView> {
+        self.writable()?;
         let path = Path::new(&request.path);
         if !path.is_absolute() {
             let why = format!("'{}' is no absolute path", request.path);
@@ -36,6 +37,7 @@ impl Catalogue {
     /// # Errors
     /// No such image, its file has changed, or copying failed.
     pub fn promote(&self, request: &api::ImagePromote, op: &Operation) -> Result<ImageView> {
+        self.writable()?;
         let (image, _pinned) = self.pin(&request.image)?;
         let done = self.store().promote(&image, &told_of(op));
         done.map_err(|error| why(op, &error))?;

@@ -27,6 +27,9 @@ type Result<T> = std::result::Result<T, ApiError>;
 /// Name of the kernel that banger builds; once it is there, new VMs get it.
 pub const OWN_KERNEL: &str = "banger";
 
+/// Most compilers at a time.
+const JOBS_MAX: u32 = 1024;
+
 /// The three ways to a kernel.
 const WAYS: &str = "banger kernel pull PACKAGE brings one of this machine's package sources, banger kernel import DIRECTORY \
     one that you have, banger kernel import --from-host the host's own";
@@ -225,6 +228,25 @@ impl Kernels {
     pub fn build(&self, request: &api::KernelBuild, op: &Operation) -> Result<KernelView> {
         let name = request.name.as_deref().unwrap_or(OWN_KERNEL);
         self.check_new(name, true)?;
+        build::check_options(request.config.as_deref().unwrap_or_default()).map_err(|error| {
+            ApiError::of(Code::BadRequest, &error)
+                .hint("lines as in a kernel's .config: CONFIG_WIREGUARD=y")
+        })?;
+        if request
+            .jobs
+            .is_some_and(|jobs| !(1..=JOBS_MAX).contains(&jobs))
+        {
+            let what = format!("1 to {JOBS_MAX} compilers can run at a time");
+            return Err(ApiError::new(Code::BadRequest, what));
+        }
+        let there = Kernel::load(&*self.core.host, &self.dir(), name);
+        if let Ok(Some(there)) = there
+            && there.manifest.built_of.is_none()
+        {
+            let name = name.to_owned();
+            return Err(told(&KernelError::Exists { name })
+                .hint("it was not built here: another --name, or banger kernel delete it first"));
+        }
         let cache = self.core.recipes.templates_dir();
         make_dir(&self.core.host, &cache)?;
         let all = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);

@@ -14,6 +14,7 @@ mod doctor;
 mod failed;
 mod feed;
 mod host_network;
+mod image_build;
 mod image_out;
 mod image_outside;
 mod image_service;

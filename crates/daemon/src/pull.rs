@@ -41,7 +41,7 @@ impl Catalogue {
         let pull = Pull {
             images: self,
             op,
-            names: self.names_of(&reference, request.name.as_deref())?,
+            names: self.names_of(reference.familiar(), request.name.as_deref())?,
             reference,
         };
         let access = access(request);
@@ -51,8 +51,8 @@ impl Catalogue {
     }
 
     /// The names it will have. The second is free, or moves along with the first.
-    fn names_of(&self, reference: &ImageReference, other: Option<&str>) -> Result<Vec<String>> {
-        let mut names = vec![reference.familiar()];
+    pub(crate) fn names_of(&self, first: String, other: Option<&str>) -> Result<Vec<String>> {
+        let mut names = vec![first];
         let Some(other) = other.filter(|other| *other != names[0]) else {
             return Ok(names);
         };

@@ -50,8 +50,21 @@ pub struct DebianBuild {
     pub name: String,
     /// Release code name; `None`: the host's, or bookworm where the host is not Debian.
     pub suite: Option<String>,
-    /// Build even if an image of this name is there; the name then moves to the new one.
-    pub rebuild: bool,
+    /// Packages besides those that every image of ours has.
+    pub packages: Vec<String>,
+    /// What becomes of an image that has the name.
+    pub taken: Taken,
+}
+
+/// What a build does with a name that another image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// That image will do.
+    Use,
+    /// It is refused.
+    Refuse,
+    /// The name moves to the new image.
+    Replace,
 }
 
 impl Default for DebianBuild {
@@ -60,7 +73,8 @@ impl Default for DebianBuild {
         DebianBuild {
             name: DebianBuild::DEFAULT_NAME.to_owned(),
             suite: None,
-            rebuild: false,
+            packages: Vec::new(),
+            taken: Taken::Use,
         }
     }
 }
@@ -68,6 +82,37 @@ impl Default for DebianBuild {
 impl DebianBuild {
     /// Name of the image that is used when none is named.
     pub const DEFAULT_NAME: &str = "debian";
+
+    /// A build of what a user calls a base, `debian` or `debian:SUITE`, with these packages.
+    ///
+    /// # Errors
+    /// `BadBase`, `BadPackage`: there is no such base, or something cannot be a package.
+    pub fn of(name: &str, base: &str, packages: &[String], taken: Taken) -> Result<Self> {
+        let (distro, suite) = match base.split_once(':') {
+            Some((distro, suite)) => (distro, Some(suite)),
+            None => (base, None),
+        };
+        if distro != "debian" || !suite.is_none_or(is_word) {
+            return Err(Error::BadBase(crate::layer::shown(base.as_bytes())));
+        }
+        if let Some(bad) = packages.iter().find(|package| !is_word(package)) {
+            return Err(Error::BadPackage(crate::layer::shown(bad.as_bytes())));
+        }
+        Ok(DebianBuild {
+            name: name.to_owned(),
+            suite: suite.map(str::to_owned),
+            packages: packages.to_vec(),
+            taken,
+        })
+    }
+}
+
+/// Whether a text can be a package or a release (Debian Policy 5.6.1), and so no option and no list.
+fn is_word(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+    text.len() > 1
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.bytes().all(legal)
 }
 
 impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
@@ -86,16 +131,29 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     /// `NeedsRoot`, `ToolMissing`, `NoSpace`, `Cancelled`, a failing program, `BadName`.
     pub fn build_debian(&self, build: &DebianBuild, progress: &dyn Progress) -> Result<Manifest> {
         manifest::check_name(&build.name)?;
-        if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
+        if let Some(there) = self.there(build)? {
             return Ok(there);
         }
         privileged()?;
         let _lock = self.lock(progress)?;
-        if let (false, Some(there)) = (build.rebuild, self.named(&build.name)?) {
+        if let Some(there) = self.there(build)? {
             return Ok(there);
         }
         self.check_room(ROOM_MIB)?;
         self.staged(|staging| self.build_staged(staging, build, progress))
+    }
+
+    /// The image that has the name, if it will do.
+    fn there(&self, build: &DebianBuild) -> Result<Option<Manifest>> {
+        let there = self.named(&build.name)?;
+        match (build.taken, there) {
+            (Taken::Refuse, Some(there)) => Err(Error::Exists {
+                name: build.name.clone(),
+                id: there.id,
+            }),
+            (Taken::Use, there) => Ok(there),
+            _ => Ok(None),
+        }
     }
 
     fn build_staged(
@@ -110,7 +168,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             "building the image {} from Debian {}",
             build.name, sources.suite
         ));
-        self.bootstrap(staging.dir(), &root, &sources, progress)?;
+        self.bootstrap(staging.dir(), &root, &sources, &build.packages, progress)?;
         let cancelled = || progress.cancelled();
         let between = || {
             if progress.cancelled() {
@@ -144,14 +202,15 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             created: self.host.now(),
             kernel: None,
             names: BTreeMap::new(),
-            source: Some(format!("packages of Debian {}", sources.suite)),
+            source: Some(source_of(&sources.suite, &build.packages)),
             repo_digests: Default::default(),
             config: None,
             origin: None,
             external: None,
         };
         let names = [build.name.clone()];
-        self.publish(&staging.image(), manifest, &names, true)
+        let replace = build.taken != Taken::Refuse;
+        self.publish(&staging.image(), manifest, &names, replace)
     }
 
     /// The tree as an archive, as every other image comes.
@@ -209,6 +268,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         staging: &Path,
         root: &Path,
         sources: &sources::Sources,
+        packages: &[String],
         progress: &dyn Progress,
     ) -> Result<()> {
         let list = staging.join("sources.list");
@@ -220,6 +280,11 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             .map(OsString::from)
             .to_vec();
         args.push(format!("--include={PACKAGES}").into());
+        args.extend(
+            packages
+                .iter()
+                .map(|package| format!("--include={package}").into()),
+        );
         args.extend(APT_OPTIONS.map(|o| format!("--aptopt={o}").into()));
         args.extend(DPKG_OPTIONS.map(|o| format!("--dpkgopt={o}").into()));
         args.push(format!("--customize-hook={FORGET_HOST}").into());
@@ -286,6 +351,14 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     }
 }
 
+/// Where an image comes from, for a person.
+fn source_of(suite: &str, packages: &[String]) -> String {
+    match packages {
+        [] => format!("packages of Debian {suite}"),
+        more => format!("packages of Debian {suite}, with {}", more.join(" ")),
+    }
+}
+
 /// dpkg sets owners and runs in a chroot.
 fn privileged() -> Result<()> {
     if rustix::process::geteuid().is_root() {
@@ -320,4 +393,38 @@ fn stage_of(line: &str) -> Option<&'static str> {
         .into_iter()
         .find(|(head, _)| said.starts_with(head))
         .map(|(_, stage)| stage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_debian_and_packages_are_words() {
+        let of = |base: &str, packages: &[&str]| {
+            let packages: Vec<_> = packages.iter().map(ToString::to_string).collect();
+            DebianBuild::of("x", base, &packages, Taken::Refuse)
+        };
+        let built = of("debian:trixie", &["g++", "libstdc++6", "0ad"]).unwrap();
+        assert_eq!(built.suite.as_deref(), Some("trixie"));
+        assert_eq!(built.packages, ["g++", "libstdc++6", "0ad"]);
+        assert_eq!(of("debian", &[]).unwrap().suite, None);
+        for base in [
+            "",
+            "alpine",
+            "debian:",
+            "debian:-x",
+            "debian:a b",
+            "debian:a/b",
+            "Debian",
+        ] {
+            assert!(matches!(of(base, &[]), Err(Error::BadBase(_))), "{base}");
+        }
+        for package in [
+            "", "-y", "a,b", "a b", "A", "a=1", "a;b", "?name", "a\nb", "x",
+        ] {
+            let refused = of("debian", &[package]);
+            assert!(matches!(refused, Err(Error::BadPackage(_))), "{package}");
+        }
+    }
 }

@@ -41,6 +41,12 @@ pub enum Error {
     /// The Debian importer needs root.
     #[error("building the Debian image needs root (dpkg sets owners and runs in a chroot)")]
     NeedsRoot,
+    /// Nothing that an image is built from.
+    #[error("no image is built from '{0}'")]
+    BadBase(String),
+    /// Nothing that can be a package.
+    #[error("'{0}' cannot be a package")]
+    BadPackage(String),
     /// A program is missing.
     #[error("'{program}' is not installed")]
     ToolMissing {
@@ -159,6 +165,14 @@ pub enum Error {
     /// An archive of more than one image.
     #[error("the archive has several images: {0}")]
     SeveralImages(String),
+    /// An archive without the image that is wanted.
+    #[error("the archive has no image '{wanted}'; it has: {has}")]
+    NotInArchive {
+        /// What is wanted.
+        wanted: String,
+        /// What its images are called.
+        has: String,
+    },
     /// A file system that is not clean, or not whole.
     #[error("the file system cannot be used as an image: {0}")]
     BadFileSystem(String),
@@ -270,6 +284,10 @@ impl Error {
             Error::NeedsRoot => Some(String::from(
                 "run banger as root, or copy a built image into the images directory",
             )),
+            Error::BadBase(_) => Some(String::from("debian, or debian:SUITE: debian:bookworm")),
+            Error::BadPackage(_) => Some(String::from(
+                "a name of the package lists, without a version: apt list",
+            )),
             Error::ToolMissing { package, .. } => Some(format!("apt install {package}")),
             Error::NoSpace {
                 path, needed_mib, ..
@@ -288,7 +306,7 @@ impl Error {
                 names.first().map_or("NAME", String::as_str)
             )),
             Error::SeveralImages(_) => Some(String::from(
-                "save one of them by itself (docker save NAME, skopeo copy … oci-archive:FILE), then import that",
+                "choose one, and import the others after it: banger image import --only IMAGE …",
             )),
             Error::OtherPlatform(_) => Some(String::from(
                 "fetch the image for this machine (docker pull --platform linux/amd64, skopeo --override-arch amd64)",

@@ -1,8 +1,8 @@
 //! Images whose file system lies outside: registered by its path, and known again by what it was (R-IMG-6). In the image's
 //! directory a symlink stands for it, so that whatever reads an image reads this one too.
 
-use crate::error::Doing;
 use crate::manifest::ROOTFS_FILE;
+use crate::store::is_link;
 use crate::{Error, ImageStore, Import, Manifest, Progress, Result, digest, import};
 use banger_host::{Clock, Files, Tools};
 use rustix::fs::OFlags;
@@ -46,7 +46,7 @@ impl External {
     pub fn of_image(dir: &Path) -> Option<Self> {
         let text = std::fs::read(dir.join(crate::manifest::MANIFEST_FILE)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&text).ok()?;
-        manifest.external
+        manifest.external.filter(|_| is_link(dir))
     }
 
     /// Refuses a file that is not the one that was registered.
@@ -60,10 +60,20 @@ impl External {
             source,
         };
         let now = External::of(&self.path, &file).map_err(unreadable)?;
-        match now == *self {
+        match now.is_same(self) {
             true => Ok(()),
             false => Err(Error::BaseChanged(self.path.clone())),
         }
+    }
+
+    /// Whether it is the same file as far as that lasts: the number of a device may be another one after a restart of the
+    /// machine, or when the file system is mounted anew.
+    fn is_same(&self, other: &External) -> bool {
+        let device = other.device;
+        External {
+            device,
+            ..self.clone()
+        } == *other
     }
 }
 
@@ -160,14 +170,11 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         })
     }
 
-    /// Puts the copy in the place of the link. Cut between the two steps the image has its own file and is promoted again.
+    /// Puts the copy in the place of the link. Cut between the two steps the image has its own file, and is known to.
     fn take_in(&self, image: &Manifest, copied: &Path) -> Result<()> {
         let _lock = self.publish_lock()?;
         let found = self.inspect(&image.id)?;
-        let dir = self.dir_of(&image.id);
-        let rename = self.host.rename(copied, &dir.join(ROOTFS_FILE));
-        rename.doing("promote an image")?;
-        self.host.sync_dir(&dir).doing("promote an image")?;
+        self.put_rootfs(copied, &image.id)?;
         self.write_manifest(&Manifest {
             external: None,
             ..found.manifest

@@ -27,7 +27,7 @@ mod store;
 mod tarball;
 pub mod template;
 
-pub use debian::DebianBuild;
+pub use debian::{DebianBuild, Taken};
 pub use error::{Error, Result, UNSHARED};
 pub use export::{Exported, Format};
 pub use ext4::pack;

@@ -412,11 +412,15 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             // The same bytes may have come before without a word on how they are run.
             manifest.config = manifest.config.or(config);
             manifest.origin = manifest.origin.or(origin);
-            // The same bytes in a new file of the same path: registered anew.
-            if let (Some(was), Some(is)) = (&mut manifest.external, outside)
-                && was.path == is.path
-            {
-                *was = is;
+            if let Some(was) = &there.external {
+                // A copy of its own, or a new place for a file that is not what it was. Else the file it has will do.
+                let moved = outside
+                    .as_ref()
+                    .is_none_or(|is| was.path == is.path || was.check().is_err());
+                if moved {
+                    self.put_rootfs(&staged.join(ROOTFS_FILE), &manifest.id)?;
+                    manifest.external = outside;
+                }
             }
             manifest.names = there.turns().map(|(n, t)| (n.to_owned(), t)).collect();
         }
@@ -443,6 +447,16 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.host
             .sync_file(&staged.join(ROOTFS_FILE))
             .doing("make an image durable")
+    }
+
+    /// Puts a file, or a link to one, in the place of an image's: the same bytes. What has the old one open keeps it.
+    pub(crate) fn put_rootfs(&self, file: &Path, id: &str) -> Result<()> {
+        const DOING: &str = "replace an image's file";
+        let dir = self.dir_of(id);
+        self.host
+            .rename(file, &dir.join(ROOTFS_FILE))
+            .doing(DOING)?;
+        self.host.sync_dir(&dir).doing(DOING)
     }
 
     fn publish_new(&self, staged: &Path, manifest: &Manifest) -> Result<()> {
@@ -543,10 +557,18 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let Some(bytes) = self.host.read(&path).doing("read an image's manifest")? else {
             return Ok(None);
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| Error::BadManifest { path, source })
+        let read: serde_json::Result<Manifest> = serde_json::from_slice(&bytes);
+        let mut manifest = read.map_err(|source| Error::BadManifest { path, source })?;
+        manifest.external = manifest.external.filter(|_| is_link(&self.dir_of(id)));
+        Ok(Some(manifest))
     }
+}
+
+/// Whether an image's file is one outside. Between putting a copy in the place of the link and saying so in the manifest is a
+/// moment: the file itself decides.
+pub(crate) fn is_link(dir: &Path) -> bool {
+    let file = std::fs::symlink_metadata(dir.join(ROOTFS_FILE));
+    file.is_ok_and(|meta| meta.is_symlink())
 }
 
 fn text(manifest: &Manifest, path: &Path) -> Result<Vec<u8>> {

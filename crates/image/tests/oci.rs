@@ -469,3 +469,66 @@ fn dockers_configuration_is_what_its_name_says() {
         }
     }
 }
+
+/// Of several images the one that is named comes, in both forms of archives, however its name is written.
+#[test]
+fn of_several_images_one_is_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let only = |mut bytes: &[u8], only: &str| {
+        let import = Import {
+            names: vec!["x".to_owned()],
+            replace: true,
+            only: Some(only.to_owned()),
+            ..Import::default()
+        };
+        store(dir.path()).import(&mut bytes, &import, &Silent)
+    };
+    let refused = |bytes: &[u8], name: &str, has: &str| {
+        let error = only(bytes, name).unwrap_err().to_string();
+        let told = format!("has no image '{name}'; it has: {has}");
+        assert!(error.contains(&told), "{error}");
+    };
+    let layout = Layout::new(&dir.path().join("layout"), &layers(), Packing::Mixed);
+    layout.twice();
+    let two = tar_of(&layout.dir);
+    refused(&two, "three", "one, two");
+    only(&two, "two").unwrap();
+    // Docker's own form: two images of one layer each.
+    let image = |text: &str| {
+        let layer = Tar::new().file(text, text.as_bytes()).done();
+        let config = serde_json::json!({
+            "architecture": layout::architecture(), "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
+        });
+        (layer, config.to_string())
+    };
+    let (first, second) = (image("a"), image("b"));
+    let saved = serde_json::json!([
+        {"Config": "a.json", "RepoTags": ["app:1"], "Layers": ["a.tar"]},
+        {"Config": "b.json", "RepoTags": ["docker.io/library/app:2", "other"], "Layers": ["b.tar"]},
+    ]);
+    let tar = Tar::new()
+        .file("a.tar", &first.0)
+        .file("b.tar", &second.0)
+        .file("a.json", first.1.as_bytes())
+        .file("b.json", second.1.as_bytes())
+        .file("manifest.json", saved.to_string().as_bytes())
+        .done();
+    for (name, has, not) in [
+        ("app:1", "/a", "/b"),
+        ("app:2", "/b", "/a"),
+        ("other", "/b", "/a"),
+    ] {
+        let image = only(&tar, name).unwrap();
+        let rootfs = store(dir.path()).rootfs(&image);
+        assert_eq!(look(&rootfs, &format!("cat {has}")), has[1..]);
+        assert_eq!(look(&rootfs, &format!("cat {not}")), "");
+    }
+    refused(&tar, "app", "app:1, docker.io/library/app:2, other");
+    // A root file system is no archive of images.
+    refused(
+        &Tar::new().file("bin/a", b"a").done(),
+        "app",
+        "one root file system",
+    );
+}

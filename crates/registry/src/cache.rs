@@ -80,9 +80,15 @@ impl BlobCache {
             path: path.clone(),
             source,
         };
-        if is_whole(&path, blob).map_err(broken)? {
-            told(blob.size);
-            return Ok(path);
+        match proven(&path, blob).map_err(broken)? {
+            Some(len) if len == blob.size => {
+                told(len);
+                return Ok(path);
+            }
+            Some(len) => {
+                return Err(client.tampered(&blob.digest(), format!("{len} bytes")));
+            }
+            None => {}
         }
         make(path.parent().unwrap_or(&self.dir)).map_err(broken)?;
         let mut coming = Coming::open(&part_of(&path)).map_err(broken)?;
@@ -218,17 +224,17 @@ pub(crate) fn part_of(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
-/// Whether the blob is here; a file that is not what its name says is removed.
-pub(crate) fn is_whole(path: &Path, blob: &Blob) -> io::Result<bool> {
+/// Bytes of the blob that is here, whatever somebody says that it has; a file that is not what its name says is removed.
+pub(crate) fn proven(path: &Path, blob: &Blob) -> io::Result<Option<u64>> {
     if !path.exists() {
-        return Ok(false);
+        return Ok(None);
     }
     let here = Coming::open(path)?;
-    if here.part.len() == blob.size && hex(&here.hash.finalize()) == blob.sha256 {
-        return Ok(true);
+    if hex(&here.hash.finalize()) == blob.sha256 {
+        return Ok(Some(here.part.len()));
     }
     here.part.discard()?;
-    Ok(false)
+    Ok(None)
 }
 
 pub(crate) fn make(dir: &Path) -> io::Result<()> {

@@ -82,8 +82,18 @@ impl Client {
 
     /// The digest of what the reference means now.
     pub(crate) async fn digest(&self) -> Result<String> {
-        self.asked(|| self.wire.fetch_manifest_digest(&self.image, &self.auth))
-            .await
+        if let Some(digest) = self.reference.digest() {
+            return Ok(digest.to_owned());
+        }
+        let tag = self.reference.tag().unwrap_or("latest");
+        match self
+            .asked(|| self.documents.digest(&self.image, tag))
+            .await?
+        {
+            Document::Other(digest) => Ok(digest),
+            Document::TooLong => Err(self.too_long(tag)),
+            Document::Proven(_) => Err(self.tampered(tag, "bytes without a digest".to_owned())),
+        }
     }
 
     /// The document of a digest, proven.
@@ -91,12 +101,7 @@ impl Client {
         let ask = || self.documents.get(&self.image, digest);
         let found = match self.asked(ask).await? {
             Document::Proven(bytes) => return Ok(bytes),
-            Document::TooLong => {
-                return Err(Error::LongDocument {
-                    registry: self.reference.registry().to_owned(),
-                    what: digest.to_owned(),
-                });
-            }
+            Document::TooLong => return Err(self.too_long(digest)),
             Document::Other(digest) => digest,
         };
         Err(self.tampered(digest, found))
@@ -157,6 +162,13 @@ impl Client {
                 what,
                 source,
             },
+        }
+    }
+
+    fn too_long(&self, what: &str) -> Error {
+        Error::LongDocument {
+            registry: self.reference.registry().to_owned(),
+            what: what.to_owned(),
         }
     }
 

@@ -8,6 +8,7 @@ use oci_client::manifest::{
     OCI_IMAGE_MEDIA_TYPE,
 };
 use oci_client::secrets::RegistryAuth;
+use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderValue};
 use sha2::{Digest, Sha256};
 
@@ -71,29 +72,26 @@ impl Documents {
         };
     }
 
-    /// The document of a digest.
+    /// The digest of what a tag means now ([`Document::Other`]): as the registry says in a word, else that of what it sends.
+    ///
+    /// # Errors
+    /// As the library's, so that both are told apart by one function.
+    pub(crate) async fn digest(&self, image: &Reference, tag: &str) -> Result<Document, Oci> {
+        let answer = self.ask(Method::HEAD, image, tag).await?;
+        let told = answer.headers().get("docker-content-digest");
+        let told = told.and_then(|value| value.to_str().ok());
+        match told.filter(|digest| is_digest(digest)) {
+            Some(digest) => Ok(Document::Other(digest.to_owned())),
+            None => self.get(image, tag).await,
+        }
+    }
+
+    /// The document of a digest, or of a tag.
     ///
     /// # Errors
     /// As the library's, so that both are told apart by one function.
     pub(crate) async fn get(&self, image: &Reference, digest: &str) -> Result<Document, Oci> {
-        let scheme = if self.tls { "https" } else { "http" };
-        let (registry, repository) = (image.resolve_registry(), image.repository());
-        let url = format!("{scheme}://{registry}/v2/{repository}/manifests/{digest}");
-        let accepted = HeaderValue::from_str(&ACCEPTED.join(", "));
-        let mut request = self.http.get(&url);
-        if let Ok(accepted) = accepted {
-            request = request.header(ACCEPT, accepted);
-        }
-        request = match &self.login {
-            Login::Nobody => request,
-            Login::Basic(user, password) => request.basic_auth(user, Some(password)),
-            Login::Bearer(token) => request.bearer_auth(token),
-        };
-        let mut answer = request.send().await?;
-        if !answer.status().is_success() {
-            let (code, message) = (answer.status().as_u16(), String::new());
-            return Err(Oci::ServerError { code, url, message });
-        }
+        let mut answer = self.ask(Method::GET, image, digest).await?;
         let mut bytes = Vec::new();
         while let Some(piece) = answer.chunk().await? {
             if (bytes.len() + piece.len()) as u64 > Self::LONGEST {
@@ -109,4 +107,38 @@ impl Documents {
             false => Document::Other(found),
         })
     }
+
+    /// An answer that is none of failure, before its body.
+    async fn ask(
+        &self,
+        method: Method,
+        image: &Reference,
+        what: &str,
+    ) -> Result<reqwest::Response, Oci> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let (registry, repository) = (image.resolve_registry(), image.repository());
+        let url = format!("{scheme}://{registry}/v2/{repository}/manifests/{what}");
+        let accepted = HeaderValue::from_str(&ACCEPTED.join(", "));
+        let mut request = self.http.request(method, &url);
+        if let Ok(accepted) = accepted {
+            request = request.header(ACCEPT, accepted);
+        }
+        request = match &self.login {
+            Login::Nobody => request,
+            Login::Basic(user, password) => request.basic_auth(user, Some(password)),
+            Login::Bearer(token) => request.bearer_auth(token),
+        };
+        let answer = request.send().await?;
+        if !answer.status().is_success() {
+            let (code, message) = (answer.status().as_u16(), String::new());
+            return Err(Oci::ServerError { code, url, message });
+        }
+        Ok(answer)
+    }
+}
+
+/// Whether a text is a digest as we prove them.
+fn is_digest(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

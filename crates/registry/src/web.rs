@@ -1,7 +1,7 @@
 //! What lies on the web by a URL: a short document, or bytes whose sha256 is known before. They come into the cache as a
 //! registry's blobs do: gone on with where they broke off, and none but proven ones.
 
-use crate::cache::{Coming, is_whole, make, part_of};
+use crate::cache::{Coming, make, part_of, proven};
 use crate::retry::Retry;
 use crate::route::Route;
 use crate::session::wait;
@@ -113,8 +113,16 @@ impl<'a> Web<'a> {
             path: path.clone(),
             source,
         };
-        if is_whole(&path, blob).map_err(broken)? {
-            return Ok(path);
+        match proven(&path, blob).map_err(broken)? {
+            Some(len) if len == blob.size => return Ok(path),
+            Some(len) => {
+                return Err(Error::Lying {
+                    url: url.to_owned(),
+                    found: format!("{len} bytes of {}", blob.digest()),
+                    wanted: format!("{} bytes of it", blob.size),
+                });
+            }
+            None => {}
         }
         make(path.parent().unwrap_or(&path)).map_err(broken)?;
         let mut coming = Coming::open(&part_of(&path)).map_err(broken)?;

@@ -36,6 +36,32 @@ pub const IMAGE_PROMOTE_EXAMPLES: &str = "Examples:\n  \
   banger image promote base\n\n\
 Blocks are shared with the file where the file system can (reflink). From then on the file may change or go.";
 
+pub const IMAGE_BUILD_EXAMPLES: &str = "Examples:\n  \
+  banger image build --name dev --package build-essential --package gdb\n  \
+  banger image build --name web --from debian:bookworm --package nginx-light\n\n\
+A small Debian with apt, git and what is named, of this machine's package sources; the image 'debian' is one without more. \
+It takes mmdebstrap, and root.";
+
+/// `image build`
+#[derive(Debug, Args)]
+pub struct ImageBuildArgs {
+    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters
+    #[arg(long)]
+    pub name: String,
+    /// What it is built from: debian (the release of this machine), or debian:SUITE
+    #[arg(long, value_name = "BASE", default_value = "debian")]
+    pub from: String,
+    /// A package besides; more of them one by one
+    #[arg(long = "package", value_name = "PACKAGE")]
+    pub packages: Vec<String>,
+    /// Take the name from the image that has it
+    #[arg(long)]
+    pub replace: bool,
+    /// Print the image as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `image register`
 #[derive(Debug, Args)]
 pub struct ImageRegisterArgs {

@@ -131,7 +131,9 @@ fn text(image: &ImageView) -> String {
     let line = |(key, value): &(&str, String)| format!("{key:<13} {value}\n");
     let run = image.config.as_ref().map(run_as).unwrap_or_default();
     let rows = rows.into_iter().chain(run).chain(made_of(image));
-    rows.map(|row| line(&row)).collect()
+    // Much of it is foreign text.
+    rows.map(|(key, text)| line(&(key, render::plain(&text))))
+        .collect()
 }
 
 /// What an image came from, each on a line of its own; what it does not say is left out.
@@ -147,10 +149,7 @@ fn made_of(image: &ImageView) -> Vec<(&'static str, String)> {
         ("layer", text)
     });
     let rows = config.chain(registry).chain(labels).chain(layers);
-    // A label is foreign text.
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    rows.map(|(key, text)| (key, text.chars().map(clean).collect()))
-        .collect()
+    rows.collect()
 }
 
 /// How an image is run; what it does not say is left out.

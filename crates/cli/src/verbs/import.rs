@@ -48,6 +48,7 @@ pub async fn import(args: ImportArgs) -> Result<ExitCode, Failure> {
     let request = ImageImport {
         names,
         replace: args.replace,
+        only: args.only,
         source: Some(told(&args.source)),
         size,
     };
@@ -107,7 +108,7 @@ async fn receive<M: Method, T>(
 }
 
 fn names(args: &ImportArgs) -> Result<Vec<String>, Failure> {
-    let name = match &args.name {
+    let name = match args.name.as_ref().or(args.only.as_ref()) {
         Some(name) => name.clone(),
         None if is_stdin(&args.source) => {
             return Err(Failure::new("an image from stdin needs a name").hint("--name NAME"));

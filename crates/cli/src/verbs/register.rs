@@ -1,14 +1,25 @@
-//! `image register` and `image promote`.
+//! `image build`, `image register` and `image promote`: images of what is not sent.
 
 use super::{print_json, print_text};
 use crate::{
-    args::{ImagePromoteArgs, ImageRegisterArgs},
+    args::{ImageBuildArgs, ImagePromoteArgs, ImageRegisterArgs},
     connection::Daemon,
     failure::Failure,
     progress::Progress,
 };
-use banger_wire::api::{Event, ImagePromote, ImageRegister, Method};
+use banger_wire::api::{Event, ImageBuild, ImagePromote, ImageRegister, Method};
 use std::process::ExitCode;
+
+/// Makes an image of packages.
+pub async fn build(args: ImageBuildArgs) -> Result<ExitCode, Failure> {
+    let request = ImageBuild {
+        name: args.name,
+        from: args.from,
+        packages: args.packages,
+        replace: args.replace,
+    };
+    made(&request, args.json).await
+}
 
 /// Makes an image of a file that stays where it is.
 pub async fn register(args: ImageRegisterArgs) -> Result<ExitCode, Failure> {

@@ -129,6 +129,14 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             })
             .await
         }
+        "image.build" => {
+            let request: api::ImageBuild = parse(&body)?;
+            events::<api::ImageBuild, _>(&d, false, |d, op| async move {
+                let images = d.catalogue();
+                let made = d.blocking(move || images.build(&request, &op)).await?;
+                made.map(Made::from)
+            })
+        }
         "image.register" => {
             let request: api::ImageRegister = parse(&body)?;
             events::<api::ImageRegister, _>(&d, false, |d, op| async move {

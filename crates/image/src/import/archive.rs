@@ -78,8 +78,15 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                     open(&to)?
                 }
             };
-            assemble(oci::read(&root, &file.file)?, import, &watch().again())?
+            let found = oci::read(&root, &file.file, import.only.as_deref())?;
+            assemble(found, import, &watch().again())?
         } else {
+            if let Some(only) = &import.only {
+                return Err(Error::NotInArchive {
+                    wanted: layer::shown(only.as_bytes()),
+                    has: "one root file system".to_owned(),
+                });
+            }
             Assembled {
                 content: root.finish(),
                 layers: vec![open(&spooled)?],

@@ -118,7 +118,7 @@ impl Bundle {
         if found != told.digest {
             let why = format!(
                 "{ROOTFS_NAME} has the digest {found}, and should have {}",
-                told.digest
+                layer::shown(told.digest.as_bytes())
             );
             return Err(Error::BadBundle(why));
         }

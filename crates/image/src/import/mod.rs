@@ -29,6 +29,8 @@ pub struct Import {
     pub names: Vec<String>,
     /// Names that other images have move to this one.
     pub replace: bool,
+    /// Of an archive of several images the one that is called so.
+    pub only: Option<String>,
     /// Where it comes from, for a person.
     pub source: Option<String>,
     /// The digest it has in a registry, with the repository.

@@ -7,7 +7,7 @@ use super::documents::{
 use crate::flatten::Flatten;
 use crate::layer::Blob;
 use crate::{Error, Result, digest};
-use banger_model::{ImageConfig, ImageOrigin};
+use banger_model::{ImageConfig, ImageOrigin, ImageReference};
 use std::{fs::File, sync::Arc};
 
 /// How deep indices may refer to indices.
@@ -62,12 +62,16 @@ fn has_any(archive: &Flatten, names: &[&str]) -> bool {
     names.iter().any(|name| archive.has(name.as_bytes()))
 }
 
-/// Finds the image for this machine.
+/// Finds the image for this machine; of several the one that is called `only`.
 ///
 /// # Errors
 /// There is none or are several, or what the archive says of it contradicts itself.
-pub(crate) fn read(archive: &Flatten, file: &Arc<File>) -> Result<Archive> {
-    let source = Source { archive, file };
+pub(crate) fn read(archive: &Flatten, file: &Arc<File>, only: Option<&str>) -> Result<Archive> {
+    let source = Source {
+        archive,
+        file,
+        only,
+    };
     if archive.has(b"index.json") {
         source.layout()
     } else {
@@ -92,6 +96,8 @@ fn prove(bytes: &[u8], sha256: &str, what: &str) -> Result<()> {
 struct Source<'a> {
     archive: &'a Flatten,
     file: &'a Arc<File>,
+    /// What the image is called that is wanted.
+    only: Option<&'a str>,
 }
 
 impl Source<'_> {
@@ -131,6 +137,15 @@ impl Source<'_> {
     /// An OCI image layout.
     fn layout(&self) -> Result<Archive> {
         let mut document: Document = parse(&self.document("index.json")?, "index.json")?;
+        if let (Some(only), Some(all)) = (self.only, &document.manifests) {
+            let called = |d: &&Descriptor| is_called(&name(d), only);
+            let named: Vec<_> = all.iter().filter(called).cloned().collect();
+            if named.is_empty() {
+                let all: Vec<_> = all.iter().collect();
+                return Err(not_in_archive(only, &names(&all)));
+            }
+            document.manifests = Some(named);
+        }
         for _ in 0..DEPTH {
             if let Some(layers) = document.layers {
                 let config = document
@@ -168,12 +183,18 @@ impl Source<'_> {
     /// Docker's own form.
     fn saved(&self) -> Result<Archive> {
         let saved: Vec<Saved> = parse(&self.document("manifest.json")?, "manifest.json")?;
-        let [saved] = &saved[..] else {
-            let tags = saved.iter().filter_map(|s| s.repo_tags.clone());
-            let tags: Vec<_> = tags.flatten().collect();
-            return Err(match saved.is_empty() {
-                true => bad("its manifest.json has no image"),
-                false => Error::SeveralImages(shown_list(&tags)),
+        let tags = |saved: &Saved| saved.repo_tags.clone().unwrap_or_default();
+        let wanted = |saved: &&Saved| {
+            self.only
+                .is_none_or(|only| tags(saved).iter().any(|tag| is_called(tag, only)))
+        };
+        let found: Vec<_> = saved.iter().filter(wanted).collect();
+        let all: Vec<_> = saved.iter().flat_map(tags).collect();
+        let [saved] = found[..] else {
+            return Err(match (saved.is_empty(), self.only) {
+                (true, _) => bad("its manifest.json has no image"),
+                (_, Some(only)) if found.is_empty() => not_in_archive(only, &all),
+                _ => Error::SeveralImages(shown_list(&all)),
             });
         };
         let bytes = self.document(&saved.config)?;
@@ -289,17 +310,32 @@ fn is_ours(platform: &Platform) -> bool {
 
 /// What images of an index are called.
 fn names(found: &[&Descriptor]) -> Vec<String> {
-    let names = found.iter().map(|descriptor| {
-        let annotations = descriptor.annotations.as_ref();
-        let name = [
-            "io.containerd.image.name",
-            "org.opencontainers.image.ref.name",
-        ]
-        .iter()
-        .find_map(|key| annotations?.get(*key));
-        name.unwrap_or(&descriptor.digest).clone()
-    });
-    names.collect()
+    found.iter().map(|descriptor| name(descriptor)).collect()
+}
+
+/// What an image of an index is called: by its builder, else by its digest.
+fn name(descriptor: &Descriptor) -> String {
+    let annotations = descriptor.annotations.as_ref();
+    let name = [
+        "io.containerd.image.name",
+        "org.opencontainers.image.ref.name",
+    ]
+    .iter()
+    .find_map(|key| annotations?.get(*key));
+    name.unwrap_or(&descriptor.digest).clone()
+}
+
+/// Whether an image of this name is meant, in whatever way it is written.
+fn is_called(name: &str, only: &str) -> bool {
+    let read = |text: &str| text.parse::<ImageReference>().ok();
+    name == only || read(name).is_some_and(|name| read(only) == Some(name))
+}
+
+fn not_in_archive(only: &str, has: &[String]) -> Error {
+    Error::NotInArchive {
+        wanted: crate::layer::shown(only.as_bytes()),
+        has: shown_list(has),
+    }
 }
 
 fn shown_list(names: &[String]) -> String {

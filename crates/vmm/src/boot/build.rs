@@ -67,6 +67,14 @@ pub enum BuildError {
         /// The package.
         package: String,
     },
+    /// A line of the user's options is none.
+    #[error("'{line}' is no option: {why}")]
+    Option {
+        /// The line.
+        line: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A step failed.
     #[error("{step} failed")]
     Step {
@@ -106,6 +114,46 @@ impl Recipe<'_> {
             more => format!("{FRAGMENT}\n{more}\n"),
         }
     }
+}
+
+/// Checks options of a user's: what `make` would run or read is none, and what it would skip without a word is told.
+///
+/// # Errors
+/// The first line that is neither empty, a comment nor an option with a plain value.
+pub fn check_options(text: &str) -> Result<(), BuildError> {
+    let refused = |line: &str, why| {
+        let line = line.chars().take(100).filter(|c| !c.is_control()).collect();
+        Err(BuildError::Option { line, why })
+    };
+    for line in text.lines().map(str::trim_end) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=') else {
+            return refused(line, "an option is CONFIG_NAME=VALUE");
+        };
+        let legal = |b: u8| {
+            b.is_ascii_uppercase() || b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'
+        };
+        if !name
+            .strip_prefix("CONFIG_")
+            .is_some_and(|name| !name.is_empty() && name.bytes().all(legal))
+        {
+            return refused(line, "an option is CONFIG_NAME=VALUE");
+        }
+        let text = value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        // `$` is make's, and a path would be a file of this machine in the kernel.
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b" ._+,:=@-".contains(&b);
+        if !text.unwrap_or(value).bytes().all(plain) || value.is_empty() {
+            return refused(
+                line,
+                "its value is y, n, a number or plain text, and names no file",
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What a kernel cannot be built without and is not there; looks only.
@@ -317,7 +365,7 @@ impl<H: Files + Tools> Maker<'_, '_, H> {
     /// Takes the source's archive out of its package; its path, and the time of the changelog's newest entry.
     fn spill(&self, package: &apt::FetchedPackage) -> Result<(PathBuf, String), KernelError> {
         let (mut archive, mut date) = (None, None);
-        let walked = deb::for_each_file(&package.deb, |path, body| {
+        let walked = deb::for_each_file(&package.deb, &mut |path, body| {
             let name = path.rsplit('/').next().unwrap_or(path);
             if path.starts_with("usr/src/")
                 && name.starts_with("linux-source-")
@@ -444,6 +492,33 @@ fn changelog_date(body: &mut dyn Read) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_plain() {
+        for good in [
+            "",
+            "# CONFIG_X is not set",
+            "CONFIG_WIREGUARD=y\n\nCONFIG_NR_CPUS=8\n",
+            "CONFIG_LOCALVERSION=\"-mine\"",
+            "CONFIG_PHYSICAL_START=0x1000000",
+        ] {
+            assert!(check_options(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "WIREGUARD=y",
+            "CONFIG_WIREGUARD",
+            "CONFIG_=y",
+            "CONFIG_X=",
+            "CONFIG_X=\"$(shell touch /tmp/x)\"",
+            "CONFIG_INITRAMFS_SOURCE=\"/etc\"",
+            "CONFIG_X=`id`",
+            "include /etc/passwd",
+            " CONFIG_X=y",
+        ] {
+            assert!(check_options(bad).is_err(), "{bad}");
+        }
+        assert!(check_options(FRAGMENT).is_ok(), "ours");
+    }
 
     #[test]
     fn the_time_of_the_newest_entry_is_the_kernels() {

@@ -6,6 +6,7 @@ use std::io::Read;
 
 use thiserror::Error;
 
+use super::source::{Visit, walk_tar};
 use super::unpack::{Packing, UnpackError, reader};
 
 /// Why a package could not be read.
@@ -46,29 +47,13 @@ pub enum Walk {
 ///
 /// # Errors
 /// Damage of the package, and what `visit` returns while reading.
-pub fn for_each_file(
-    deb: &[u8],
-    mut visit: impl FnMut(&str, &mut dyn Read) -> std::io::Result<Walk>,
-) -> Result<(), DebError> {
+pub fn for_each_file(deb: &[u8], visit: &mut Visit<'_>) -> Result<(), DebError> {
     let data = member(deb, "data.tar")?;
-    let tar_err = |source| DebError::Tar { source };
-    let tar: Box<dyn Read> = match Packing::of(data) {
+    let tar: Box<dyn Read + '_> = match Packing::of(data) {
         Some(packing) => reader(packing, data).map_err(|source| DebError::Unpack { source })?,
         None => Box::new(data),
     };
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries().map_err(tar_err)? {
-        let mut entry = entry.map_err(tar_err)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let path = path.trim_start_matches("./");
-        if visit(path, &mut entry).map_err(tar_err)? == Walk::Done {
-            break;
-        }
-    }
-    Ok(())
+    walk_tar(tar, visit).map_err(|source| DebError::Tar { source })
 }
 
 /// The content of the first ar member whose name starts with `prefix`.
@@ -141,7 +126,7 @@ pub(crate) mod tests {
 
     fn list(deb: &[u8]) -> Result<Vec<(String, Vec<u8>)>, DebError> {
         let mut out = Vec::new();
-        for_each_file(deb, |path, body| {
+        for_each_file(deb, &mut |path, body| {
             let mut bytes = Vec::new();
             body.read_to_end(&mut bytes)?;
             out.push((path.to_owned(), bytes));

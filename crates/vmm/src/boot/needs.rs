@@ -63,7 +63,7 @@ pub const NEEDS: &[Need] = &[
     must(&["CONFIG_SYSFS"], None, Some("sysfs_init"), "the guest's /sys, where its disks are found"),
     must(&["CONFIG_TMPFS"], None, Some("shmem_init"), "the guest's /run and /tmp"),
     must(&["CONFIG_SERIAL_8250_CONSOLE"], None, Some("serial8250_console_setup"), "the console, and why a guest ended"),
-    must(&["CONFIG_ACPI", "CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES"], None, Some("acpi_init"), "virtio devices are found by it"),
+    must(&["CONFIG_ACPI"], None, Some("acpi_init"), "virtio devices are found by it"),
     must(&["CONFIG_VIRTIO_MMIO"], Some("virtio_mmio"), Some("virtio_mmio_probe"), "the bus of a microVM"),
     must(&["CONFIG_VIRTIO_CONSOLE"], Some("virtio_console"), Some("virtcons_probe"), "the channel to the agent"),
     must(&["CONFIG_VIRTIO_BLK"], Some("virtio_blk"), Some("virtblk_probe"), "the disks"),

@@ -126,13 +126,7 @@ impl KernelSource {
     /// Damage, and what `visit` returns.
     pub fn for_each_file(&self, visit: &mut Visit<'_>) -> Result<(), SourceError> {
         match self {
-            KernelSource::Package(deb) => {
-                let mut checked = |path: &str, body: &mut dyn Read| {
-                    check_name(path)?;
-                    visit(path, body)
-                };
-                Ok(deb::for_each_file(deb, &mut checked)?)
-            }
+            KernelSource::Package(deb) => Ok(deb::for_each_file(deb, visit)?),
             KernelSource::Image(image) => {
                 let name = if elf::is_elf(image) {
                     "vmlinux"
@@ -195,7 +189,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn walk_tar(tar: Box<dyn Read>, visit: &mut Visit<'_>) -> io::Result<()> {
+/// Calls `visit` with path and content of each regular file of a plain tar.
+pub(super) fn walk_tar(tar: Box<dyn Read + '_>, visit: &mut Visit<'_>) -> io::Result<()> {
     let counted = Counted {
         inner: tar,
         left: LARGEST_TREE,

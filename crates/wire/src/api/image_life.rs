@@ -43,6 +43,24 @@ pub struct ImageRegister {
     pub replace: bool,
 }
 
+/// `image.build`: an image of a distribution's packages, from this machine's package sources. Streams events; the image is told by
+/// [`super::Event::Image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageBuild {
+    /// Name of the new image.
+    pub name: String,
+    /// What it is built from: `debian`, or `debian:SUITE`.
+    pub from: String,
+    /// Packages besides a small system's.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// A name that another image has moves to this one.
+    #[serde(default)]
+    pub replace: bool,
+}
+
 /// `image.promote`: copies the file of a registered image in. Streams events; the image is told by [`super::Event::Image`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

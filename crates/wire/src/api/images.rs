@@ -16,6 +16,9 @@ pub struct ImageImport {
     /// Names that other images have move to the new one.
     #[serde(default)]
     pub replace: bool,
+    /// Of an archive of several images the one that is called so there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
     /// Where it comes from, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,

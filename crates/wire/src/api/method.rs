@@ -114,6 +114,7 @@ methods! {
     "vm.stats" Json Read VmStats => StatsView;
     "image.import" Upload Act ImageImport => Event;
     "image.pull" Events Act ImagePull => Event;
+    "image.build" Events Act ImageBuild => Event;
     "image.register" Events Act ImageRegister => Event;
     "image.promote" Events Act ImagePromote => Event;
     "image.list" Json Read ImageList => Vec<ImageView>;

@@ -23,6 +23,7 @@ pub const OPERATIONS: &[&str] = &[
     "image.import",
     "image.pull",
     "image.set",
+    "image.build",
     "image.register",
     "image.promote",
     "image.delete",
