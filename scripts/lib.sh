@@ -103,9 +103,9 @@ install_packages() {
 # What building needs: a C compiler for the bundled SQLite, the static C library for the guest's agent.
 # shellcheck disable=SC2034 # these are read by the scripts that source this
 BUILD_PACKAGES=(gcc libc6-dev binutils ca-certificates curl)
-# What banger itself needs to make its default image and its disks from Debian's packages.
+# What banger itself needs to make its default image and its disks from Debian's packages (who is not root, also uidmap).
 # shellcheck disable=SC2034
-RUN_PACKAGES=(mmdebstrap e2fsprogs)
+RUN_PACKAGES=(mmdebstrap e2fsprogs uidmap)
 # What a kernel is built with, besides a compiler.
 # shellcheck disable=SC2034
 KERNEL_PACKAGES=(make flex bison bc libelf-dev zstd)

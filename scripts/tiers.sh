@@ -109,6 +109,7 @@ tests() {
     fi
 }
 
+# The whole workspace is named each time: for one package alone, what it depends on has other features and is built once more.
 # A tier's test binaries are known by how their name begins; the simulation is all of converge's.
 SIM='package(banger-converge) and kind(test)'
 SLOW="(binary(/^(cli|vm|host)_/) or ($SIM))"
@@ -156,7 +157,7 @@ tier_fuzz() {
     local target
     for target in fuzz/seeds/*; do
         target=${target##*/}
-        case "$target" in *"$FILTER"*) check fuzz "$ROOT/scripts/fuzz" --seconds 4 "$target" ;; esac
+        case "$target" in *"$FILTER"*) check fuzz "$ROOT/scripts/fuzz" --seconds 3 "$target" ;; esac
     done
 }
 
@@ -191,14 +192,14 @@ seed_images() {
 
 tier_cli() {
     build_programs
-    tests cli default 'binary(/^cli_/)' --test 'cli_*' -- --package=banger-tests
+    tests cli default 'binary(/^cli_/)' -- --workspace --test 'cli_*'
 }
 
 # The real command line and daemon boot a real kernel, as whoever runs this.
 tier_vm() {
     build_programs
     seed_images
-    tests vm vm 'binary(/^vm_/)' --test 'vm_*' -- --package=banger-tests
+    tests vm vm 'binary(/^vm_/)' -- --workspace --test 'vm_*'
 }
 
 # Device-mapper, loops, taps, nftables and KVM for real, inside the test host.

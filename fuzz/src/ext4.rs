@@ -1,8 +1,8 @@
 //! ext4 file systems: trees written and read back, and file systems with damage read.
 
 use banger_ext4::{
-    Entry, Extent, FileSystem, FileType, Inode, InodeId, Kind, Layout, Meta, Options, ReadAt, Time,
-    Tree, WriteAt, Xattr,
+    Entry, Extent, FileSystem, FileType, Inode, InodeId, Kind, Layout, Meta, Options, Time, Tree,
+    WriteAt, Xattr,
 };
 use std::io;
 use std::sync::{Mutex, OnceLock};
@@ -17,18 +17,6 @@ impl WriteAt for Memory {
         let end = from + bytes.len();
         assert!(end <= all.len(), "nothing is written beyond the size");
         all[from..end].copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-struct Image(Vec<u8>);
-
-impl ReadAt for Image {
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = io::ErrorKind::UnexpectedEof;
-        let from = usize::try_from(offset).map_err(|_| end)?;
-        let found = self.0.get(from..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(found.ok_or(end)?);
         Ok(())
     }
 }
@@ -125,7 +113,7 @@ fn options() -> Options {
     options
 }
 
-fn written(tree: &Tree, layout: &Layout) -> Image {
+fn written(tree: &Tree, layout: &Layout) -> Vec<u8> {
     let size = usize::try_from(layout.size()).expect("a small file system");
     let memory = Memory(Mutex::new(vec![0; size]));
     layout
@@ -143,7 +131,7 @@ fn written(tree: &Tree, layout: &Layout) -> Image {
             }
         }
     }
-    Image(memory.0.into_inner().expect("no one panicked"))
+    memory.0.into_inner().expect("no one panicked")
 }
 
 /// A tree is refused in words, or written and found again.
@@ -153,13 +141,13 @@ pub fn written_and_read(data: &[u8]) {
         Err(refused) => assert!(!refused.to_string().is_empty()),
         Ok(layout) => {
             let view = FileSystem::open(written(&tree, &layout)).expect("what was written is read");
-            let root = view.node(FileSystem::<Image>::ROOT).expect("a root");
+            let root = view.node(FileSystem::<Vec<u8>>::ROOT).expect("a root");
             compare(&tree, 0, &view, &root);
         }
     }
 }
 
-fn compare(tree: &Tree, id: usize, view: &FileSystem<Image>, node: &banger_ext4::Node) {
+fn compare(tree: &Tree, id: usize, view: &FileSystem<Vec<u8>>, node: &banger_ext4::Node) {
     let inode = &tree.inodes[id];
     let meta = Meta {
         mode: node.mode,
@@ -205,7 +193,7 @@ pub fn damaged(data: &[u8]) {
         let steps: Vec<u8> = (0..64).flat_map(|at| [at, at / 9, b'a', at * 4]).collect();
         let tree = tree_of(&steps);
         let layout = Layout::new(&tree, &options()).expect("a good tree");
-        let mut image = written(&tree, &layout).0;
+        let mut image = written(&tree, &layout);
         // Without the flag of checksums damage is met where it is used.
         image[1024 + 0x65] &= !0x4;
         image
@@ -219,7 +207,7 @@ pub fn damaged(data: &[u8]) {
         let at = at % image.len();
         image[at] = change[3];
     }
-    let Ok(view) = FileSystem::open(Image(image)) else {
+    let Ok(view) = FileSystem::open(image) else {
         return;
     };
     for number in 1..80 {

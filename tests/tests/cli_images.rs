@@ -73,3 +73,35 @@ fn images_without_a_name_go_and_others_when_asked() {
     );
     home.finish();
 }
+
+/// R-IMG-4: what an archive may be is set in the configuration, and who is refused for it is told by which key.
+#[test]
+fn limits_of_archives_are_configured() {
+    let home = Home::bare();
+    let import = |from: &str| home.banger(&["image", "import", from, "--name", "app", "--replace"]);
+    let source = directory(&home, "one");
+    fs::write(home.config(), "[images]\nmax_entries = 1\n").expect("config");
+    let refused = import(&source).exits(125).err();
+    assert!(
+        refused.contains("one entry more than 1 (images.max_entries)") && refused.contains("bin"),
+        "{refused}"
+    );
+    home.banger(&["daemon", "stop"]).exits(0);
+    fs::write(home.config(), "[images]\nmax_entries = 0\n").expect("config");
+    let unread = import(&source).exits(125).err();
+    assert!(
+        unread.contains("images.max_entries is a whole number of 1 to"),
+        "{unread}"
+    );
+    fs::write(
+        home.config(),
+        "[images]\nmax_entries = 20\nmax_size = \"16M\"\n",
+    )
+    .expect("config");
+    import(&source).exits(0);
+    let large = path(&home.state().with_file_name("one/large"));
+    fs::write(&large, vec![7; 17 << 20]).expect("a file");
+    let refused = import(&source).exits(125).err();
+    assert!(refused.contains("(images.max_size)"), "{refused}");
+    home.finish();
+}

@@ -3,10 +3,15 @@
 use banger_testkit::{
     Home, Run,
     kernel::{config, vmlinux},
-    wait_until,
+    leave_lost, wait_until,
 };
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// A directory with a kernel and its configuration.
 fn kernel_dir(home: &Home, name: &str, config: &str) -> PathBuf {
@@ -96,7 +101,7 @@ fn a_directory_becomes_a_kernel_that_is_listed_shown_and_deleted() {
 #[test]
 fn a_kernel_that_lacks_what_banger_needs_is_refused_and_the_option_named() {
     let home = Home::bare();
-    for option in ["VIRTIO_BLK", "DEVTMPFS", "ACPI"] {
+    for option in ["VIRTIO_BLK", "DEVTMPFS", "BINFMT_ELF", "ACPI"] {
         let dir = kernel_dir(&home, "poor", &config(option));
         let source = dir.to_str().expect("UTF-8");
         let told = import(&home, source, &[]).exits(125).err();
@@ -242,5 +247,142 @@ fn rests_are_cleared_and_the_own_kernel_is_the_default_once_there() {
             left => Err(format!("{left:?}")),
         },
     );
+    home.finish();
+}
+
+/// A VM that only its directory knows may come back, and needs its kernel then.
+#[test]
+fn a_kernel_of_a_lost_vm_is_not_deleted() {
+    let home = Home::bare();
+    let dir = kernel_dir(&home, "mine", &config(""));
+    import(&home, dir.to_str().expect("UTF-8"), &[]).exits(0);
+    let vm = leave_lost(&home, "00c0ffee0000", "mine");
+    assert_eq!(one(&home, "mine")["used_by"], json!(["00c0ffee0000"]));
+    let kept = home.banger(&["kernel", "delete", "mine"]).exits(125).err();
+    assert!(
+        kept.contains("that of the VMs 00c0ffee0000")
+            && kept.contains("banger vm delete 00c0ffee0000"),
+        "{kept}"
+    );
+    home.banger(&["vm", "delete", "00c0ffee0000"]).exits(0);
+    assert!(!vm.exists());
+    home.banger(&["kernel", "delete", "mine"]).exits(0);
+    home.finish();
+}
+
+/// On a file system that cannot exchange two names, a daemon may die when the old kernel has left its place and the new one
+/// has not come.
+#[test]
+fn a_kernel_that_was_being_replaced_is_put_back() {
+    let home = Home::bare();
+    let dir = kernel_dir(&home, "mine", &config(""));
+    for name in ["mine", "there"] {
+        import(&home, dir.to_str().expect("UTF-8"), &["--name", name]).exits(0);
+    }
+    home.banger(&["daemon", "stop"]).exits(0);
+    let shelf = home.state().join("kernels");
+    fs::rename(shelf.join("mine"), shelf.join(".old-mine")).expect("a rename");
+    // One whose place is taken is a rest, like the stage of the new one.
+    fs::create_dir(shelf.join(".old-there")).expect("a rest");
+    fs::create_dir(shelf.join(".stage-0123456789ab")).expect("a rest");
+    assert_eq!(listed(&home), ["mine", "there"]);
+    wait_until(
+        "the rests are cleared",
+        Duration::from_secs(20),
+        || match &rests(&home)[..] {
+            [] => Ok(()),
+            left => Err(format!("{left:?}")),
+        },
+    );
+    assert_eq!(one(&home, "mine")["release"], "6.1.7-test");
+    home.finish();
+}
+
+#[test]
+fn what_is_kept_of_kernels_that_are_gone_goes() {
+    let home = Home::bare();
+    home.banger(&["daemon", "status"]);
+    let dir = kernel_dir(&home, "mine", &config(""));
+    import(&home, dir.to_str().expect("UTF-8"), &[]).exits(0);
+    home.banger(&["daemon", "stop"]).exits(0);
+    let caches = home.state().join("templates");
+    fs::create_dir_all(&caches).expect("caches");
+    let (base, built) = (
+        "initramfs-v1-0123456789abcdef-0123456789abcdef.cpio",
+        "vmlinux-v1-0123456789abcdef",
+    );
+    let unfinished = [format!(".{base}.tmp"), format!(".{built}.part")];
+    let put = || {
+        for name in [base, built] {
+            fs::write(caches.join(name), name).expect("a cache");
+        }
+    };
+    put();
+    for name in &unfinished {
+        fs::write(caches.join(name), "half").expect("a rest");
+    }
+    let left = || {
+        let entries = fs::read_dir(&caches).expect("caches").flatten();
+        let names = entries.map(|e| e.file_name().into_string().expect("UTF-8"));
+        names.filter(|n| n.contains("-v1-")).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&home), ["mine"]);
+    assert_eq!(left(), [built], "at the daemon's start");
+    put();
+    home.banger(&["kernel", "delete", "mine"]).exits(0);
+    assert_eq!(left(), [built], "with a kernel that goes");
+    // What was built brings a deleted kernel back without a compiler, until somebody wants the room.
+    home.banger(&["vm", "prune", "--force"]).exits(0);
+    assert_eq!(left(), [""; 0]);
+    home.finish();
+}
+
+/// Eight million empty files: an archive of a few kilobytes that takes long to walk through.
+#[test]
+fn an_import_is_cancelled_while_it_unpacks() {
+    let home = Home::bare();
+    let mut header = [0u8; 512];
+    header[..7].copy_from_slice(b"modules");
+    for (at, field) in [
+        (100, &b"0000644\0"[..]),
+        (124, b"00000000000\0"),
+        (148, b"        "),
+        (156, b"0"),
+        (257, b"ustar\x0000"),
+    ] {
+        header[at..at + field.len()].copy_from_slice(field);
+    }
+    let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let path = home.scratch().join("endless.tar.zst");
+    let file = fs::File::create(&path).expect("a file");
+    let mut packed = zstd::stream::Encoder::new(file, 1).expect("an encoder");
+    let many = header.repeat(2048);
+    for _ in 0..4000 {
+        packed.write_all(&many).expect("an archive");
+    }
+    packed.finish().expect("an archive");
+
+    let source = path.to_str().expect("UTF-8");
+    let running = home.start(&["kernel", "import", source, "--name", "slow"], b"");
+    let id = wait_until("it to unpack", Duration::from_secs(30), || {
+        let all = home
+            .banger(&["operation", "list", "--json"])
+            .exits(0)
+            .json();
+        let all = all.as_array().expect("operations").clone();
+        let unpacks = |op: &&Value| op["method"] == "kernel.import" && op["detail"] == "unpacking";
+        let found = all.iter().find(unpacks);
+        found
+            .and_then(|op| op["id"].as_str().map(str::to_owned))
+            .ok_or_else(|| format!("{all:?}"))
+    });
+    let began = Instant::now();
+    home.banger(&["operation", "cancel", &id]).exits(0);
+    let told = running.finish_within(Duration::from_secs(60));
+    let took = began.elapsed();
+    assert!(told.err().contains("cancel"), "{}", told.err());
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(rests(&home), [""; 0]);
     home.finish();
 }

@@ -263,14 +263,8 @@ fn documents(hostile: &Hostile) -> Vec<Case> {
     config("config-of-another-machine", &|_, c| {
         c["architecture"] = "s390x".into()
     });
-    let who = "Bearer realm=\"file:///etc/passwd\",service=\"x\"".to_owned();
-    let denied = Answer {
-        status: "401 Unauthorized",
-        headers: vec![("WWW-Authenticate", who)],
-        body: vec![],
-    };
-    hostile.answer("login-of-a-file", "manifests/1", denied);
-    vec![
+    let mut cases = logins(hostile);
+    cases.extend([
         ("manifest-of-schema-1", "neither layers nor manifests"),
         ("manifest-of-html", "cannot be read"),
         ("manifest-empty", "cannot be read"),
@@ -291,7 +285,60 @@ fn documents(hostile: &Hostile) -> Vec<Case> {
         ("config-of-text", "cannot be read"),
         ("config-of-5-mb", "5242880 bytes"),
         ("config-of-another-machine", "linux/s390x"),
-        ("login-of-a-file", "does not let"),
+    ]);
+    cases
+}
+
+/// Token servers.
+fn logins(hostile: &Hostile) -> Vec<Case> {
+    let wants = |repository: &str, realm: &str| {
+        let who = format!("Bearer realm=\"{realm}\",service=\"x\"");
+        let denied = Answer {
+            status: "401 Unauthorized",
+            headers: vec![("WWW-Authenticate", who)],
+            body: vec![],
+        };
+        hostile.answer(repository, "manifests/1", denied);
+    };
+    let server = |repository: &str, answer: Answer| {
+        let realm = format!("http://127.0.0.1:{}/v2/{repository}/token", hostile.port);
+        wants(repository, &realm);
+        let asked = format!("token?service=x&scope=repository%3A{repository}%3Apull");
+        hostile.answer(repository, &asked, answer);
+    };
+    let sends = |body: &[u8]| Answer {
+        status: "200 OK",
+        headers: vec![],
+        body: body.to_vec(),
+    };
+    wants("login-of-a-file", "file:///etc/passwd");
+    wants("login-of-text", "somewhere");
+    let mut endless = sends(&[b' '; 1 << 20]);
+    endless.headers = vec![
+        ("Content-Length", (1_u64 << 40).to_string()),
+        (ENDLESS, String::new()),
+    ];
+    server("login-endless", endless);
+    server("login-of-html", sends(b"<html>welcome</html>"));
+    server(
+        "login-of-nothing",
+        sends(br#"{"token":"","expires_in":60}"#),
+    );
+    server("login-of-lines", sends(br#"{"token":"a\r\nHost: b"}"#));
+    // A token that is never good enough.
+    server("login-in-a-circle", sends(br#"{"access_token":"x"}"#));
+    let mut never = sends(b"");
+    never.status = "403 Forbidden";
+    server("login-of-nobody", never);
+    vec![
+        ("login-of-a-file", "not of the web"),
+        ("login-of-text", "has no address"),
+        ("login-endless", "more than any token has"),
+        ("login-of-html", "sends no token"),
+        ("login-of-nothing", "sends no token"),
+        ("login-of-lines", "does not give"),
+        ("login-in-a-circle", "does not let"),
+        ("login-of-nobody", "does not let"),
     ]
 }
 

@@ -1,8 +1,9 @@
 //! Kernels in VMs (R-IMG-7).
 
-use banger_testkit::{Home, skip, wait_until};
+use banger_testkit::{Home, Run, Running, in_own_mounts, kernel::vmlinux, skip, wait_until};
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -62,6 +63,61 @@ fn an_imported_kernel_boots_and_stays_while_a_vm_has_it() {
     );
     home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.banger(&["kernel", "delete", "mine"]).exits(0);
+    home.finish();
+}
+
+/// What a VM starts from is one kernel: another one that is to take its place waits until the VM runs.
+#[test]
+fn a_kernel_is_not_replaced_while_a_vm_starts_from_it() {
+    let home = Home::new();
+    let shelf = home.state().join("kernels/debian-cloud");
+    let source = home.scratch().join("kernel");
+    fs::create_dir_all(source.join("modules")).expect("a directory");
+    fs::copy(shelf.join("vmlinux"), source.join("vmlinux")).expect("a copy");
+    for module in fs::read_dir(shelf.join("modules"))
+        .expect("modules")
+        .flatten()
+    {
+        fs::copy(
+            module.path(),
+            source.join("modules").join(module.file_name()),
+        )
+        .expect("a copy");
+    }
+    let source = source.to_str().expect("UTF-8");
+    home.banger(&["kernel", "import", source, "--name", "mine"])
+        .exits(0);
+    home.banger(&["vm", "create", "--name", "dev", "--kernel", "mine"])
+        .exits(0);
+    home.banger(&["vm", "stop", "dev"]).exits(0);
+
+    let other = home.scratch().join("other");
+    fs::write(&other, vmlinux("6.99.1-other", true)).expect("another kernel");
+    let starting = home.start(&["vm", "start", "dev"], b"");
+    wait_until("the VM to start", Duration::from_secs(30), || {
+        let state = home.show("dev")["state"].clone();
+        match state == "starting" {
+            true => Ok(()),
+            false => Err(state.to_string()),
+        }
+    });
+    let other = other.to_str().expect("UTF-8");
+    let args = ["kernel", "import", other, "--name", "mine", "--replace"];
+    home.banger(&args).exits(0);
+    assert_eq!(
+        home.show("dev")["state"],
+        "running",
+        "it waited for the start"
+    );
+    starting.finish().exits(0);
+    home.guest_sh(
+        "dev",
+        "ls /lib/modules/$(uname -r)/modules.dep.bin; uname -r",
+    )
+    .exits(0);
+    let shown = home.banger(&["kernel", "show", "mine", "--json"]).exits(0);
+    assert_eq!(shown.json()[0]["release"], "6.99.1-other");
+    home.banger(&["vm", "delete", "--force", "dev"]).exits(0);
     home.finish();
 }
 
@@ -203,5 +259,65 @@ fn the_own_kernel_carries_systemd_and_docker() {
         said.starts_with("67108864\n") && said.contains("inet 172.17."),
         "{said}"
     );
+    home.finish();
+}
+
+/// Runs banger where the machine's package sources are those of this directory.
+fn with_sources(home: &Home, sources: &Path, args: &[&str]) -> Run {
+    const ENTER: &str = "set -e; mount --bind \"$1\" /etc/apt/sources.list.d
+        [ ! -e /etc/apt/sources.list ] || mount --bind /dev/null /etc/apt/sources.list
+        shift; exec \"$@\"";
+    let banger = home.command(args);
+    let mut command = in_own_mounts(ENTER);
+    let told = banger.get_envs();
+    command
+        .arg(sources)
+        .arg(banger.get_program())
+        .args(banger.get_args())
+        .envs(told.filter_map(|(name, value)| Some((name, value?))));
+    Running::start(command, b"").finish_within(FETCH)
+}
+
+/// Debian's oldest release with a mirror, its newest, and what is being made: each kernel is fetched by apt as on a machine of
+/// that release, and reads every file of an image as the kernel does that the image was made beside.
+#[test]
+#[ignore = "fetches kernels of other releases from Debian's mirrors; ./soak runs it"]
+fn kernels_of_debians_oldest_and_newest_release_boot() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("other package sources take mounts, and so root");
+    }
+    let home = Home::new();
+    let all = "uname -r; cd /usr && find . -xdev -path ./lib/modules -prune -o -type f -print0 | LC_ALL=C sort -z | \
+               xargs -0 sha256sum | sha256sum";
+    let run = |kernel: &str| {
+        let args = [
+            "vm", "run", "--rm", "--kernel", kernel, "--", "sh", "-c", all,
+        ];
+        let said = home.start(&args, b"").finish_within(FETCH).exits(0).out();
+        let (release, digest) = said.split_once('\n').expect("two lines");
+        (release.to_owned(), digest.to_owned())
+    };
+    let (_, wanted) = run("debian-cloud");
+    let mut releases = Vec::new();
+    for suite in ["bullseye", "trixie", "sid"] {
+        let sources = home.scratch().join(suite);
+        fs::create_dir(&sources).expect("a directory");
+        let mirror = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian";
+        fs::write(
+            sources.join("its.list"),
+            format!("deb {mirror} {suite} main\n"),
+        )
+        .expect("sources");
+        // The daemon is in the mounts of who starts it.
+        home.banger(&["daemon", "stop"]).exits(0);
+        let pull = ["kernel", "pull", "linux-image-cloud-amd64", "--name", suite];
+        with_sources(&home, &sources, &pull).exits(0);
+        let (release, digest) = run(suite);
+        assert_eq!(digest, wanted, "{suite}, {release}");
+        releases.push(release);
+    }
+    eprintln!("{releases:?}");
+    releases.dedup();
+    assert_eq!(releases.len(), 3, "{releases:?}");
     home.finish();
 }

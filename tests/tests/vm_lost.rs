@@ -1,45 +1,16 @@
 //! A directory without a row (R-STATE-10): nothing but an explicit delete removes it.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
-use banger_testkit::Home;
-use std::{fs, path::PathBuf};
+use banger_testkit::{Home, leave_lost};
+use std::fs;
 
 const ID: &str = "00c0ffee0000";
-
-/// A VM's directory as a lost database leaves it: it describes itself, and holds a disk.
-fn leave(home: &Home) -> PathBuf {
-    let dir = home.state().join("vms").join(ID);
-    fs::create_dir_all(&dir).expect("make the directory");
-    let said = serde_json::json!({
-        "format": 1, "id": ID, "name": "dev", "owner_uid": 0, "goal": "stopped", "generation": 2,
-        "spec": {
-            "image": "debian", "image_id": "0", "kernel": "none", "vcpus": 1,
-            "memory": 1_u64 << 30, "overlay_size": 1_u64 << 30, "disk_size": 1_u64 << 30,
-            "nat": true, "remove_on_exit": false, "channel_token": "00".repeat(16),
-            "drivers": {
-                "vmm": "qemu", "root": "overlay", "network": "user",
-                "jail": false, "cgroup": false, "helper": false,
-            },
-        },
-        "lease": { "ip": "172.16.0.2", "mac": "02:c0:ff:ee:00:00", "cid": 3 },
-        "runtime": {
-            "api_socket": "/nowhere/vmm.sock", "vsock_path": "/nowhere/agent.sock",
-            "log_path": dir.join("console.log"), "metrics_path": null, "dns_name": "dev.vm",
-            "vm_dir": dir, "system_overlay": dir.join("overlay.ext4"),
-            "work_disk": dir.join("work.ext4"),
-        },
-        "created_at": 1, "last_used_at": 1,
-    });
-    fs::write(dir.join("vm.json"), said.to_string()).expect("describe it");
-    fs::write(dir.join("work.ext4"), b"precious").expect("its disk");
-    dir
-}
 
 #[test]
 fn a_lost_vm_is_removed_by_its_whole_id_and_by_nothing_else() {
     let home = Home::bare();
     home.banger(&["vm", "list"]).exits(0);
-    let dir = leave(&home);
+    let dir = leave_lost(&home, ID, "none");
     for other in ["dev", &ID[..6]] {
         home.banger(&["vm", "delete", "--force", other]).exits(125);
     }

@@ -134,7 +134,7 @@ pub enum VmCommand {
     /// Enter a running VM with your own ssh
     #[command(after_help = SSH_EXAMPLES)]
     Ssh(SshArgs),
-    /// Copy files into a running VM, or out of it
+    /// Copy files into a running VM, or out of any
     #[command(override_usage = CP_USAGE, after_help = CP_EXAMPLES)]
     Cp(CpArgs),
     /// Boot stopped VMs
@@ -333,7 +333,8 @@ A destination that is a directory gets the source as an entry; otherwise the sou
 Relative paths in the guest begin at /root. '-' is a tar stream: unpacked in the directory VM:PATH,\n\
 or written to stdout. Write './a:b' for a file here whose name has a colon.\n\
 Modes, times, links and holes are kept; devices, fifos and sockets are left out with a warning.\n\
-What goes in belongs to root, what comes out to you; neither is setuid or setgid.\n\n\
+What goes in belongs to root, what comes out to you; neither is setuid or setgid.\n\
+Out of a stopped VM too: its disks are read as its guest sees them, and it is not booted.\n\n\
 Exit status: 0 all was copied (but for what a warning names); 125 not.";
 
 /// `vm cp`

@@ -56,10 +56,10 @@ pub fn running(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
-/// One end of a copy: a running VM and a colon, or a path here.
+/// One end of a copy: a VM and a colon, or a path here. What comes out of one that is down is on its disks.
 pub fn copied(current: &OsStr) -> Vec<CompletionCandidate> {
     let mut all = PathCompleter::any().complete(current);
-    let vms = running(current).into_iter();
+    let vms = vms(current).into_iter();
     all.extend(vms.map(|vm| {
         let mut place = vm.get_value().to_owned();
         place.push(":");

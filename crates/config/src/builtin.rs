@@ -21,11 +21,23 @@ pub const SYSTEM_OVERLAY_SIZE: ByteSize = ByteSize::gib(8);
 pub const DISK_SIZE: ByteSize = ByteSize::gib(8);
 /// `vm_defaults.nat`.
 pub const NAT: bool = false;
+/// `images.max_entries`.
+pub const IMAGE_ENTRIES: u32 = 4_000_000;
+/// `images.max_size`.
+pub const IMAGE_SIZE: ByteSize = ByteSize::gib(64);
+/// `images.max_directory_entries`.
+pub const IMAGE_DIRECTORY_ENTRIES: u32 = 1_000_000;
+/// `images.max_devices`.
+pub const IMAGE_DEVICES: u32 = 4096;
+/// `images.max_ratio`.
+pub const IMAGE_RATIO: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CatalogChoice, Config, DriverChoice, KEYS, Kind, RootChoice, VmDefaults};
+    use crate::{
+        CatalogChoice, Config, DriverChoice, ImageLimits, KEYS, Kind, RootChoice, VmDefaults,
+    };
     use std::{fmt::Write as _, path::Path};
 
     /// The file that says what holds without one. Of what has no default here, nothing holds or the host decides.
@@ -40,7 +52,7 @@ mod tests {
                 table = within;
             }
             let _ = match key.kind {
-                Kind::Flag => writeln!(text, "{name} = {}", key.default),
+                Kind::Flag | Kind::Count { .. } => writeln!(text, "{name} = {}", key.default),
                 _ => writeln!(text, "{name} = '{}'", key.default),
             };
         }
@@ -63,6 +75,13 @@ mod tests {
                 root: RootChoice::default(),
             },
             catalog: CatalogChoice::default(),
+            images: ImageLimits {
+                max_entries: Some(IMAGE_ENTRIES),
+                max_size: Some(IMAGE_SIZE),
+                max_directory_entries: Some(IMAGE_DIRECTORY_ENTRIES),
+                max_devices: Some(IMAGE_DEVICES),
+                max_ratio: Some(IMAGE_RATIO),
+            },
         };
         assert_eq!(Config::parse(Path::new("/c.toml"), &text).unwrap(), holds);
     }

@@ -147,6 +147,36 @@ pub const KEYS: &[Key] = &[
         "",
         "The catalog.json of images and kernels that can be fetched by their names: a file or a URL.",
     ),
+    key(
+        "images.max_entries",
+        Kind::Count { most: MOST_ENTRIES },
+        "4000000",
+        "Files, directories, links and devices of an archive that is made into an image; one with more is refused.",
+    ),
+    key(
+        "images.max_size",
+        DISK,
+        "64G",
+        "Bytes that such an archive may unpack to.",
+    ),
+    key(
+        "images.max_directory_entries",
+        Kind::Count { most: MOST_ENTRIES },
+        "1000000",
+        "Entries of one directory in it.",
+    ),
+    key(
+        "images.max_devices",
+        Kind::Count { most: MOST_ENTRIES },
+        "4096",
+        "Device nodes in it.",
+    ),
+    key(
+        "images.max_ratio",
+        Kind::Count { most: MOST_ENTRIES },
+        "1000",
+        "Bytes that each byte of it may unpack to, when it unpacks to more than 1 GiB.",
+    ),
 ];
 
 /// The most virtual CPUs QEMU's microvm is asked for.
@@ -157,6 +187,9 @@ pub const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
 pub const LEAST_DISK: ByteSize = ByteSize::mib(16);
 /// More is no file on ext4 with blocks of 4 KiB, which most hosts keep their files on.
 pub const MOST_DISK: ByteSize = ByteSize::gib(16 * 1024 - 1);
+
+/// The table of inodes alone would be 20 GB of memory.
+pub const MOST_ENTRIES: u32 = 100_000_000;
 
 const DISK: Kind = Kind::Size {
     least: LEAST_DISK,

@@ -50,6 +50,8 @@ pub struct Config {
     pub drivers: DriverChoice,
     /// What can be fetched by its name.
     pub catalog: CatalogChoice,
+    /// What archives may be that are made into images.
+    pub images: ImageLimits,
 }
 
 /// `[catalog]`.
@@ -59,6 +61,23 @@ pub struct CatalogChoice {
     /// Where `catalog.json` is: an absolute path, or a URL.
     #[serde(deserialize_with = "typed")]
     pub source: Option<CatalogPlace>,
+}
+
+/// `[images]` (R-IMG-4).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ImageLimits {
+    /// Files, directories, links, devices.
+    pub max_entries: Option<u32>,
+    /// Bytes when unpacked.
+    #[serde(deserialize_with = "typed")]
+    pub max_size: Option<ByteSize>,
+    /// Entries in one directory.
+    pub max_directory_entries: Option<u32>,
+    /// Device nodes.
+    pub max_devices: Option<u32>,
+    /// Bytes unpacked for each byte packed.
+    pub max_ratio: Option<u32>,
 }
 
 /// `[vm_defaults]`.

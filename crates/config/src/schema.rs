@@ -57,6 +57,7 @@ fn of(key: &Key) -> Value {
     if !key.default.is_empty() {
         schema["default"] = match key.kind {
             Kind::Flag => json!(key.default == "true"),
+            Kind::Count { .. } => json!(key.default.parse::<u32>().unwrap_or_default()),
             _ => json!(key.default),
         };
     }

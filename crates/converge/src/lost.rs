@@ -15,6 +15,8 @@ pub struct Lost {
     pub on_bridge: bool,
     /// Image that its `vm.json` pins, if its disks are of no use without it.
     pub image_id: Option<String>,
+    /// Kernel that its `vm.json` names.
+    pub kernel: Option<String>,
 }
 
 /// Lists the directories without a row.
@@ -35,6 +37,7 @@ pub fn lost<H: Host, L: Ledger, R>(env: &Env<'_, H, L, R>) -> Result<Vec<Lost>, 
                 .as_ref()
                 .filter(|said| said.spec.drivers.root != RootDriver::Reflink)
                 .map(|said| said.spec.image_id.clone()),
+            kernel: said.as_ref().map(|said| said.spec.kernel.clone()),
             name: said.map(|said| said.name),
         })
     });

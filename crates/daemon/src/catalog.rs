@@ -3,7 +3,8 @@
 
 use crate::catalogue::{Catalogue, Told, told};
 use crate::ops::{Operation, Why};
-use banger_image::Import;
+use crate::pull::unmade;
+use banger_image::{Import, Moves};
 use banger_model::{
     CATALOG_MAX, Catalog, CatalogEntry, CatalogKind, CatalogPlace, is_catalog_name,
 };
@@ -132,14 +133,14 @@ impl Catalogue {
             let id = &there.manifest.id;
             if !names.iter().all(|name| there.names.contains(name)) {
                 let named = self.store().name(id, &names, &repo_digest);
-                named.map_err(|error| told(&error))?;
+                named.map_err(|error| unmade(&error))?;
             }
             return self.show(id).map(Some);
         }
         let mut offered = self.fetched(source, entry, op)?;
         let import = Import {
             names,
-            replace: true,
+            moves: Moves::First,
             source: Some(format!("{name} of {source}")),
             repo_digest: Some(repo_digest),
             distro: Some(entry.distro.clone()).filter(|distro| !distro.is_empty()),
@@ -152,7 +153,7 @@ impl Catalogue {
             total: Some(entry.size),
         };
         let made = self.store().import(&mut offered.file, &import, &progress);
-        let made = made.map_err(|error| told(&error))?;
+        let made = made.map_err(|error| unmade(&error))?;
         self.tell_made(&made.id, &import.names);
         self.show(&made.id).map(Some)
     }

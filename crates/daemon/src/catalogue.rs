@@ -3,10 +3,14 @@
 use crate::blobs::BlobUsers;
 use crate::core::{Core, DaemonHost};
 use crate::ops::{Operation, Why};
+use banger_config::{Config, ImageLimits, builtin};
 use banger_converge::Ledger;
-use banger_image::{DebianBuild, ImageStore, Import, Manifest, Named, Progress, template};
+use banger_image::{
+    DebianBuild, ImageStore, Import, Limits, Manifest, Moves, Named, Progress, template,
+};
 use banger_model::{CatalogPlace, ImageReference, Vm, is_catalog_name};
 use banger_registry::{BlobCache, Turns};
+use banger_vmm::boot::pins::PinnedKernel;
 use banger_wire::api::{
     self, ApiError, Code, ImageDeleted, ImageNotice, ImageView, Pullable, What,
 };
@@ -116,7 +120,7 @@ fn code_of(error: &banger_image::Error) -> Code {
         | E::Pinned(_)
         | E::BaseChanged(_)
         | E::SeveralNames { .. }
-        | E::NeedsRoot
+        | E::NoNamespace(_)
         | E::ToolMissing { .. }
         | E::NoSpace { .. } => Code::Precondition,
         E::Cancelled => Code::Conflict,
@@ -130,13 +134,13 @@ pub(crate) fn told(error: &banger_image::Error) -> ApiError {
 
 impl Catalogue {
     /// The catalogue; touches nothing yet.
-    pub fn new(core: Arc<Core>, source: Option<CatalogPlace>) -> Self {
+    pub fn new(core: Arc<Core>, config: &Config) -> Self {
         let dir = core.recipes.images_dir();
         Catalogue {
             blobs: BlobCache::new(core.recipes.blobs_dir()),
             pulls: Turns::default(),
-            source,
-            store: ImageStore::new(Arc::clone(&core.host), dir),
+            source: config.catalog.source.clone(),
+            store: ImageStore::new(Arc::clone(&core.host), dir).within(limits(&config.images)),
             core,
             pins: Arc::default(),
         }
@@ -367,20 +371,19 @@ impl Catalogue {
         }
     }
 
-    /// `image.set`: says what VMs of an image get; `kernels` refuses kernels that are not there.
+    /// `image.set`: says what VMs of an image get; `kernels` refuses kernels that are not there, and keeps the others there.
     ///
     /// # Errors
     /// No such image, or no such kernel.
     pub fn set(
         &self,
         request: &api::ImageSet,
-        kernels: impl FnOnce(&str) -> Result<()>,
+        kernels: impl FnOnce(&str) -> Result<PinnedKernel>,
     ) -> Result<ImageView> {
         let image = self.find(&request.image)?;
         let kernel = Some(request.kernel.as_str()).filter(|name| *name != api::ANY_KERNEL);
-        if let Some(kernel) = kernel {
-            kernels(kernel)?;
-        }
+        // Until the image says it, and so keeps the kernel itself.
+        let _pinned = kernel.map(kernels).transpose()?;
         let set = self.store.set_kernel(&image.id, kernel);
         set.map_err(|error| self.not_found(&error))?;
         self.show(&image.id)
@@ -502,10 +505,39 @@ fn pullable(name: &str) -> Option<Box<Pullable>> {
     Some(Box::new(Pullable { reference }))
 }
 
+/// Which names move, where the user says that they do.
+pub(crate) const fn moves(replace: bool) -> Moves {
+    match replace {
+        true => Moves::All,
+        false => Moves::None,
+    }
+}
+
+/// What archives may expand to.
+fn limits(said: &ImageLimits) -> Limits {
+    let entries = u64::from(said.max_entries.unwrap_or(builtin::IMAGE_ENTRIES));
+    let standard = Limits::default();
+    let in_directory = said.max_directory_entries;
+    Limits {
+        entries,
+        bytes: said.max_size.unwrap_or(builtin::IMAGE_SIZE).bytes(),
+        // Grows with what may be kept of each entry, so that more entries need one key and not two.
+        kept: standard
+            .kept
+            .max(standard.kept / standard.entries * entries),
+        in_directory: in_directory
+            .unwrap_or(builtin::IMAGE_DIRECTORY_ENTRIES)
+            .into(),
+        devices: said.max_devices.unwrap_or(builtin::IMAGE_DEVICES).into(),
+        ratio: said.max_ratio.unwrap_or(builtin::IMAGE_RATIO).into(),
+        ..standard
+    }
+}
+
 fn wanted(request: &api::ImageImport) -> Import {
     Import {
         names: request.names.clone(),
-        replace: request.replace,
+        moves: moves(request.replace),
         only: request.only.clone(),
         source: request.source.clone(),
         ..Import::default()

@@ -1,6 +1,6 @@
 //! `image.build`: images of a distribution's packages (R-IMG-1).
 
-use crate::catalogue::{Catalogue, Told, told};
+use crate::catalogue::{Catalogue, Told, image_failed, moves, told};
 use crate::ops::{Operation, Why};
 use banger_image::{DebianBuild, Error, Import, Taken};
 use banger_wire::api::{self, ApiError, Code, ImageView};
@@ -21,16 +21,13 @@ impl Catalogue {
         let build = build.map_err(refused)?;
         let import = Import {
             names: vec![request.name.clone()],
-            replace: request.replace,
+            moves: moves(request.replace),
             ..Import::default()
         };
         self.store().check_import(&import).map_err(refused)?;
         // Everything that is missing, before minutes are spent.
-        if let Some(missing) = self.store().build_obstacles().into_iter().next() {
-            let mut told = told(&missing);
-            told.code = Code::Precondition;
-            return Err(told);
-        }
+        let missing = self.store().build_obstacles().into_iter();
+        ApiError::all(missing.map(|missing| image_failed(Code::Precondition, &missing)))?;
         let progress = Told {
             op,
             stage: "image",

@@ -1,6 +1,6 @@
 //! `image.register` and `image.promote`: images whose file lies outside (R-IMG-6).
 
-use crate::catalogue::{Catalogue, Told, told};
+use crate::catalogue::{Catalogue, Told, moves, told};
 use crate::ops::{Operation, Why};
 use banger_image::Import;
 use banger_wire::api::{self, ApiError, Code, ImageView};
@@ -22,7 +22,7 @@ impl Catalogue {
         }
         let import = Import {
             names: vec![request.name.clone()],
-            replace: request.replace,
+            moves: moves(request.replace),
             source: Some(request.path.clone()),
             ..Import::default()
         };

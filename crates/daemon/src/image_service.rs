@@ -4,16 +4,18 @@ use crate::catalogue::{Catalogue, Pinned, Told, image_failed};
 use crate::core::{Core, DaemonHost};
 use crate::kernels::{default_kernel, no_kernel, pack, told as kernel_failed};
 use crate::ops::{self, Operation, Registry, SharedWork};
+use crate::trash;
 use banger_host::{ErrorKind, Files, linux::shares_blocks};
 use banger_image::template::{self, Volume};
 use banger_image::{DebianBuild, Manifest};
 use banger_model::{ByteSize, spec::Origin};
 use banger_vmm::boot::kernel::{self, Kernel, KernelError};
 use banger_vmm::boot::package::NewKernel;
+use banger_vmm::boot::pins::PinnedKernel;
 use banger_vmm::boot::shelf::{self, Shelf};
 use banger_wire::api::{ApiError, Code};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Name of the kernel that is used when none is named.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
@@ -33,11 +35,12 @@ pub trait Images: std::fmt::Debug + Send + Sync {
     /// The kernel of a new VM of this image whose request names none, and who says so.
     fn kernel_for(&self, image: &str) -> (String, Origin);
 
-    /// The kernel of this name; the default one is fetched if it is not there.
+    /// The kernel of this name, kept from being deleted or replaced as long as the second result lives; the default one is
+    /// fetched if it is not there.
     ///
     /// # Errors
     /// No such kernel, or fetching failed or was cancelled.
-    fn kernel(&self, name: &str, op: &Operation) -> Result<Kernel, ApiError>;
+    fn kernel(&self, name: &str, op: &Operation) -> Result<(Kernel, PinnedKernel), ApiError>;
 
     /// Everything that would keep [`Images::kernel`] from giving this kernel, without fetching anything.
     fn kernel_obstacles(&self, name: &str) -> Vec<ApiError>;
@@ -184,11 +187,16 @@ impl Images for ImageService {
         }
     }
 
-    fn kernel(&self, name: &str, op: &Operation) -> Result<Kernel, ApiError> {
+    fn kernel(&self, name: &str, op: &Operation) -> Result<(Kernel, PinnedKernel), ApiError> {
         let (host, dir) = (&*self.core.host, self.core.recipes.kernels_dir());
-        let look = || Kernel::load(host, &dir, name).map_err(|e| failed(&e));
-        if let Some(kernel) = look()? {
-            return Ok(kernel);
+        // Before the look: what is seen then stays.
+        let look = || {
+            let pinned = self.core.recipes.kernel_names().pin(name);
+            let kernel = Kernel::load(host, &dir, name).map_err(|e| failed(&e))?;
+            Ok(kernel.map(|kernel| (kernel, pinned)))
+        };
+        if let Some(found) = look()? {
+            return Ok(found);
         }
         if name != DEFAULT_KERNEL {
             return Err(no_kernel(&self.core, name));
@@ -287,13 +295,16 @@ fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
     let cancelled = || op.cancel.why().is_some();
     let pack = pack(core, &cancelled);
     let tag = op.id.to_string();
+    let discard = |dir: &Path| trash::discard(&core.host, dir);
     let shelf = Shelf {
         kernels: &dir,
         tag: &tag,
         pack: &*pack,
+        names: core.recipes.kernel_names(),
         // Whoever gave the name meanwhile has a kernel for it.
-        naming: &Mutex::default(),
         replace: false,
+        cancelled: &cancelled,
+        discard: &discard,
     };
     let new = NewKernel {
         name: DEFAULT_KERNEL,
@@ -301,8 +312,7 @@ fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
         ..NewKernel::default()
     };
     let stage = &mut |line: &str| op.stage("kernel", line);
-    let fetched =
-        kernel::fetch_package(host, &shelf, kernel::DEBIAN_CLOUD, &new, stage, &cancelled);
+    let fetched = kernel::fetch_package(host, &shelf, kernel::DEBIAN_CLOUD, &new, stage);
     match fetched {
         Ok(_) | Err(KernelError::Exists { .. }) => Ok(()),
         Err(error) => Err(kernel_failed(&error).hint(put_kernel(&dir.join(DEFAULT_KERNEL)))),

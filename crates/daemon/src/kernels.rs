@@ -4,12 +4,18 @@ use crate::catalogue::Catalogue;
 use crate::core::Core;
 use crate::image_service::{DEFAULT_KERNEL, make_dir};
 use crate::ops::{self, Operation, Why};
+use crate::trash;
 use banger_converge::Ledger;
+use banger_host::{ErrorKind, Files};
 use banger_vmm::boot::{
-    apt, build, kernel,
+    apt, build,
+    cache::{self, Unused},
+    kernel,
     kernel::{Kernel, KernelError, Pack},
     needs::{CheckedBy, KernelCheck},
     package::NewKernel,
+    pins::PinnedKernel,
+    publish,
     shelf::{self, Shelf},
 };
 use banger_wire::api::{
@@ -19,7 +25,7 @@ use std::{
     collections::BTreeMap,
     io::Read,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -39,8 +45,6 @@ const WAYS: &str = "banger kernel pull PACKAGE brings one of this machine's pack
 pub struct Kernels {
     core: Arc<Core>,
     catalogue: Arc<Catalogue>,
-    /// Held while a name is looked at and given or taken away.
-    naming: Mutex<()>,
 }
 
 /// The kernel that a new VM gets where neither its request nor its image names one.
@@ -84,7 +88,7 @@ pub fn told(error: &KernelError) -> ApiError {
     use KernelError as E;
     let code = match error {
         E::Exists { .. } => Code::AlreadyExists,
-        E::Cancelled => Code::Conflict,
+        E::Cancelled | E::Pinned { .. } => Code::Conflict,
         E::Fetch {
             source: apt::AptError::Unknown { .. },
         } => Code::NotFound,
@@ -97,6 +101,7 @@ pub fn told(error: &KernelError) -> ApiError {
         | E::Lacks { .. }
         | E::BadName { .. }
         | E::TooLarge { .. }
+        | E::TooMuch { .. }
         | E::Receive { .. }
         | E::Incomplete { .. }
         | E::Image { .. }
@@ -112,6 +117,9 @@ pub fn told(error: &KernelError) -> ApiError {
             .hint(format!("apt install {}", packages.join(" ")));
     }
     let hint = match error {
+        E::Pinned { .. } => {
+            "when it runs it is a user of the kernel; banger operation list tells what is being done"
+        }
         E::Exists { .. } => "--replace puts the new one in its place; --name gives another name",
         E::Several { .. } => "banger kernel import FILE, with one of them",
         E::OtherRelease { .. } => "import the kernel with its own modules",
@@ -131,11 +139,7 @@ pub fn told(error: &KernelError) -> ApiError {
 impl Kernels {
     /// The kernels; touches nothing yet.
     pub fn new(core: Arc<Core>, catalogue: Arc<Catalogue>) -> Self {
-        Kernels {
-            core,
-            catalogue,
-            naming: Mutex::default(),
-        }
+        Kernels { core, catalogue }
     }
 
     fn dir(&self) -> PathBuf {
@@ -214,10 +218,9 @@ impl Kernels {
             force: request.force,
             ..NewKernel::default()
         };
-        let cancelled = || op.cancel.why().is_some();
         self.make(&request.name, request.replace, op, |shelf| {
             let stage = &mut |line: &str| op.stage("kernel", line);
-            kernel::fetch_package(&*self.core.host, shelf, package, &new, stage, &cancelled)
+            kernel::fetch_package(&*self.core.host, shelf, package, &new, stage)
         })
     }
 
@@ -261,10 +264,9 @@ impl Kernels {
             created: ops::now(),
             ..NewKernel::default()
         };
-        let cancelled = || op.cancel.why().is_some();
         self.make(name, true, op, |shelf| {
             let progress = &mut |line: &str| op.stage("kernel", line);
-            build::build(&*self.core.host, shelf, &recipe, &new, progress, &cancelled)
+            build::build(&*self.core.host, shelf, &recipe, &new, progress)
         })
     }
 
@@ -280,17 +282,22 @@ impl Kernels {
         let cancelled = || op.cancel.why().is_some();
         let pack = pack(&self.core, &cancelled);
         let (kernels, tag) = (self.dir(), op.id.to_string());
+        let discard = |dir: &Path| trash::discard(&self.core.host, dir);
         let shelf = Shelf {
             kernels: &kernels,
             tag: &tag,
             pack: &*pack,
-            naming: &self.naming,
+            names: self.core.recipes.kernel_names(),
             replace,
+            cancelled: &cancelled,
+            discard: &discard,
         };
         let made = work(&shelf);
         // What breaks because it was cancelled says nothing of the source.
         let cancelled = |error| op.cancel.why().map_or_else(|| told(&error), Why::error);
         made.map_err(cancelled)?;
+        // Of one that it may have replaced.
+        self.drop_bases();
         self.show(name)
     }
 
@@ -341,14 +348,17 @@ impl Kernels {
         Ok(self.view(&kernel, &self.users()?))
     }
 
-    /// Refuses a kernel that a new VM could not have: one that is neither there nor fetched when it is needed.
+    /// Refuses a kernel that a new VM could not have: one that is neither there nor fetched when it is needed. It stays as
+    /// long as the result lives.
     ///
     /// # Errors
     /// No such kernel.
-    pub fn usable(&self, name: &str) -> Result<()> {
+    pub fn usable(&self, name: &str) -> Result<PinnedKernel> {
+        // Before the look: what is seen then stays.
+        let pinned = self.core.recipes.kernel_names().pin(name);
         match self.find(name) {
-            Err(_) if name == DEFAULT_KERNEL => Ok(()),
-            found => found.map(drop),
+            Err(_) if name == DEFAULT_KERNEL => Ok(pinned),
+            found => found.map(|_| pinned),
         }
     }
 
@@ -365,7 +375,8 @@ impl Kernels {
     /// No such kernel, or something refers to it.
     pub fn delete(&self, name: &str) -> Result<KernelDeleted> {
         self.core.writable()?;
-        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held only until it is out of the list: whoever ends a pin waits for it.
+        let names = self.core.recipes.kernel_names().lock();
         match self.find(name) {
             // One that nobody can boot can at least go.
             Err(error) if error.code != Code::NotFound => {}
@@ -385,14 +396,53 @@ impl Kernels {
             let what = format!("the kernel '{name}' is that of the images {images}");
             return in_use(what, &format!("banger image set {image} --kernel any"));
         }
-        shelf::delete(&*self.core.host, &self.dir(), name).map_err(|error| told(&error))?;
+        let free = match names.pinned(name) {
+            true => Err(told(&KernelError::Pinned {
+                name: name.to_owned(),
+            })),
+            false => Ok(()),
+        };
+        free?;
+        let taken = shelf::take_away(&*self.core.host, &self.dir(), name, &names);
+        let rest = taken.map_err(|error| told(&error))?;
+        drop(names);
+        trash::discard(&self.core.host, &rest);
+        self.drop_bases();
         let name = name.to_owned();
         Ok(KernelDeleted { name })
     }
 
-    /// What makers that died have left; asked when nothing is being made yet.
+    /// Puts back what was being replaced when the last daemon died, and removes what is kept of kernels that are gone.
+    /// What makers that died have left is given back, for [`Kernels::unlink`]: that may take minutes. Asked when nothing is
+    /// being made yet.
     pub fn sweep(&self) -> Vec<PathBuf> {
-        shelf::rests(&*self.core.host, &self.dir())
+        let recovered = publish::recover(&*self.core.host, &self.dir());
+        let rests = recovered.unwrap_or_else(|error| {
+            tracing::error!(%error, "what is left of kernels stays");
+            Vec::new()
+        });
+        self.drop_caches(Unused::Unfinished);
+        rests
+    }
+
+    /// Removes initramfs bases of kernels that are gone.
+    fn drop_bases(&self) {
+        // Under the lock: a kernel that comes now finds the base that is made for it where it was made.
+        let _names = self.core.recipes.kernel_names().lock();
+        self.drop_caches(Unused::OfGoneKernels);
+    }
+
+    fn drop_caches(&self, unused: Unused) {
+        let dir = self.core.recipes.templates_dir();
+        for name in unused_caches(&self.core, unused) {
+            match self.core.host.unlink(&dir.join(&name)) {
+                Err(error) if error.kind != ErrorKind::NotFound => {
+                    // A cache: the next start of the daemon tries again.
+                    tracing::warn!(%error, name, "what is kept of a kernel stays");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Removes what [`Kernels::sweep`] has found.
@@ -412,6 +462,13 @@ impl Kernels {
         for vm in rows {
             let of = users.entry(vm.spec.kernel).or_default();
             of.vms.push(vm.name.to_string());
+        }
+        // A directory without a row may be adopted again, and is deleted by its id.
+        let lost = banger_converge::lost(&self.core.env());
+        for vm in lost.map_err(|error| ApiError::of(Code::Unavailable, &error))? {
+            if let Some(kernel) = vm.kernel {
+                users.entry(kernel).or_default().vms.push(vm.id.to_string());
+            }
         }
         for (kernel, image) in self.catalogue.kernels()? {
             users.entry(kernel).or_default().images.push(image);
@@ -443,6 +500,23 @@ impl Kernels {
     }
 }
 
+/// Files of the directory of caches that are of no kernel. Where one kernel cannot be read, none is known to be.
+pub fn unused_caches(core: &Core, unused: Unused) -> Vec<String> {
+    let kernels = shelf::list(&*core.host, &core.recipes.kernels_dir()).and_then(|kernels| {
+        let read = kernels.into_iter().map(|(_, kernel)| kernel);
+        read.collect::<std::result::Result<Vec<_>, _>>()
+    });
+    let Ok(kernels) = kernels else {
+        return Vec::new();
+    };
+    let kernels: Vec<Kernel> = kernels.into_iter().flatten().collect();
+    let agent = core.recipes.agent().ok();
+    let names = core.host.list(&core.recipes.templates_dir());
+    let mut names = names.unwrap_or_default();
+    names.retain(|name| cache::goes(name, &kernels, agent, unused));
+    names
+}
+
 /// Who refers to a kernel.
 #[derive(Debug, Clone, Default)]
 struct Users {
@@ -468,4 +542,47 @@ fn missing(check: &KernelCheck) -> Vec<KernelOption> {
         why: need.why.to_owned(),
     };
     check.missing().map(option).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::{Peers, tests::core, wire_services};
+    use banger_vmm::boot::kernel::{KERNEL_FORMAT, KernelManifest};
+
+    fn with_kernel(dir: &Path) -> Kernels {
+        let core = core(dir);
+        let peers = Peers::default();
+        wire_services(&peers, &core, &Arc::default(), &Default::default());
+        let kernel = core.recipes.kernels_dir().join("mine");
+        std::fs::create_dir_all(&kernel).unwrap();
+        let manifest = KernelManifest {
+            format: KERNEL_FORMAT,
+            name: "mine".to_owned(),
+            ..KernelManifest::default()
+        };
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        std::fs::write(kernel.join("manifest.json"), manifest).unwrap();
+        Kernels::new(core, peers.catalogue().unwrap())
+    }
+
+    /// R-IMG-7: between the look at a kernel and the row or the image that names it, it stays.
+    #[test]
+    fn a_kernel_that_is_read_is_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernels = with_kernel(dir.path());
+        let reads = kernels.usable("mine").unwrap();
+        let refused = kernels.delete("mine").unwrap_err();
+        assert_eq!(refused.code, Code::Conflict);
+        assert!(
+            refused.to_string().contains("created or started"),
+            "{refused}"
+        );
+        assert!(kernels.show("mine").is_ok());
+        drop(reads);
+        assert_eq!(kernels.delete("mine").unwrap().name, "mine");
+        assert!(kernels.usable("mine").is_err());
+        let left = std::fs::read_dir(kernels.dir()).unwrap().count();
+        assert_eq!(left, 0, "nothing is left of it");
+    }
 }

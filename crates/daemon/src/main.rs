@@ -30,6 +30,7 @@ mod runtime_dir;
 mod server;
 mod services;
 mod ssh_keys;
+mod trash;
 mod vm;
 
 use crate::core::Core;
@@ -136,6 +137,10 @@ async fn run(
     let peers = services::Peers::default();
     let daemon = daemon::Daemon::compose(paths.clone(), &config, Arc::clone(&core), &peers)?;
     let daemon = Arc::new(daemon);
+    // Before any VM: one that is started again needs its kernel in its place.
+    let kernels = daemon.kernels();
+    let rests = core.blocking(move |_| kernels.sweep()).await;
+    let rests = rests.unwrap_or_default();
     // Before anyone can ask for anything: nothing may happen to a VM before its past is settled.
     recovery::at_start(&core, &daemon.vms()).await?;
     // Only set aside: whoever started us waits, and unlinking may take minutes.
@@ -145,9 +150,6 @@ async fn run(
         tracing::error!(%error, "what is left of images stays");
         Vec::new()
     });
-    let kernels = daemon.kernels();
-    let rests = core.blocking(move |_| kernels.sweep()).await;
-    let rests = rests.unwrap_or_default();
     let listening = server::Listening::at(&paths.socket())?;
     if !foreground {
         birth::adopt_stdio(&paths.daemon_log())?;

@@ -3,7 +3,7 @@
 use crate::catalogue::{Catalogue, Told, told};
 use crate::ops::{Operation, Why};
 use banger_image::{
-    Fetched, Import, Limits, RemoteBlob, RemoteDocument, check_name, layers_of, read_remote,
+    Fetched, Import, Moves, RemoteBlob, RemoteDocument, check_name, layers_of, read_remote,
 };
 use banger_model::ImageReference;
 use banger_registry::{Access, Auth, Blob, Error, Session, Watch};
@@ -57,19 +57,20 @@ impl Catalogue {
             return Ok(names);
         };
         check_name(other).map_err(|error| told(&error))?;
-        if let Some(has) = self.store().named(other).map_err(|error| told(&error))? {
-            let now = self.store().named(&names[0]).map_err(|e| told(&e))?;
-            if now.is_none_or(|now| now.id != has.id) {
-                let (name, id) = (other.to_owned(), has.id);
-                return Err(
-                    told(&banger_image::Error::Exists { name, id }).hint(format!(
-                        "choose another --name, or: banger image delete {other}"
-                    )),
-                );
-            }
-        }
         names.push(other.to_owned());
+        let free = self.store().check_names(&names, Moves::First, None);
+        free.map_err(|error| unmade(&error))?;
         Ok(names)
+    }
+}
+
+/// Why what was pulled is no image, or has not its names.
+pub(crate) fn unmade(error: &banger_image::Error) -> ApiError {
+    match error {
+        banger_image::Error::Exists { name, .. } => told(error).hint(format!(
+            "choose another --name, or: banger image delete {name}"
+        )),
+        _ => told(error),
     }
 }
 
@@ -97,10 +98,9 @@ impl Pull<'_> {
         let (config, layers) = self.fetch(&session, &watch, &config, &layers)?;
         let import = Import {
             names: self.names.clone(),
-            replace: true,
+            moves: Moves::First,
             source: Some(self.reference.to_string()),
             repo_digest: Some(repo_digest),
-            limits: Limits::default(),
             ..Import::default()
         };
         let progress = Told {
@@ -112,7 +112,7 @@ impl Pull<'_> {
             .images
             .store()
             .import_layers(&config, &layers, &import, &progress);
-        self.made(&made.map_err(|error| told(&error))?.id)
+        self.made(&made.map_err(|error| unmade(&error))?.id)
     }
 
     /// What was pulled before and is still there.
@@ -127,7 +127,7 @@ impl Pull<'_> {
         self.say(format!("{name} is here already, as {}", there.title()));
         let id = &there.manifest.id;
         let named = self.images.store().name(id, &self.names, repo_digest);
-        named.map_err(|error| told(&error))?;
+        named.map_err(|error| unmade(&error))?;
         self.made(id)
     }
 

@@ -7,7 +7,7 @@ use banger_host::{Clock, DiskRecipe, DmTable, ProcessIdentity};
 use banger_image::External;
 use banger_image::template::{self, Volume};
 use banger_model::{Role, RootDriver, Vm, VmId};
-use banger_vmm::boot::{cmdline::Accel, initramfs, kernel::Kernel, tsc};
+use banger_vmm::boot::{cmdline::Accel, initramfs, kernel::Kernel, pins::KernelNames, tsc};
 use banger_vmm::probe::{self, AccelKind, AccelWish, ProbeError};
 use banger_vmm::qemu::{Disk, DiskSource, QemuPlan, Sockets, UserNetwork, spawn_spec};
 use banger_wire::guest::{BootFacts, Network, PowerOff, Root, StaticNetwork, hex};
@@ -49,6 +49,7 @@ pub struct DriverRecipes {
     machine: Mutex<Option<Machine>>,
     accel: OnceLock<Accel>,
     agent: OnceLock<initramfs::Agent>,
+    kernel_names: Arc<KernelNames>,
 }
 
 /// What is found out once about this machine.
@@ -80,6 +81,7 @@ impl DriverRecipes {
             machine: Mutex::new(None),
             accel: OnceLock::new(),
             agent: OnceLock::new(),
+            kernel_names: Arc::default(),
         }
     }
 
@@ -96,6 +98,11 @@ impl DriverRecipes {
     /// Directory of kernels.
     pub fn kernels_dir(&self) -> PathBuf {
         self.site.state_dir.join("kernels")
+    }
+
+    /// The names of kernels, and who is reading which.
+    pub fn kernel_names(&self) -> &Arc<KernelNames> {
+        &self.kernel_names
     }
 
     /// Directory of disk templates and initramfs bases: made anew when missing.
@@ -203,7 +210,10 @@ impl DriverRecipes {
     }
 
     /// Refuses a registered base that was changed: what a guest wrote over it would fit it no more (R-IMG-6).
-    fn check_base(&self, vm: &Vm) -> Result<(), RecipeError> {
+    ///
+    /// # Errors
+    /// It is another file than it was, or was written to.
+    pub fn check_base(&self, vm: &Vm) -> Result<(), RecipeError> {
         let dir = self.images_dir().join(&vm.spec.image_id);
         let external = match vm.needs_image() {
             true => External::of_image(&dir),

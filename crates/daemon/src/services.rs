@@ -80,12 +80,10 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
         .0
         .network
         .get_or_init(|| Arc::new(HostNetwork::new(Arc::clone(&core.host))));
-    let catalogue = peers.0.catalogue.get_or_init(|| {
-        Arc::new(Catalogue::new(
-            Arc::clone(core),
-            config.catalog.source.clone(),
-        ))
-    });
+    let catalogue = peers
+        .0
+        .catalogue
+        .get_or_init(|| Arc::new(Catalogue::new(Arc::clone(core), config)));
     peers.set_images(Arc::new(ImageService::new(
         Arc::clone(core),
         Arc::clone(catalogue),
@@ -102,7 +100,7 @@ pub fn wire_services(peers: &Peers, core: &Arc<Core>, registry: &Arc<Registry>, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::catalogue::Pinned;
     use crate::core::DaemonHost;
@@ -116,6 +114,7 @@ mod tests {
     use banger_model::{ByteSize, spec::Origin};
     use banger_plan::Pool;
     use banger_vmm::boot::kernel::Kernel;
+    use banger_vmm::boot::pins::PinnedKernel;
     use banger_wire::api::{Paths, VmShape};
     use std::path::Path;
 
@@ -137,7 +136,7 @@ mod tests {
         fn kernel_for(&self, _: &str) -> (String, Origin) {
             (String::new(), Origin::Builtin)
         }
-        fn kernel(&self, _: &str, _: &Operation) -> Result<Kernel, ApiError> {
+        fn kernel(&self, _: &str, _: &Operation) -> Result<(Kernel, PinnedKernel), ApiError> {
             Err(none())
         }
         fn kernel_obstacles(&self, _: &str) -> Vec<ApiError> {
@@ -164,7 +163,7 @@ mod tests {
     }
 
     /// A core over a new state directory.
-    fn core(dir: &Path) -> Arc<Core> {
+    pub(crate) fn core(dir: &Path) -> Arc<Core> {
         let linux = LinuxHost::new(LinuxConfig {
             jail_root: dir.join("jails"),
             ..LinuxConfig::default()

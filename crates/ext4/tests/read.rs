@@ -166,10 +166,8 @@ struct Bytes<'a>(&'a [u8], Option<(usize, u8)>);
 
 impl ReadAt for Bytes<'_> {
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-        let end = std::io::ErrorKind::UnexpectedEof;
-        let from = usize::try_from(offset).map_err(|_| end)?;
-        let found = self.0.get(from..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(found.ok_or(end)?);
+        self.0.read_exact_at(bytes, offset)?;
+        let from = usize::try_from(offset).expect("it was read");
         if let Some((at, other)) = self.1
             && let Some(byte) = at.checked_sub(from).and_then(|at| bytes.get_mut(at))
         {

@@ -208,6 +208,7 @@ impl<H: Files> Files for CrashAt<H> {
         SyncFile fn sync_file(&self, path: &Path) -> Result<()>;
         SyncDir fn sync_dir(&self, dir: &Path) -> Result<()>;
         Rename fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+        Rename fn exchange(&self, one: &Path, other: &Path) -> Result<()>;
         Unlink fn unlink(&self, path: &Path) -> Result<()>;
         Rmdir fn rmdir(&self, dir: &Path) -> Result<()>;
         MakeDisk fn make_disk(&self, path: &Path, recipe: &DiskRecipe) -> Result<()>;

@@ -38,6 +38,9 @@ pub trait Files {
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Renames within a file system; replaces an existing file. Durable after `sync_dir`.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Exchanges what two names of one directory stand for, in one step: a crash leaves both as they were or both
+    /// exchanged. `Unsupported` where the file system cannot. Durable after `sync_dir`.
+    fn exchange(&self, one: &Path, other: &Path) -> Result<()>;
     /// Unlinks a file, socket or symlink.
     fn unlink(&self, path: &Path) -> Result<()>;
     /// Removes an empty directory.

@@ -68,7 +68,7 @@ pub enum ErrorKind {
     Foreign,
     /// A bounded wait ended.
     TimedOut,
-    /// The file system cannot share blocks between files, or not between these two places.
+    /// The file system cannot do it: share blocks between files, or not between these two places; exchange two names.
     Unsupported,
     /// Anything else.
     Other,

@@ -1,17 +1,20 @@
-//! The default image: a small Debian root built by `mmdebstrap` from the host's package sources,
+//! The default image: a small Debian root built by `mmdebstrap` from the host's package sources, by root or by a user,
 //! packed into one read-only ext4 file. A VM's boot depends on nothing in it: the agent comes from
 //! the initramfs.
 
 use crate::error::Doing;
 use crate::ext4;
 use crate::manifest::{self, Manifest, ROOTFS_FILE};
+use crate::owners::Owners;
 use crate::staging::Staging;
-use crate::{Error, ImageStore, Import, Progress, Result, digest, import, sources};
+use crate::{Error, ImageStore, Import, Moves, Progress, Result, digest, import, sources};
 use banger_host::{Clock, Files, Tools};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
+    iter,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,9 +42,13 @@ const APT_OPTIONS: [&str; 2] = [
     "Acquire::Languages \"none\"",
     "APT::Install-Recommends \"false\"",
 ];
-/// mmdebstrap copies the host's name and resolver in; an image knows neither.
+/// What programs that are run by the installation take for now where they write a date (1 January 2000): two builds of the same
+/// packages are one image. Of passwords it says since when they are what they are, and 0 would make them expired.
+const DATE_OF_WRITING: u64 = 946_684_800;
+/// mmdebstrap copies the host's name and resolver in; an image knows neither. And only where root makes devices is `/dev` as old as
+/// its package.
 const FORGET_HOST: &str = "echo localhost > \"$1/etc/hostname\"; : > \"$1/etc/resolv.conf\"; \
-     chmod 644 \"$1/etc/hostname\" \"$1/etc/resolv.conf\"; rm -f \"$1\"/var/cache/ldconfig/aux-cache \"$1\"/var/log/apt/* \"$1\"/var/log/*.log";
+     chmod 644 \"$1/etc/hostname\" \"$1/etc/resolv.conf\"; touch \"$1/dev\"; rm -f \"$1\"/var/cache/ldconfig/aux-cache \"$1\"/var/log/apt/* \"$1\"/var/log/*.log";
 
 /// What to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,19 +135,19 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     /// given the result. Cancelled or failed, nothing is left behind.
     ///
     /// # Errors
-    /// `NeedsRoot`, `ToolMissing`, `NoSpace`, `Cancelled`, a failing program, `BadName`.
+    /// `NoNamespace`, `ToolMissing`, `NoSpace`, `Cancelled`, a failing program, `BadName`.
     pub fn build_debian(&self, build: &DebianBuild, progress: &dyn Progress) -> Result<Manifest> {
         manifest::check_name(&build.name)?;
         if let Some(there) = self.there(build)? {
             return Ok(there);
         }
-        privileged()?;
+        let owners = Owners::of(&*self.host).map_err(|(first, _)| first)?;
         let _lock = self.lock(progress)?;
         if let Some(there) = self.there(build)? {
             return Ok(there);
         }
         self.check_room(ROOM_MIB)?;
-        self.staged(|staging| self.build_staged(staging, build, progress))
+        self.staged(|staging| self.build_staged(staging, build, &owners, progress))
     }
 
     /// The image that has the name, if it will do.
@@ -160,6 +167,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         &self,
         staging: &Staging,
         build: &DebianBuild,
+        owners: &Owners,
         progress: &dyn Progress,
     ) -> Result<Manifest> {
         let root = staging.dir().join("root");
@@ -168,7 +176,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             "building the image {} from Debian {}",
             build.name, sources.suite
         ));
-        self.bootstrap(staging.dir(), &root, &sources, &build.packages, progress)?;
+        self.bootstrap(staging.dir(), &root, &sources, build, owners, progress)?;
         let cancelled = || progress.cancelled();
         let between = || {
             if progress.cancelled() {
@@ -179,7 +187,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         };
         between()?;
 
-        let packed = self.pack(staging, &root, &cancelled)?;
+        let packed = self.pack(staging, &root, owners, &cancelled)?;
         self.remove_tree(&root)?;
         let mut archive = File::open(&packed).map_err(|source| Error::Read {
             path: packed.clone(),
@@ -209,18 +217,25 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             external: None,
         };
         let names = [build.name.clone()];
-        let replace = build.taken != Taken::Refuse;
-        self.publish(&staging.image(), manifest, &names, replace)
+        let moves = match build.taken {
+            Taken::Refuse => Moves::None,
+            Taken::Use | Taken::Replace => Moves::All,
+        };
+        self.publish(&staging.image(), manifest, &names, moves)
     }
 
-    /// The tree as an archive, as every other image comes.
+    /// The tree as an archive, as every other image comes: the same bytes for the same packages, whoever installed them. What was
+    /// written by the installation is as old as the newest package, and the devices that only root has made are left out (a
+    /// guest has its own).
     fn pack(
         &self,
         staging: &Staging,
         root: &Path,
+        owners: &Owners,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<PathBuf> {
         let packed = staging.dir().join("root.tar");
+        let newest = newest_package(root)?.unwrap_or(DATE_OF_WRITING);
         let mut args: Vec<OsString> = [
             "--create",
             "--format=posix",
@@ -229,15 +244,19 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             "--xattrs",
             "--xattrs-include=*",
             "--sort=name",
-            "--sparse",
+            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+            "--exclude=./dev/*",
+            "--clamp-mtime",
         ]
         .map(OsString::from)
         .to_vec();
+        args.push(format!("--mtime=@{newest}").into());
         args.extend(["--file".into(), OsString::from(&packed)]);
         args.extend(["--directory".into(), root.into(), ".".into()]);
+        let (program, args) = owners.call(tar(&*self.host)?, args);
         ext4::run(
             &*self.host,
-            tar(&*self.host)?,
+            program,
             "packing the Debian root",
             args,
             BTreeMap::new(),
@@ -253,22 +272,26 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     pub fn build_obstacles(&self) -> Vec<Error> {
         let host = &*self.host;
         let facts = [
-            privileged(),
             mmdebstrap(host).map(drop),
             tar(host).map(drop),
             ext4::e2fsck(host).map(drop),
             self.check_room(ROOM_MIB),
         ];
-        facts.into_iter().filter_map(Result::err).collect()
+        let owners = Owners::of(host).err();
+        let owners = owners.map(|(first, more)| iter::once(first).chain(more));
+        let facts = facts.into_iter().filter_map(Result::err);
+        owners.into_iter().flatten().chain(facts).collect()
     }
 
-    /// Runs mmdebstrap; its target directory is the one it makes itself, with a root's mode.
+    /// Runs mmdebstrap; its target directory is the one it makes itself, with a root's mode. Its other files are in the staging
+    /// directory too, where they go with it if nobody else removes them.
     fn bootstrap(
         &self,
         staging: &Path,
         root: &Path,
         sources: &sources::Sources,
-        packages: &[String],
+        build: &DebianBuild,
+        owners: &Owners,
         progress: &dyn Progress,
     ) -> Result<()> {
         let list = staging.join("sources.list");
@@ -276,12 +299,16 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         self.host
             .write(&list, text.as_bytes())
             .doing("write the package sources")?;
+        let temporary = staging.join("tmp");
+        let made = self.host.mkdir(&temporary);
+        made.doing("make a directory for mmdebstrap")?;
         let mut args: Vec<OsString> = ["--mode=root", "--format=directory", "--variant=minbase"]
             .map(OsString::from)
             .to_vec();
         args.push(format!("--include={PACKAGES}").into());
         args.extend(
-            packages
+            build
+                .packages
                 .iter()
                 .map(|package| format!("--include={package}").into()),
         );
@@ -293,11 +320,17 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             Some(stage) => progress.stage(stage),
             None => progress.detail(line),
         };
-        let env = self.proxies();
+        let mut env = self.proxies();
+        env.insert("TMPDIR".into(), temporary.into());
+        env.insert(
+            "SOURCE_DATE_EPOCH".into(),
+            DATE_OF_WRITING.to_string().into(),
+        );
+        let (program, args) = owners.call(mmdebstrap(&*self.host)?, args);
         let doing = "building a Debian root with mmdebstrap";
         ext4::run(
             &*self.host,
-            mmdebstrap(&*self.host)?,
+            program,
             doing,
             args,
             env,
@@ -359,13 +392,22 @@ fn source_of(suite: &str, packages: &[String]) -> String {
     }
 }
 
-/// dpkg sets owners and runs in a chroot.
-fn privileged() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        Ok(())
-    } else {
-        Err(Error::NeedsRoot)
+/// When the newest of the packages was built, in Unix seconds: dpkg keeps the dates of what packages say of themselves.
+fn newest_package(root: &Path) -> Result<Option<u64>> {
+    let dir = root.join("var/lib/dpkg/info");
+    let failed = |source| Error::Read {
+        path: dir.clone(),
+        source,
+    };
+    let mut newest = None;
+    for entry in fs::read_dir(&dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.path().extension().is_some_and(|e| e == "md5sums") {
+            let mtime = entry.metadata().map_err(failed)?.mtime();
+            newest = newest.max(u64::try_from(mtime).ok());
+        }
     }
+    Ok(newest)
 }
 
 /// What makes archives.

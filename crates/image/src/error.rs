@@ -1,5 +1,6 @@
 //! What can go wrong with images, each with the way out.
 
+use crate::NoNamespace;
 use std::{io, path::PathBuf};
 
 /// Shorthand of this crate.
@@ -38,9 +39,9 @@ pub enum Error {
         "'{0}' cannot name an image: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, and not 12 hex digits; or a whole reference to a registry, such as ghcr.io/a/b:tag"
     )]
     BadName(String),
-    /// The Debian importer needs root.
-    #[error("building the Debian image needs root (dpkg sets owners and runs in a chroot)")]
-    NeedsRoot,
+    /// The user cannot build a Debian root.
+    #[error("{0}")]
+    NoNamespace(NoNamespace),
     /// Nothing that an image is built from.
     #[error("no image is built from '{0}'")]
     BadBase(String),
@@ -281,9 +282,7 @@ impl Error {
     /// The way out, where the message itself does not say it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::NeedsRoot => Some(String::from(
-                "run banger as root, or copy a built image into the images directory",
-            )),
+            Error::NoNamespace(why) => Some(why.hint()),
             Error::BadBase(_) => Some(String::from("debian, or debian:SUITE: debian:bookworm")),
             Error::BadPackage(_) => Some(String::from(
                 "a name of the package lists, without a version: apt list",

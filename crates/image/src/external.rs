@@ -140,7 +140,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                 origin: None,
                 external: Some(external.clone()),
             };
-            self.publish(&staging.image(), manifest, &import.names, import.replace)
+            self.publish(&staging.image(), manifest, &import.names, import.moves)
         })
     }
 

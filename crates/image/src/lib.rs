@@ -20,6 +20,7 @@ mod layer;
 mod lock;
 mod manifest;
 mod oci;
+mod owners;
 mod place;
 mod sources;
 mod staging;
@@ -32,11 +33,12 @@ pub use error::{Error, Result, UNSHARED};
 pub use export::{Exported, Format};
 pub use ext4::pack;
 pub use external::External;
-pub use import::Import;
+pub use import::{Import, Moves};
 pub use layer::Limits;
 pub use manifest::check_name;
 pub use manifest::{Manifest, ROOTFS_FILE};
 pub use oci::{Fetched, RemoteBlob, RemoteDocument, layers_of, read_remote};
+pub use owners::NoNamespace;
 pub use store::{Deleted, ImageStore, Named};
 
 /// What building reports and asks while it runs.

@@ -2,18 +2,28 @@
 //! works, so that what a dead one left is told from what is being made.
 
 use crate::error::Doing;
+use crate::ext4;
+use crate::owners::Owners;
 use crate::store::ImageStore;
 use crate::{Error, Result};
 use banger_host::{Clock, ErrorKind, Files, Tools, tree};
 use std::{
+    collections::BTreeMap,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Beginning of the name of every staging directory.
 pub(crate) const STAGING: &str = ".staging";
 /// Directory in it that becomes the image's.
 const IMAGE: &str = "image";
+/// Pauses before a tree that could not be removed is removed again.
+const REMOVING: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(200),
+    Duration::from_secs(2),
+];
 
 /// A staging directory of ours.
 #[derive(Debug)]
@@ -87,6 +97,50 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         let image = staging.image();
         self.host.mkdir(&image).doing("make a staging directory")?;
         Ok(staging)
+    }
+
+    /// Removes a directory tree of ours. A tree that `dpkg` filled has names and depths of its own,
+    /// so `rm` does it, and stays on this file system.
+    ///
+    /// Directories in it that belong to the further ids of a user are emptied in a namespace of theirs. And what was killed a moment
+    /// ago may have written once more where `rm` had already been.
+    pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
+        let there = self.host.stat(path);
+        if there.doing("look for a staging directory")?.is_none() {
+            return Ok(());
+        }
+        let mut removed = self.rm(&Owners::Root, path);
+        for pause in REMOVING {
+            if removed.is_ok() {
+                break;
+            }
+            self.host.sleep(pause);
+            // Where nothing can be built, what is in the way of removing is not what is in the way of building.
+            let owners = Owners::of(&*self.host).unwrap_or(Owners::Root);
+            removed = self.rm(&owners, path);
+        }
+        removed
+    }
+
+    fn rm(&self, owners: &Owners, path: &Path) -> Result<()> {
+        let args = vec![
+            "-rf".into(),
+            "--one-file-system".into(),
+            "--".into(),
+            path.into(),
+        ];
+        let (program, args) = owners.call(ext4::tool(&*self.host, "rm", "coreutils")?, args);
+        ext4::run(
+            &*self.host,
+            program,
+            "removing a staging directory",
+            args,
+            BTreeMap::new(),
+            Duration::from_secs(300),
+            &mut |_| {},
+            &|| false,
+        )
+        .map(drop)
     }
 
     /// Moves the staging directories whose makers are dead to the trash; under the publish lock.

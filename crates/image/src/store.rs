@@ -3,7 +3,7 @@
 use crate::error::Doing;
 use crate::lock::{self, Lock};
 use crate::manifest::{HOME_FILE, MANIFEST_FILE, ROOTFS_FILE, is_hex, is_id};
-use crate::{Error, Manifest, Progress, Result, home};
+use crate::{Error, Limits, Manifest, Moves, Progress, Result, home};
 use banger_host::{Clock, ErrorKind, Files, Tools};
 use std::{
     collections::BTreeMap,
@@ -53,6 +53,8 @@ pub struct Deleted {
 pub struct ImageStore<H> {
     pub(crate) host: Arc<H>,
     dir: PathBuf,
+    /// What an archive may expand to.
+    pub(crate) limits: Limits,
 }
 
 impl<H: Files + Tools + Clock> ImageStore<H> {
@@ -61,7 +63,14 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         ImageStore {
             host,
             dir: dir.into(),
+            limits: Limits::default(),
         }
+    }
+
+    /// The same store with other limits for what archives may expand to (R-IMG-4).
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        ImageStore { limits, ..self }
     }
 
     /// Directory of an image.
@@ -179,17 +188,17 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         Ok(found.next())
     }
 
-    /// Gives an image that is there names, which move to it, and another digest that it has in a registry.
+    /// Gives an image that is there the names it was pulled by, and another digest that it has in a registry.
     ///
     /// # Errors
-    /// `NotFound`, or an effect failed.
+    /// `NotFound`, `Exists` of a name that may not move, or an effect failed.
     pub fn name(&self, id: &str, names: &[String], repo_digest: &str) -> Result<()> {
         let lock = self.publish_lock()?;
         let there = self.manifest(id)?;
         let mut manifest = there.ok_or_else(|| Error::NotFound(id.to_owned()))?;
         drop(lock);
         manifest.repo_digests.insert(repo_digest.to_owned());
-        self.publish(&self.dir_of(id), manifest, names, true)
+        self.publish(&self.dir_of(id), manifest, names, Moves::First)
             .map(drop)
     }
 
@@ -364,11 +373,23 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         self.dir_of(&image.id).join(HOME_FILE)
     }
 
-    /// Refuses names that other images than `id` have.
-    pub(crate) fn check_free(&self, names: &[String], id: Option<&str>) -> Result<()> {
-        for image in self.list()? {
+    /// Refuses names that other images than `id` have and that may not move.
+    ///
+    /// # Errors
+    /// `Exists`, or the directory cannot be read.
+    pub fn check_names(&self, names: &[String], moves: Moves, id: Option<&str>) -> Result<()> {
+        let images = self.list()?;
+        let held = match moves {
+            Moves::None => names,
+            Moves::First => names.get(1..).unwrap_or_default(),
+            Moves::All => &[],
+        };
+        let first = names.first().filter(|_| moves == Moves::First);
+        for image in images {
             let same = id == Some(image.manifest.id.as_str());
-            if let (false, Some(name)) = (same, image.names.iter().find(|n| names.contains(n))) {
+            let along = first.is_some_and(|first| image.names.contains(first));
+            let taken = image.names.iter().find(|name| held.contains(name));
+            if let Some(name) = taken.filter(|_| !same && !along) {
                 return Err(Error::Exists {
                     name: name.clone(),
                     id: image.manifest.id,
@@ -384,14 +405,12 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
         staged: &Path,
         mut manifest: Manifest,
         names: &[String],
-        replace: bool,
+        moves: Moves,
     ) -> Result<Manifest> {
         // Before the lock: it may be gigabytes that go to the disk now, and others are to list and publish meanwhile.
         self.make_durable(staged)?;
         let _lock = self.publish_lock()?;
-        if !replace {
-            self.check_free(names, Some(&manifest.id))?;
-        }
+        self.check_names(names, moves, Some(&manifest.id))?;
         let images = self.list()?;
         let turns = images.iter().flat_map(|i| i.manifest.turns());
         let turn = turns.map(|(_, turn)| turn + 1).max().unwrap_or(0);
@@ -504,37 +523,6 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
             }
         }
         Ok(())
-    }
-
-    /// Removes a directory tree of ours. A tree that `dpkg` filled has names and depths of its own,
-    /// so `rm` does it, and stays on this file system.
-    pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
-        if self
-            .host
-            .stat(path)
-            .doing("look for a staging directory")?
-            .is_none()
-        {
-            return Ok(());
-        }
-        let args = vec![
-            "-rf".into(),
-            "--one-file-system".into(),
-            "--".into(),
-            path.into(),
-        ];
-        let doing = "removing a staging directory";
-        crate::ext4::run(
-            &*self.host,
-            crate::ext4::tool(&*self.host, "rm", "coreutils")?,
-            doing,
-            args,
-            Default::default(),
-            Duration::from_secs(300),
-            &mut |_| {},
-            &|| false,
-        )
-        .map(drop)
     }
 
     /// Bytes that an image takes on the disk, and those of them that would be free without it; what cannot be read counts

@@ -27,10 +27,11 @@ fn import_within(
 ) -> Result<banger_image::Manifest, Error> {
     let import = Import {
         names: vec!["test".to_owned()],
-        limits,
         ..Import::default()
     };
-    store(dir).import(&mut bytes, &import, &Silent)
+    store(dir)
+        .within(limits)
+        .import(&mut bytes, &import, &Silent)
 }
 
 /// Imports what must be refused; what the error says is given back.
@@ -364,11 +365,12 @@ fn what_is_no_entry_has_an_end_too() {
         let dir = tempfile::tempdir().unwrap();
         let import = Import {
             names: vec!["test".to_owned()],
-            limits,
             ..Import::default()
         };
         let mut source = Endless(bytes.to_vec(), 0);
-        let error = store(dir.path()).import(&mut source, &import, progress);
+        let error = store(dir.path())
+            .within(limits)
+            .import(&mut source, &import, progress);
         let error = error.unwrap_err();
         assert!(names(&dir.path().join("images")).is_empty());
         error

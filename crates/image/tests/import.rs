@@ -4,7 +4,7 @@
 mod archive;
 
 use archive::{Tar, look, names, store, tool};
-use banger_image::{Error, Import, Manifest, Progress, Silent};
+use banger_image::{Error, Import, Manifest, Moves, Progress, Silent};
 use std::{
     fs,
     io::{self, Read, Write},
@@ -21,16 +21,16 @@ fn small() -> Vec<u8> {
         .done()
 }
 
-fn wanted(names: &[&str], replace: bool) -> Import {
+fn wanted(names: &[&str], moves: Moves) -> Import {
     Import {
         names: names.iter().map(|n| (*n).to_owned()).collect(),
-        replace,
+        moves,
         ..Import::default()
     }
 }
 
 fn import(dir: &Path, mut bytes: &[u8], name: &str) -> Result<Manifest, Error> {
-    store(dir).import(&mut bytes, &wanted(&[name], false), &Silent)
+    store(dir).import(&mut bytes, &wanted(&[name], Moves::None), &Silent)
 }
 
 /// An ext4 file without a tar: what a user without root can import.
@@ -130,6 +130,61 @@ fn a_file_system_that_no_guest_could_use_is_refused() {
     assert!(names(&dir.path().join("images")).is_empty());
 }
 
+/// A tag moves, and with it the names of the image that had it; another image's name does not, also one that was taken
+/// while the pull ran.
+#[test]
+fn a_tag_moves_with_the_names_of_its_image_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let labelled = |label: &str| ext4(dir.path(), &["-L", label]);
+    let pull = |bytes: &[u8], name: &str| {
+        let tagged = wanted(&["box:1", name], Moves::First);
+        store.import(&mut &bytes[..], &tagged, &Silent)
+    };
+    let other = import(dir.path(), &labelled("other"), "other").unwrap();
+    let first = pull(&labelled("first"), "mine").unwrap();
+    let second = pull(&labelled("second"), "mine").unwrap();
+    assert_eq!(store.show("mine").unwrap().id, second.id);
+    assert_eq!(store.inspect(&first.id).unwrap().names, [""; 0]);
+
+    struct Meanwhile<'a, F: FnMut()>(&'a [u8], Option<F>);
+    impl<F: FnMut()> Read for Meanwhile<'_, F> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if let Some(mut begun) = self.1.take() {
+                begun();
+            }
+            self.0.read(buffer)
+        }
+    }
+    let (third, taken) = (labelled("third"), labelled("taken"));
+    let mut source = Meanwhile(
+        &third,
+        Some(|| drop(import(dir.path(), &taken, "new").unwrap())),
+    );
+    let late = store.import(
+        &mut source,
+        &wanted(&["box:1", "new"], Moves::First),
+        &Silent,
+    );
+    let late = late.unwrap_err();
+    assert!(
+        matches!(&late, Error::Exists { name, .. } if name == "new"),
+        "{late}"
+    );
+    let refused = pull(&third, "other").unwrap_err();
+    assert!(
+        matches!(&refused, Error::Exists { id, .. } if *id == other.id),
+        "{refused}"
+    );
+    let named = store.name(
+        &second.id,
+        &["box:1".to_owned(), "other".to_owned()],
+        "r@sha256:0",
+    );
+    assert!(matches!(named, Err(Error::Exists { .. })), "{named:?}");
+    assert_eq!(store.show("box:1").unwrap().id, second.id, "all or nothing");
+}
+
 /// R-IMG-5: a name that is taken stays, unless it is asked to move; then the image that had it has no name.
 #[test]
 fn names_move_only_when_asked() {
@@ -144,7 +199,11 @@ fn names_move_only_when_asked() {
     );
     assert!(error.hint().unwrap().contains("--replace"));
     let moved = store
-        .import(&mut &other[..], &wanted(&["name", "more"], true), &Silent)
+        .import(
+            &mut &other[..],
+            &wanted(&["name", "more"], Moves::All),
+            &Silent,
+        )
         .unwrap();
     assert_ne!(first.id, moved.id);
     assert_eq!(store.show("name").unwrap().id, moved.id);
@@ -267,7 +326,7 @@ fn of_two_imports_of_one_name_one_wins() {
                     barrier,
                     passed: false,
                 };
-                store(dir).import(&mut slow, &wanted(&["name"], false), &Silent)
+                store(dir).import(&mut slow, &wanted(&["name"], Moves::None), &Silent)
             })
         });
         threads.map(|thread| thread.join().unwrap())
@@ -320,7 +379,7 @@ fn a_cancelled_import_leaves_nothing() {
             asked: AtomicUsize::new(0),
             limit,
         };
-        let import = wanted(&["name"], false);
+        let import = wanted(&["name"], Moves::None);
         match store(dir.path()).import(&mut &small()[..], &import, &progress) {
             Err(Error::Cancelled) => cancelled += 1,
             Ok(_) => break,
@@ -354,7 +413,7 @@ fn a_source_that_breaks_off_is_no_image() {
     kinds.push(zstd::bulk::compress(&small(), 1).unwrap());
     for bytes in kinds {
         let imported =
-            store(dir.path()).import(&mut Breaks(&bytes), &wanted(&["x"], false), &Silent);
+            store(dir.path()).import(&mut Breaks(&bytes), &wanted(&["x"], Moves::None), &Silent);
         assert!(matches!(imported, Err(Error::Source(_))), "{imported:?}");
         assert!(names(&dir.path().join("images")).is_empty());
     }

@@ -25,10 +25,11 @@ fn import_within(
 ) -> Result<Manifest, Error> {
     let import = Import {
         names: vec![name.to_owned()],
-        limits,
         ..Import::default()
     };
-    store(dir).import(&mut bytes, &import, &Silent)
+    store(dir)
+        .within(limits)
+        .import(&mut bytes, &import, &Silent)
 }
 
 fn owned(kind: T, name: &str, size: u64, (uid, gid, mode): (u64, u64, u32)) -> tar::Header {
@@ -477,7 +478,7 @@ fn of_several_images_one_is_chosen() {
     let only = |mut bytes: &[u8], only: &str| {
         let import = Import {
             names: vec!["x".to_owned()],
-            replace: true,
+            moves: banger_image::Moves::All,
             only: Some(only.to_owned()),
             ..Import::default()
         };

@@ -195,13 +195,30 @@ impl FromStr for CatalogPlace {
     }
 }
 
+/// For people: without the password that a URL may have.
 impl std::fmt::Display for CatalogPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             CatalogPlace::File(path) => write!(f, "{}", path.display()),
-            CatalogPlace::Url(url) => f.write_str(url),
+            CatalogPlace::Url(url) => f.write_str(&url_without_secrets(url)),
         }
     }
+}
+
+/// A URL whose user and query, which may be secrets, are left out (RFC 3986, section 3).
+pub fn url_without_secrets(url: &str) -> String {
+    let plain = url.split(['?', '#']).next().unwrap_or(url);
+    let Some((scheme, rest)) = plain.split_once("://") else {
+        return plain.to_owned();
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 /// Whether a catalog can have something of this name: no reference to a registry that says more than a name is one.
@@ -264,6 +281,25 @@ mod tests {
             "http://a b",
         ] {
             assert!(bad.parse::<CatalogPlace>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_a_url_are_not_shown() {
+        for (url, shown) in [
+            ("https://x.org/c.json", "https://x.org/c.json"),
+            (
+                "https://me:word@x.org:8/c@d.json?sig=1",
+                "https://x.org:8/c@d.json",
+            ),
+            ("http://a@b@x.org", "http://x.org"),
+        ] {
+            let place: CatalogPlace = url.parse().unwrap();
+            assert_eq!(place.to_string(), shown);
+            assert!(
+                place == CatalogPlace::Url(url.to_owned()),
+                "kept to be asked"
+            );
         }
     }
 

@@ -24,6 +24,7 @@ pub mod vm;
 
 pub use catalog::{
     CATALOG_MAX, Catalog, CatalogEntry, CatalogError, CatalogKind, CatalogPlace, is_catalog_name,
+    url_without_secrets,
 };
 pub use drivers::{Drivers, NetworkDriver, RootDriver, VmmDriver};
 pub use handles::{ProcessHandle, RecoveryMirror, VmHandles};

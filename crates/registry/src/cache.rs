@@ -1,15 +1,14 @@
 //! The cache of blobs: `blobs/sha256/<hex>`. A blob that comes is `<hex>.part`, and has its name only when it is whole,
 //! proven and durable. What has come of one stays, and the next who wants it fetches the rest.
 
-use crate::client::{Client, Rest};
-use crate::error::{Kind, kind};
+use crate::answer::Rest;
+use crate::fault::{Fault, Kind};
 use crate::prune::Holds;
 use crate::retry::Retry;
 use crate::turns::Turns;
-use crate::{Blob, Error, Result};
+use crate::{Blob, Error, Result, hex};
 use banger_host::PartFile;
-use futures_util::StreamExt;
-use oci_client::errors::OciDistributionError as Oci;
+use reqwest::{Response, header::TRANSFER_ENCODING};
 use sha2::{Digest, Sha256};
 use std::{
     fs, io,
@@ -29,21 +28,31 @@ pub struct BlobCache {
 }
 
 /// A blob on its way.
-pub(crate) struct Coming {
-    pub(crate) part: PartFile,
+struct Coming {
+    part: PartFile,
     hash: Sha256,
     /// Whether some of it is from an earlier time.
-    pub(crate) resumed: bool,
+    resumed: bool,
 }
 
-/// What one answer of the registry came to.
+/// What one answer came to.
 enum Came {
-    /// All that it sent is here.
+    /// All that there is is here.
     All,
-    /// It broke off.
-    Cut(Oci),
-    /// It sent more than the blob has.
+    /// It broke off, or there was none.
+    Cut(Fault),
+    /// It has more than the blob.
     TooMuch,
+}
+
+/// Where a blob is to be had, and what is said of it if it is not.
+pub(crate) trait Source {
+    /// Its bytes from this offset on. Who asks tries again.
+    async fn rest(&self, blob: &Blob, offset: u64) -> Result<Rest, Fault>;
+    /// There was no good answer.
+    fn failed(&self, fault: &Fault, blob: &Blob) -> Error;
+    /// What there is is something else.
+    fn wrong(&self, found: String, blob: &Blob) -> Error;
 }
 
 impl BlobCache {
@@ -70,7 +79,7 @@ impl BlobCache {
     /// The blob's file; fetched, if it is not here. Of several that want it one fetches it.
     pub(crate) async fn fetch(
         &self,
-        client: &Client,
+        source: &impl Source,
         blob: &Blob,
         told: &dyn Fn(u64),
     ) -> Result<PathBuf> {
@@ -85,35 +94,30 @@ impl BlobCache {
                 told(len);
                 return Ok(path);
             }
-            Some(len) => {
-                return Err(client.tampered(&blob.digest(), format!("{len} bytes")));
-            }
+            Some(len) => return Err(source.wrong(format!("{len} bytes"), blob)),
             None => {}
         }
         make(path.parent().unwrap_or(&self.dir)).map_err(broken)?;
         let mut coming = Coming::open(&part_of(&path)).map_err(broken)?;
-        // What is left of an earlier time may be wrong; what is fetched anew and wrong is the registry's.
+        // What is left of an earlier time may be wrong; what is fetched anew and wrong is the source's.
         loop {
             let resumed = coming.resumed;
-            let proven = coming.fill(client, blob, told, &broken).await;
-            match proven {
-                Ok(()) => {
-                    coming.part.finish(&path).map_err(broken)?;
-                    return Ok(path);
-                }
-                Err(Error::Tampered { .. }) if resumed => coming.clear().map_err(broken)?,
-                Err(error @ Error::Tampered { .. }) => {
-                    coming.part.discard().map_err(broken)?;
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
+            coming.fill(source, blob, told, &broken).await?;
+            let Some(found) = coming.fault(blob) else {
+                coming.part.finish(&path).map_err(broken)?;
+                return Ok(path);
+            };
+            if !resumed {
+                coming.part.discard().map_err(broken)?;
+                return Err(source.wrong(found, blob));
             }
+            coming.clear().map_err(broken)?;
         }
     }
 }
 
 impl Coming {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path) -> io::Result<Self> {
         let part = PartFile::open(path)?;
         let mut hash = Sha256::new();
         part.each(&mut |bytes| {
@@ -128,104 +132,110 @@ impl Coming {
     }
 
     /// Adds bytes at its end.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
         self.part.append(bytes)
     }
 
-    /// sha256 of what is here, in hex.
-    pub(crate) fn sha256(&self) -> String {
-        hex(&self.hash.clone().finalize())
+    /// What is here instead of the blob, if it is something else.
+    fn fault(&self, blob: &Blob) -> Option<String> {
+        let len = self.part.len();
+        if len > blob.size {
+            return Some(format!("more than {} bytes", blob.size));
+        }
+        if len < blob.size {
+            return Some(format!("{len} bytes"));
+        }
+        let found = hex(&self.hash.clone().finalize());
+        (found != blob.sha256).then(|| format!("sha256:{found}"))
     }
 
-    pub(crate) fn clear(&mut self) -> io::Result<()> {
+    fn clear(&mut self) -> io::Result<()> {
         self.part.clear()?;
         self.hash = Sha256::new();
         self.resumed = false;
         Ok(())
     }
 
-    /// Fetches what is missing, and proves all of it.
+    /// Fetches what is missing, until there is no more, or more than there may be.
     async fn fill(
         &mut self,
-        client: &Client,
+        source: &impl Source,
         blob: &Blob,
         told: &dyn Fn(u64),
         broken: &dyn Fn(io::Error) -> Error,
     ) -> Result<()> {
-        let what = blob.digest();
         let mut retry = Retry::default();
         // A request for what lies behind the end would be an error.
         while self.part.len() < blob.size {
             let before = self.part.len();
-            let came = self.receive(client, blob, told).await.map_err(broken)?;
+            let came = self.receive(source, blob, told).await.map_err(broken)?;
             if self.part.len() > before {
                 retry.progress();
             }
-            let error = match came {
-                Came::All if self.part.len() >= blob.size => break,
-                Came::All => Oci::IoError(io::ErrorKind::UnexpectedEof.into()),
-                Came::TooMuch => {
-                    let found = format!("more than {} bytes", blob.size);
-                    return Err(client.tampered(&what, found));
-                }
-                // Whole, and only the library finds fault with it: we look ourselves.
+            let fault = match came {
+                Came::All | Came::TooMuch => break,
+                // Whole, and its end is all that is wrong.
                 Came::Cut(_) if self.part.len() >= blob.size => break,
-                Came::Cut(error) => error,
+                Came::Cut(fault) => fault,
             };
-            let passes = matches!(kind(&error), Kind::Passing | Kind::Unreachable);
+            let passes = matches!(fault.kind(), Kind::Passing | Kind::Unreachable);
             match retry.failed().filter(|_| passes) {
                 Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(client.failed(error, &what)),
+                None => return Err(source.failed(&fault, blob)),
             }
         }
-        let found = self.sha256();
-        match (self.part.len() == blob.size, found == blob.sha256) {
-            (true, true) => Ok(()),
-            (true, false) => Err(client.tampered(&what, format!("sha256:{found}"))),
-            (false, _) => Err(client.tampered(&what, format!("{} bytes", self.part.len()))),
-        }
+        Ok(())
     }
 
-    /// Takes one answer of the registry.
+    /// Takes one answer.
     async fn receive(
         &mut self,
-        client: &Client,
+        source: &impl Source,
         blob: &Blob,
         told: &dyn Fn(u64),
     ) -> io::Result<Came> {
-        let rest = match client.blob(blob, self.part.len()).await {
-            Ok(rest) => rest,
-            Err(error) => return Ok(Came::Cut(error)),
-        };
-        let mut stream = match rest {
-            Rest::Continued(stream) => stream,
-            Rest::Anew(stream) => {
+        let mut answer = match source.rest(blob, self.part.len()).await {
+            Ok(Rest::Continued(answer)) => answer,
+            Ok(Rest::Anew(answer)) => {
                 self.clear()?;
-                stream
+                answer
             }
+            // Nothing lies behind what is here.
+            Err(Fault::Status(416)) => return Ok(Came::All),
+            Err(fault) => return Ok(Came::Cut(fault)),
         };
-        while let Some(bytes) = stream.next().await {
-            let bytes = match bytes {
-                Ok(bytes) => bytes,
-                Err(error) => return Ok(Came::Cut(Oci::IoError(error))),
+        let says_its_end = says_its_end(&answer);
+        loop {
+            let bytes = match answer.chunk().await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) if says_its_end => return Ok(Came::All),
+                Ok(None) => return Ok(Came::Cut(Fault::Cut)),
+                Err(error) => return Ok(Came::Cut(error.into())),
             };
-            if self.part.len() + bytes.len() as u64 > blob.size {
+            // One byte too many is enough to tell.
+            let room = usize::try_from(blob.size.saturating_sub(self.part.len()).saturating_add(1));
+            let taken = bytes.len().min(room.unwrap_or(usize::MAX));
+            self.append(&bytes[..taken])?;
+            if self.part.len() > blob.size {
                 return Ok(Came::TooMuch);
             }
-            self.append(&bytes)?;
             told(self.part.len());
         }
-        Ok(Came::All)
     }
 }
 
-pub(crate) fn part_of(path: &Path) -> PathBuf {
+/// Whether the end of an answer is told from its connection's (RFC 9112, section 6.3).
+fn says_its_end(answer: &Response) -> bool {
+    answer.content_length().is_some() || answer.headers().contains_key(TRANSFER_ENCODING)
+}
+
+fn part_of(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
 /// Bytes of the blob that is here, whatever somebody says that it has; a file that is not what its name says is removed.
-pub(crate) fn proven(path: &Path, blob: &Blob) -> io::Result<Option<u64>> {
+fn proven(path: &Path, blob: &Blob) -> io::Result<Option<u64>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -237,13 +247,9 @@ pub(crate) fn proven(path: &Path, blob: &Blob) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-pub(crate) fn make(dir: &Path) -> io::Result<()> {
+fn make(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

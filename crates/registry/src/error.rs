@@ -1,6 +1,5 @@
 //! What can go wrong with a registry, each with the way out.
 
-use oci_client::errors::{OciDistributionError as Oci, OciErrorCode};
 use std::{io, path::PathBuf};
 
 /// Shorthand of this crate.
@@ -160,90 +159,4 @@ fn full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
-}
-
-/// What a library's error means for who asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Who asks must be somebody else.
-    Denied,
-    /// It is not there.
-    Missing,
-    /// No connection came about.
-    Unreachable,
-    /// It may be better the next time.
-    Passing,
-    /// The digest is wrong.
-    Tampered,
-    /// It will not be better.
-    Lasting,
-}
-
-/// Tells errors of the library apart.
-pub(crate) fn kind(error: &Oci) -> Kind {
-    match error {
-        Oci::UnauthorizedError { .. } | Oci::AuthenticationFailure(_) => Kind::Denied,
-        Oci::ImageManifestNotFoundError(_) => Kind::Missing,
-        Oci::DigestError(_) => Kind::Tampered,
-        Oci::RegistryError { envelope, .. } => {
-            let codes = envelope.errors.iter().map(|error| &error.code);
-            codes.map(kind_of_code).next().unwrap_or(Kind::Lasting)
-        }
-        Oci::ServerError { code, .. } => kind_of_status(*code),
-        Oci::RequestError(error) if error.is_connect() => Kind::Unreachable,
-        Oci::RequestError(error) => match error.status() {
-            Some(status) => kind_of_status(status.as_u16()),
-            None if error.is_builder() || error.is_redirect() => Kind::Lasting,
-            None => Kind::Passing,
-        },
-        Oci::IoError(_) => Kind::Passing,
-        _ => Kind::Lasting,
-    }
-}
-
-fn kind_of_code(code: &OciErrorCode) -> Kind {
-    use OciErrorCode as C;
-    match code {
-        C::Unauthorized | C::Denied => Kind::Denied,
-        C::ManifestUnknown | C::NameUnknown | C::NotFound | C::BlobUnknown => Kind::Missing,
-        C::NameInvalid | C::TagInvalid => Kind::Missing,
-        C::Toomanyrequests => Kind::Passing,
-        _ => Kind::Lasting,
-    }
-}
-
-const fn kind_of_status(status: u16) -> Kind {
-    match status {
-        401 | 403 => Kind::Denied,
-        404 => Kind::Missing,
-        408 | 429 | 500..=599 => Kind::Passing,
-        _ => Kind::Lasting,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_passes_is_told_from_what_stays() {
-        let server = |code| Oci::ServerError {
-            code,
-            url: String::new(),
-            message: String::new(),
-        };
-        for (code, means) in [
-            (401, Kind::Denied),
-            (403, Kind::Denied),
-            (404, Kind::Missing),
-            (429, Kind::Passing),
-            (500, Kind::Passing),
-            (503, Kind::Passing),
-            (400, Kind::Lasting),
-        ] {
-            assert_eq!(kind(&server(code)), means, "{code}");
-        }
-        let cut = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(kind(&Oci::IoError(cut)), Kind::Passing);
-    }
 }

@@ -3,11 +3,14 @@
 //!
 //! What the documents mean is not known here; the bytes are proven by their digests, and that is all.
 
+mod answer;
 mod cache;
 mod client;
-mod document;
 mod error;
+mod fault;
+mod login;
 mod prune;
+mod repository;
 mod retry;
 mod route;
 mod session;
@@ -42,6 +45,11 @@ impl Blob {
     pub fn short(&self) -> &str {
         self.sha256.get(..12).unwrap_or(&self.sha256)
     }
+}
+
+/// Bytes in hex.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Who asks a registry.

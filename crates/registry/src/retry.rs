@@ -1,6 +1,7 @@
 //! How often, and after how long, what failed in passing is tried again.
 
-use std::time::Duration;
+use crate::fault::{Fault, Kind};
+use std::{future::Future, time::Duration};
 
 /// Failures in a row, without a byte between them, that are the last.
 const TRIES: u32 = 5;
@@ -23,6 +24,27 @@ impl Retry {
     pub(crate) fn failed(&mut self) -> Option<Duration> {
         self.failed += 1;
         (self.failed < TRIES).then(|| FIRST * (1 << (self.failed - 1)))
+    }
+}
+
+/// Asks until there is an answer, or a failure that does not pass.
+///
+/// # Errors
+/// The last failure.
+pub(crate) async fn until_answered<T, F>(ask: impl Fn() -> F) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut retry = Retry::default();
+    loop {
+        let fault = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => fault,
+        };
+        match retry.failed().filter(|_| fault.kind() == Kind::Passing) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(fault),
+        }
     }
 }
 

@@ -1,8 +1,5 @@
 //! How a registry is reached: with or without TLS, by which proxy, and how long is waited.
 
-use oci_client::Client as Wire;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError as Oci;
 use std::time::Duration;
 
 /// Longest a connection takes to come about.
@@ -12,7 +9,7 @@ const LOCAL: &str = "localhost,127.0.0.0/8,::1";
 /// Who asks.
 const USER_AGENT: &str = concat!("banger/", env!("CARGO_PKG_VERSION"));
 
-/// What both of our HTTP clients are made from: the library's, and that of [`Documents`](crate::document::Documents).
+/// What our HTTP clients are made from.
 pub(crate) struct Route {
     /// TLS, or plain HTTP.
     pub(crate) tls: bool,
@@ -44,27 +41,11 @@ impl Route {
         }
     }
 
-    /// The library's client.
-    pub(crate) fn wire(&self) -> Result<Wire, Oci> {
-        choose_cryptography();
-        Wire::try_from(ClientConfig {
-            protocol: match self.tls {
-                true => ClientProtocol::Https,
-                false => ClientProtocol::Http,
-            },
-            accept_invalid_certificates: self.insecure,
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(Self::SILENCE),
-            https_proxy: self.https_proxy.clone(),
-            http_proxy: self.http_proxy.clone(),
-            no_proxy: Some(self.no_proxy.clone()),
-            user_agent: USER_AGENT,
-            ..ClientConfig::default()
-        })
-    }
-
-    /// A client that leaves answers' bodies to who asks.
-    pub(crate) fn http(&self) -> Result<reqwest::Client, Oci> {
+    /// The client.
+    ///
+    /// # Errors
+    /// A proxy's address is none, or TLS has no roots.
+    pub(crate) fn http(&self) -> reqwest::Result<reqwest::Client> {
         choose_cryptography();
         let no_proxy = reqwest::NoProxy::from_string(&self.no_proxy);
         let mut client = reqwest::Client::builder()
@@ -78,7 +59,7 @@ impl Route {
         if let Some(proxy) = &self.http_proxy {
             client = client.proxy(reqwest::Proxy::http(proxy)?.no_proxy(no_proxy));
         }
-        Ok(client.build()?)
+        client.build()
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 /// How often it is looked whether the pull is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it is told how much has come.
-const TELL: Duration = Duration::from_millis(200);
+pub(crate) const TELL: Duration = Duration::from_millis(200);
 /// Blobs on their way at once; Docker has as many.
 const AT_ONCE: usize = 3;
 
@@ -45,8 +45,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Nobody answers, it wants another user, or cancelled.
     pub fn open(reference: &ImageReference, access: &Access, watch: &'a dyn Watch) -> Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Error::Machine(Box::new(error)))?;
+        let runtime = runtime()?;
         let client = wait(&runtime, watch, Client::open(reference, access))?;
         Ok(Session {
             runtime,
@@ -108,6 +107,15 @@ impl<'a> Session<'a> {
     fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         wait(&self.runtime, self.watch, work)
     }
+}
+
+/// A runtime for this thread alone.
+///
+/// # Errors
+/// The machine has no more of what it takes.
+pub(crate) fn runtime() -> Result<Runtime> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::Machine(Box::new(error)))
 }
 
 /// Waits for work that has its own timeouts, as long as it is wanted.

@@ -1,8 +1,9 @@
 //! Kernels that no guest runs, and that every check takes.
 
 /// Options that banger needs of a kernel, by the names that `kernel import` says when they are missing.
-pub const NEEDED: [&str; 16] = [
+pub const NEEDED: [&str; 17] = [
     "64BIT",
+    "BINFMT_ELF",
     "BLK_DEV_INITRD",
     "DEVTMPFS",
     "PROC_FS",

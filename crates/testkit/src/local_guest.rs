@@ -83,8 +83,7 @@ impl LocalGuest {
         ours.set_nonblocking(true).expect("a channel");
         let token = Token::random().expect("a token");
         // All of these execute the next, so that the process stays the same.
-        let process = unshare()
-            .args(["sh", "-c", ENTER, "sh"])
+        let process = in_own_mounts(ENTER)
             .args([agent, places.path()])
             .arg(hex::encode(&token.0))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -182,6 +181,13 @@ fn namespaces() -> Result<(), String> {
         )),
         Err(error) => Err(format!("no program unshare: {error}")),
     }
+}
+
+/// A shell script in mounts of its own, to which arguments are to be added; it has a PATH and no other variables.
+pub fn in_own_mounts(script: &str) -> Command {
+    let mut command = unshare();
+    command.args(["sh", "-c", script, "sh"]);
+    command
 }
 
 /// A mount namespace; for an ordinary user in a user namespace in which it is root, and the only user.

@@ -1,6 +1,5 @@
 //! From a tree to a stream.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,15 +9,14 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use crate::tar::{self, Entry, Extent, Kind, MAX_EXTENTS, Time};
-use crate::{Destination, Error, Shown};
+use crate::emit::{Attributes, Emitter, Packed};
+use crate::tar::{self, Extent, Kind, MAX_EXTENTS, Time};
+use crate::{Destination, Error};
 
 /// Files up to this size are read before their header is written. Files of `/proc` and `/sys` do not tell their size.
 const SMALL: i64 = 64 * 1024;
 /// How much is read of a file that has more than it says.
 const MOST_UNTOLD: usize = 1024 * 1024;
-/// So many warnings are told, the others counted.
-pub(crate) const MOST_WARNINGS: u64 = 100;
 
 /// Where the stream goes. Data is read straight into its buffers.
 pub trait Output {
@@ -49,13 +47,6 @@ pub struct Pack<'a> {
     pub name: &'a [u8],
 }
 
-/// What was packed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Packed {
-    /// Entries of the stream.
-    pub entries: u64,
-}
-
 /// Packs a tree. Symbolic links inside are entries themselves; sockets, devices and fifos are left out with a warning.
 ///
 /// # Errors
@@ -64,13 +55,8 @@ pub fn pack(what: &Pack<'_>, output: &mut dyn Output) -> Result<Packed, Error> {
     let source = what.source.as_os_str().as_bytes();
     let follow = what.follow || source.ends_with(b"/") || Destination::name_of(source).is_none();
     let mut packer = Packer {
-        output,
-        root: source,
-        name: what.name,
-        seen: BTreeMap::new(),
+        to: Emitter::new(output, source, what.name),
         small: Vec::new(),
-        entries: 0,
-        warnings: 0,
     };
     let mut path = what.name.to_vec();
     let root = Found {
@@ -98,7 +84,7 @@ pub fn pack(what: &Pack<'_>, output: &mut dyn Output) -> Result<Packed, Error> {
             continue;
         };
         let next =
-            next.map_err(|errno| packer.failed("cannot read the directory", &path, errno))?;
+            next.map_err(|errno| packer.to.failed("cannot read the directory", &path, errno))?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
@@ -109,7 +95,7 @@ pub fn pack(what: &Pack<'_>, output: &mut dyn Output) -> Result<Packed, Error> {
         path.extend_from_slice(name);
         let at = dir
             .fd()
-            .map_err(|errno| packer.failed("cannot open", &path, errno))?;
+            .map_err(|errno| packer.to.failed("cannot open", &path, errno))?;
         let found = Found {
             at,
             name,
@@ -119,10 +105,7 @@ pub fn pack(what: &Pack<'_>, output: &mut dyn Output) -> Result<Packed, Error> {
             levels.push((dir, path.len()));
         }
     }
-    packer.write(&tar::END)?;
-    Ok(Packed {
-        entries: packer.entries,
-    })
+    packer.to.end()
 }
 
 /// A name in an open directory.
@@ -144,14 +127,8 @@ impl Found<'_> {
 }
 
 struct Packer<'a> {
-    output: &'a mut dyn Output,
-    root: &'a [u8],
-    name: &'a [u8],
-    /// Files with several names: the first one.
-    seen: BTreeMap<(u64, u64), Vec<u8>>,
+    to: Emitter<'a>,
     small: Vec<u8>,
-    entries: u64,
-    warnings: u64,
 }
 
 impl Packer<'_> {
@@ -159,10 +136,10 @@ impl Packer<'_> {
     fn next(&mut self, found: &Found<'_>, path: &[u8]) -> Result<Option<Dir>, Error> {
         let stat = match rustix::fs::statat(found.at, found.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {
-                self.warn("has gone meanwhile", path);
+                self.to.warn("has gone meanwhile", path);
                 return Ok(None);
             }
-            stat => stat.map_err(|errno| self.failed("cannot look at", path, errno))?,
+            stat => stat.map_err(|errno| self.to.failed("cannot look at", path, errno))?,
         };
         self.entry(found, &stat, path)
     }
@@ -174,7 +151,7 @@ impl Packer<'_> {
             AtFlags::SYMLINK_NOFOLLOW
         };
         let stat = rustix::fs::statat(root.at, root.name, flags);
-        stat.map_err(|errno| self.failed("cannot read", path, errno))
+        stat.map_err(|errno| self.to.failed("cannot read", path, errno))
     }
 
     /// Writes an entry; a directory is opened for what is in it.
@@ -182,13 +159,14 @@ impl Packer<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if !matches!(kind, FileType::Directory) && stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
-            if let Some(first) = self.seen.get(&key) {
-                let target = first.clone();
-                self.header(path, Kind::HardLink { target }, stat)?;
+            if let Some(first) = self.to.first_name(key) {
+                let target = first.to_vec();
+                self.to
+                    .header(path, Kind::HardLink { target }, &attributes(stat))?;
                 return Ok(None);
             }
             if matches!(kind, FileType::RegularFile | FileType::Symlink) {
-                self.seen.insert(key, in_stream(path));
+                self.to.remember(key, path);
             }
         }
         match kind {
@@ -197,9 +175,10 @@ impl Packer<'_> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(found.at, found.name, Vec::new());
                 let target =
-                    target.map_err(|errno| self.failed("cannot read the link", path, errno))?;
+                    target.map_err(|errno| self.to.failed("cannot read the link", path, errno))?;
                 let target = target.into_bytes();
-                self.header(path, Kind::Symlink { target }, stat)?;
+                self.to
+                    .header(path, Kind::Symlink { target }, &attributes(stat))?;
                 Ok(None)
             }
             other => {
@@ -208,7 +187,7 @@ impl Packer<'_> {
                     FileType::Fifo => "is a fifo and left out",
                     _ => "is a device and left out",
                 };
-                self.warn(text, path);
+                self.to.warn(text, path);
                 Ok(None)
             }
         }
@@ -218,20 +197,21 @@ impl Packer<'_> {
         let dir = found
             .open(OFlags::RDONLY | OFlags::DIRECTORY)
             .and_then(Dir::new)
-            .map_err(|errno| self.failed("cannot open the directory", path, errno))?;
-        self.header(path, Kind::Directory, stat)?;
+            .map_err(|errno| self.to.failed("cannot open the directory", path, errno))?;
+        self.to.header(path, Kind::Directory, &attributes(stat))?;
         Ok(dir)
     }
 
     fn file(&mut self, found: &Found<'_>, path: &[u8]) -> Result<(), Error> {
         let file = found
             .open(OFlags::RDONLY)
-            .map_err(|errno| self.failed("cannot open", path, errno))?;
+            .map_err(|errno| self.to.failed("cannot open", path, errno))?;
         // What was opened counts: another file may have taken the place of the one that was looked at.
-        let stat =
-            rustix::fs::fstat(&file).map_err(|errno| self.failed("cannot look at", path, errno))?;
+        let stat = rustix::fs::fstat(&file)
+            .map_err(|errno| self.to.failed("cannot look at", path, errno))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            self.warn("became something else meanwhile and is left out", path);
+            self.to
+                .warn("became something else meanwhile and is left out", path);
             return Ok(());
         }
         if stat.st_size <= SMALL {
@@ -240,7 +220,7 @@ impl Packer<'_> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let has_holes = stat.st_blocks.saturating_mul(512) < stat.st_size;
         let data = if has_holes {
-            extents(&file, size).map_err(|errno| self.failed("cannot read", path, errno))?
+            extents(&file, size).map_err(|errno| self.to.failed("cannot read", path, errno))?
         } else {
             None
         };
@@ -250,15 +230,18 @@ impl Packer<'_> {
                 length: size,
             }]
         });
-        self.header(path, Kind::File { size, data }, &stat)?;
+        self.to
+            .header(path, Kind::File { size, data }, &attributes(&stat))?;
         let mut whole = true;
         for piece in &pieces {
             whole &= self.data(&file, *piece, path)?;
         }
         if !whole {
-            self.warn("shrank while it was read; its end is zeros", path);
+            self.to
+                .warn("shrank while it was read; its end is zeros", path);
         }
-        self.zeros(tar::padding(pieces.iter().map(|p| p.length).sum()) as u64)
+        self.to
+            .zeros(tar::padding(pieces.iter().map(|p| p.length).sum()) as u64)
     }
 
     /// A file that is read before its size is told.
@@ -274,123 +257,57 @@ impl Packer<'_> {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed("cannot read", path, errno)),
+                Err(errno) => return Err(self.to.failed("cannot read", path, errno)),
             }
             if filled > MOST_UNTOLD {
-                self.warn("has more than it says; only its beginning was read", path);
+                self.to
+                    .warn("has more than it says; only its beginning was read", path);
                 break;
             }
         }
         let size = filled as u64;
-        self.header(path, Kind::File { size, data: None }, stat)?;
-        self.write(&small[..filled])?;
+        self.to
+            .header(path, Kind::File { size, data: None }, &attributes(stat))?;
+        self.to.write(&small[..filled])?;
         self.small = small;
-        self.zeros(tar::padding(size) as u64)
+        self.to.zeros(tar::padding(size) as u64)
     }
 
     /// Sends a piece of a file; `false` if the file ended before it did.
     fn data(&mut self, file: &OwnedFd, piece: Extent, path: &[u8]) -> Result<bool, Error> {
         let (mut offset, mut left) = (piece.offset, piece.length);
         while left > 0 {
-            let space = self.output.space().map_err(unsent)?;
+            let space = self.to.space()?;
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(space.len());
             match rustix::io::pread(file, &mut space[..most], offset) {
                 Ok(0) => {
-                    self.zeros(left)?;
+                    self.to.zeros(left)?;
                     return Ok(false);
                 }
                 Ok(count) => {
-                    self.output.advance(count).map_err(unsent)?;
+                    self.to.advance(count)?;
                     offset += count as u64;
                     left -= count as u64;
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed("cannot read", path, errno)),
+                Err(errno) => return Err(self.to.failed("cannot read", path, errno)),
             }
         }
         Ok(true)
     }
-
-    fn header(&mut self, path: &[u8], kind: Kind, stat: &Stat) -> Result<(), Error> {
-        let mut path = in_stream(path);
-        if kind == Kind::Directory {
-            path.push(b'/');
-        }
-        let header = tar::header(&Entry {
-            path,
-            kind,
-            mode: stat.st_mode & 0o7777,
-            uid: u64::from(stat.st_uid),
-            gid: u64::from(stat.st_gid),
-            mtime: Time {
-                seconds: stat.st_mtime,
-                nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-            },
-        });
-        self.entries += 1;
-        self.write(&header)
-    }
-
-    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while !bytes.is_empty() {
-            let space = self.output.space().map_err(unsent)?;
-            let count = bytes.len().min(space.len());
-            space[..count].copy_from_slice(&bytes[..count]);
-            self.output.advance(count).map_err(unsent)?;
-            bytes = &bytes[count..];
-        }
-        Ok(())
-    }
-
-    fn zeros(&mut self, mut count: u64) -> Result<(), Error> {
-        while count > 0 {
-            let space = self.output.space().map_err(unsent)?;
-            let length = usize::try_from(count)
-                .unwrap_or(usize::MAX)
-                .min(space.len());
-            space[..length].fill(0);
-            self.output.advance(length).map_err(unsent)?;
-            count -= length as u64;
-        }
-        Ok(())
-    }
-
-    fn warn(&mut self, text: &str, path: &[u8]) {
-        self.warnings += 1;
-        if self.warnings <= MOST_WARNINGS {
-            let name = self.shown(path);
-            self.output.warn(format!("'{}' {text}", Shown(&name)));
-        } else if self.warnings == MOST_WARNINGS + 1 {
-            self.output.warn("more of this kind is not told".to_owned());
-        }
-    }
-
-    /// The path on this machine of an entry.
-    fn shown(&self, path: &[u8]) -> Vec<u8> {
-        let below = path.get(self.name.len()..).unwrap_or_default();
-        match (below, self.root.ends_with(b"/")) {
-            ([], _) => self.root.to_vec(),
-            ([b'/', ..], false) | (_, true) => [self.root, below].concat(),
-            (_, false) => [self.root, b"/", below].concat(),
-        }
-    }
-
-    fn failed(&self, what: &str, path: &[u8], errno: Errno) -> Error {
-        Error::entry(what, &self.shown(path)).because(errno)
-    }
 }
 
-/// A path as it stands in the stream: that of a root without a name is `.`.
-fn in_stream(path: &[u8]) -> Vec<u8> {
-    if path.is_empty() {
-        b".".to_vec()
-    } else {
-        path.to_vec()
+/// What an entry says of itself.
+fn attributes(stat: &Stat) -> Attributes {
+    Attributes {
+        mode: stat.st_mode,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: Time {
+            seconds: stat.st_mtime,
+            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        },
     }
-}
-
-pub(crate) fn unsent(error: io::Error) -> Error {
-    Error::stream("cannot send the tar stream").because(error)
 }
 
 /// Where a file's data lies; `None` if its file system cannot tell, or if all of it is data.

@@ -9,7 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::pack::{Output, unsent};
+use crate::emit::unsent;
+use crate::pack::Output;
 
 /// Running length and checksum.
 ///

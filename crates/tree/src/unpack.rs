@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps,
 use rustix::io::Errno;
 
 use crate::destination::{Place, is_plain};
-use crate::pack::MOST_WARNINGS;
+use crate::emit::MOST_WARNINGS;
 use crate::tar::{Entry, Extent, Kind, Reader};
 use crate::{Destination, Error, Shown};
 

@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use banger_host::linux::{LinuxConfig, LinuxHost};
@@ -16,6 +15,7 @@ use banger_vmm::boot::cmdline::Accel;
 use banger_vmm::boot::initramfs::{self, Agent};
 use banger_vmm::boot::kernel::{self, Kernel, KernelError};
 use banger_vmm::boot::package::NewKernel;
+use banger_vmm::boot::pins::KernelNames;
 use banger_vmm::boot::shelf::Shelf;
 use banger_vmm::boot::tsc;
 use banger_vmm::probe::{find_qemu, qemu_version};
@@ -285,21 +285,16 @@ fn fetch(
         kernels,
         tag: "test",
         pack: &pack,
-        naming: &Mutex::default(),
+        names: &KernelNames::default(),
         replace: false,
+        cancelled,
+        discard: &|dir| fs::remove_dir_all(dir).unwrap(),
     };
     let new = NewKernel {
         name: "debian",
         ..NewKernel::default()
     };
-    kernel::fetch_package(
-        &host(),
-        &shelf,
-        kernel::DEBIAN_CLOUD,
-        &new,
-        progress,
-        cancelled,
-    )
+    kernel::fetch_package(&host(), &shelf, kernel::DEBIAN_CLOUD, &new, progress)
 }
 
 #[test]

@@ -110,6 +110,15 @@ impl Clones {
         let Clones { home, disk, .. } = self;
         home.banger(&["daemon", "stop"]).exits(0);
         drop(disk);
+        // A test beside this one that has mounts of its own has this one among them, as long as it runs.
+        let backed = home.scratch().join("disk.img").display().to_string();
+        wait_until("the loop device to be let go", PATIENCE, || {
+            let left = home.leftovers();
+            match left.iter().any(|thing| thing.contains(&backed)) {
+                false => Ok(()),
+                true => Err(left.join(", ")),
+            }
+        });
         home.finish();
     }
 }

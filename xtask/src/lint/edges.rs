@@ -13,6 +13,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-wire", &["banger-model"]),
     ("banger-tree", &["banger-wire"]),
     ("banger-ext4", &[]),
+    (
+        "banger-disks",
+        &["banger-ext4", "banger-tree", "banger-wire"],
+    ),
     ("banger-converge", MIDDLE),
     ("banger-image", IMAGE),
     ("banger-registry", &["banger-model", "banger-host"]),
@@ -59,8 +63,10 @@ const ALL: &[&str] = &[
     "banger-store",
     "banger-wire",
     "banger-converge",
+    "banger-disks",
     "banger-image",
     "banger-registry",
+    "banger-tree",
     "banger-vmm",
     "banger-daemon",
 ];

@@ -7,20 +7,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
+use banger_wire::guest::disks::{ENGINE_PLACES, ENGINES};
 use rustix::mount::mount_bind;
 
 use super::work::copy;
 use super::{Reason, mounts};
-
-/// Where Docker, Podman (and CRI-O, Buildah), containerd and BuildKit keep what they store.
-const PLACES: &[&str] = &[
-    "/var/lib/docker",
-    "/var/lib/containers",
-    "/var/lib/containerd",
-    "/var/lib/buildkit",
-];
-/// Their directory on the disk.
-const ON_DISK: &str = "engines";
 
 /// Binds the places in the root that was entered; `disk` is the root of the disk for changes. Gives a sentence for each
 /// that failed.
@@ -29,9 +20,9 @@ pub fn mount(disk: BorrowedFd<'_>) -> Vec<Reason> {
     if !Path::new("/var/lib").is_dir() {
         return Vec::new();
     }
-    let disk = format!("/proc/self/fd/{}/{ON_DISK}", disk.as_raw_fd());
+    let disk = format!("/proc/self/fd/{}/{ENGINES}", disk.as_raw_fd());
     let bind = |place: &&str| bind(&disk, place).err();
-    PLACES.iter().filter_map(bind).collect()
+    ENGINE_PLACES.iter().filter_map(bind).collect()
 }
 
 fn bind(disk: &str, place: &str) -> Result<(), Reason> {

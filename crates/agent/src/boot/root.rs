@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use banger_wire::guest::disks::UPPER;
 use banger_wire::guest::{BootFacts, Init, Root};
 use rustix::mount::{MountFlags, mount, mount_move};
 
@@ -109,7 +110,7 @@ pub fn enter(
 /// without `metacopy` and `index` the upper directory can be read by other tools and survives a copied base.
 fn overlay(changes: &Path) -> Result<(), Reason> {
     mounts::ext4(changes, OVERLAY, MountFlags::NOATIME, c"")?;
-    for directory in ["upper", "work"] {
+    for directory in [UPPER, "work"] {
         mounts::make_dir(&Path::new(OVERLAY).join(directory), 0o755)?;
     }
     mounts::make_dir(Path::new(NEW_ROOT), 0o755)?;

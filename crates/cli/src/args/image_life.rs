@@ -40,7 +40,9 @@ pub const IMAGE_BUILD_EXAMPLES: &str = "Examples:\n  \
   banger image build --name dev --package build-essential --package gdb\n  \
   banger image build --name web --from debian:bookworm --package nginx-light\n\n\
 A small Debian with apt, git and what is named, of this machine's package sources; the image 'debian' is one without more. \
-It takes mmdebstrap, and root.";
+\
+The same packages make the same image, whoever builds it. It takes mmdebstrap and, for who is not root, newuidmap (package uidmap) and ids in \
+/etc/subuid and /etc/subgid: banger doctor says what is missing.";
 
 /// `image build`
 #[derive(Debug, Args)]

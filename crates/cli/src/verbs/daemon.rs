@@ -7,8 +7,12 @@ use crate::{
     failure::Failure,
 };
 use banger_wire::api::{DaemonStatus, NotRunning, Shutdown};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use std::{
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -68,16 +72,20 @@ pub async fn stop() -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let pid = ending.pid;
-    let deadline = Instant::now() + END;
-    // A zombie has no exe: its parent, whoever that is, does not hold us up.
-    while Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok() {
-        if Instant::now() >= deadline {
+    match await_exit(pid, END) {
+        Ok(()) => {}
+        Err(Errno::TIMEDOUT) => {
             return Err(
                 Failure::new(format!("waited {END:?} for the daemon (pid {pid}) to end"))
                     .hint("banger daemon logs"),
             );
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        Err(error) => {
+            return Err(Failure::new(format!(
+                "the daemon (pid {pid}) ends, but its end cannot be waited for: {error}"
+            ))
+            .hint("banger daemon status"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -90,4 +98,26 @@ pub async fn metrics() -> Result<ExitCode, Failure> {
     };
     print_text(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until all threads of a process are gone, and with them what it had open and mounted. A zombie is gone: its parent,
+/// whoever that is, does not hold us up (a pidfd is readable then, pidfd_open(2)).
+fn await_exit(pid: u32, timeout: Duration) -> Result<(), Errno> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pidfd = match pidfd_open(pid.ok_or(Errno::INVAL)?, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let until = Instant::now() + timeout;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Err(Errno::TIMEDOUT),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }

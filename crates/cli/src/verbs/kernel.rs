@@ -1,6 +1,6 @@
 //! `kernel list|show|delete`.
 
-use super::{Several, kernel_import, print_json, print_text};
+use super::{Several, kernel_host, kernel_import, print_json, print_text};
 use crate::{
     args::{ImageSetArgs, KernelCommand, KernelListArgs, KernelsArgs},
     connection::Daemon,
@@ -50,7 +50,7 @@ async fn list(args: KernelListArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn available(args: KernelListArgs) -> Result<ExitCode, Failure> {
-    let mut offers = kernel_import::of_host();
+    let mut offers = kernel_host::offers();
     let packages = Daemon::of_this_user()?.call(&KernelAvailable {}).await;
     let status = match packages {
         Ok(packages) => {

@@ -4,7 +4,7 @@
 use super::{
     import::{self, Opened},
     kernel::text,
-    print_json, print_text,
+    kernel_host, print_json, print_text,
 };
 use crate::{
     args::{KernelBuildArgs, KernelImportArgs, KernelPullArgs},
@@ -13,20 +13,14 @@ use crate::{
     progress::Progress,
     spawn,
 };
-use banger_wire::api::{
-    Event, KernelBuild, KernelImport, KernelOffer, KernelPull, KernelView, Method,
-};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use banger_wire::api::{Event, KernelBuild, KernelImport, KernelPull, KernelView, Method};
+use std::{fs, path::Path, process::ExitCode};
 
 /// Imports a kernel; prints its name.
 pub(super) async fn import(args: KernelImportArgs) -> Result<ExitCode, Failure> {
     let (source, opened) = match &args.source {
         Some(source) => (source.clone(), open(source)?),
-        None => open_host()?,
+        None => kernel_host::open()?,
     };
     let name = match (&args.name, &args.source) {
         (Some(name), _) => name.clone(),
@@ -145,96 +139,6 @@ fn name_of(source: &Path) -> Option<String> {
     (!name.is_empty() && name.chars().all(legal)).then_some(name)
 }
 
-/// The kernel that runs here, and its modules.
-fn open_host() -> Result<(PathBuf, Opened), Failure> {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let entries = host_entries(Path::new("/"), &release)?;
-    let tar = spawn::spawn_tar_of(Path::new("/"), &entries).map_err(|e| import::no_tar(&e))?;
-    let kernel = Path::new("/").join(&entries[0]);
-    Ok((kernel, Opened::Archive(tar)))
-}
-
-/// What a host has of a release, the kernel first.
-fn host_entries(root: &Path, release: &str) -> Result<Vec<String>, Failure> {
-    let image = [
-        format!("boot/vmlinuz-{release}"),
-        format!("lib/modules/{release}/vmlinuz"),
-        format!("usr/lib/modules/{release}/vmlinuz"),
-    ];
-    let ways = "banger kernel pull PACKAGE, or banger kernel import DIRECTORY with a kernel and its modules";
-    let image = image.into_iter().find(|path| root.join(path).is_file());
-    let image = image.ok_or_else(|| {
-        Failure::new(format!(
-            "this machine keeps no kernel {release} in /boot or /lib/modules"
-        ))
-        .hint(ways)
-    })?;
-    fs::File::open(root.join(&image)).map_err(|error| {
-        Failure::new(format!("/{image} cannot be read by you"))
-            .caused_by(&error)
-            .hint(format!(
-                "sudo cp /{image} . && banger kernel import FILE; {ways}"
-            ))
-    })?;
-    let mut entries = vec![image];
-    for more in [
-        format!("boot/config-{release}"),
-        format!("lib/modules/{release}"),
-    ] {
-        if root.join(&more).exists() && !entries[0].starts_with(&more) {
-            entries.push(more);
-        }
-    }
-    Ok(entries)
-}
-
-/// The kernels in this machine's /boot.
-pub(super) fn of_host() -> Vec<KernelOffer> {
-    let running = rustix::system::uname();
-    let running = running.release().to_string_lossy().into_owned();
-    let mut offers: Vec<_> = fs::read_dir("/boot")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter_map(|name| offer(Path::new("/boot"), &name, &running))
-        .collect();
-    offers.sort_by(|a, b| a.name.cmp(&b.name));
-    offers
-}
-
-fn offer(boot: &Path, file: &str, running: &str) -> Option<KernelOffer> {
-    let release = file.strip_prefix("vmlinuz-")?;
-    let path = boot.join(file);
-    let (what, command) = match fs::File::open(&path) {
-        Ok(_) if release == running => (
-            "what this machine runs",
-            "banger kernel import --from-host".to_owned(),
-        ),
-        Ok(_) => (
-            "installed on this machine",
-            format!("banger kernel import {}", path.display()),
-        ),
-        Err(_) => (
-            "installed on this machine, and not for you to read",
-            format!(
-                "sudo cp {} . && banger kernel import {file}",
-                path.display()
-            ),
-        ),
-    };
-    Some(KernelOffer {
-        kind: "host".to_owned(),
-        name: release.to_owned(),
-        version: None,
-        description: what.to_owned(),
-        command,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,26 +157,5 @@ mod tests {
         ] {
             assert_eq!(name_of(Path::new(source)).as_deref(), name, "{source}");
         }
-    }
-
-    #[test]
-    fn a_hosts_kernel_comes_with_its_modules_and_its_configuration() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |path: &str| root.path().join(path);
-        fs::create_dir_all(at("boot")).unwrap();
-        let none = host_entries(root.path(), "6.1").unwrap_err();
-        assert!(format!("{none:?}").contains("kernel pull"), "{none:?}");
-        fs::write(at("boot/vmlinuz-6.1"), "x").unwrap();
-        assert_eq!(
-            host_entries(root.path(), "6.1").unwrap(),
-            ["boot/vmlinuz-6.1"]
-        );
-        fs::write(at("boot/config-6.1"), "x").unwrap();
-        fs::create_dir_all(at("lib/modules/6.1")).unwrap();
-        let all = ["boot/vmlinuz-6.1", "boot/config-6.1", "lib/modules/6.1"];
-        assert_eq!(host_entries(root.path(), "6.1").unwrap(), all);
-        let offered = offer(&at("boot"), "vmlinuz-6.1", "6.1").unwrap();
-        assert_eq!(offered.command, "banger kernel import --from-host");
-        assert!(offer(&at("boot"), "initrd.img-6.1", "6.1").is_none());
     }
 }

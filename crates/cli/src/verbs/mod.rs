@@ -17,6 +17,7 @@ pub mod image_history;
 pub mod image_prune;
 pub mod import;
 pub mod kernel;
+mod kernel_host;
 mod kernel_import;
 pub mod lifecycle;
 pub mod list;

@@ -4,12 +4,13 @@
 //! nothing. A client that goes away ends its copy. It is an operation: a daemon that is to end waits for it (R-CLI-6).
 
 use super::body::Answer;
+use super::copy_down;
 use super::guest_error::{Asked, guest_error};
 use super::peer::{Peer, Reader, Writer, gone, part, switch};
 use crate::daemon::Daemon;
 use crate::ops::{Cancel, Why};
 use banger_wire::api::{self, ApiError, Code, Frame};
-use banger_wire::guest::copy::CopyFrames;
+use banger_wire::guest::copy::{CopyFrames, CopyRequest};
 use banger_wire::guest::{ClientError, CopyFrame, CopyOutcome, CopyStream};
 use bytes::Bytes;
 use hyper::Response;
@@ -42,6 +43,13 @@ pub async fn copy(
 ) -> Result<Response<Answer>, ApiError> {
     let checked = request.copy.check();
     checked.map_err(|message| ApiError::new(Code::BadRequest, message))?;
+    // What is down is read from its disks; nothing is written to them but by its guest.
+    if let CopyRequest::Out(out) = &request.copy
+        && let Some(down) = daemon.vms().down_now(&request.vm).await?
+    {
+        let out = out.clone();
+        return copy_down::copy(daemon, down, out, upgrade).await;
+    }
     let (vm, guest) = daemon.vms().session(&request.vm).await?;
     let in_use = daemon.vms().in_use(vm.id);
     let stream = guest

@@ -3,6 +3,7 @@
 mod body;
 mod call;
 mod copy;
+mod copy_down;
 mod dispatch;
 mod export;
 mod forward;

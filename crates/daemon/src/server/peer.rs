@@ -156,7 +156,15 @@ impl Writer {
     /// # Errors
     /// The client is gone.
     pub async fn write(&mut self, frame: &Frame) -> io::Result<()> {
-        self.write.write_all(&frame.encode()).await
+        self.write_encoded(&frame.encode()).await
+    }
+
+    /// Sends a frame as its bytes.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn write_encoded(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.write.write_all(frame).await
     }
 
     /// Sends, or gives up for good: a client that left reads nothing.

@@ -13,6 +13,7 @@ use banger_converge::{Failure, Outcome, request};
 use banger_image::Manifest;
 use banger_model::spec::{Origin, root_disk};
 use banger_model::{ByteSize, Phase, PublishedPort, RootDriver, Vm, VmId, VmName, VmSpec};
+use banger_vmm::boot::pins::PinnedKernel;
 use banger_wire::api::{ApiError, Code, Command, Event, SpecValue, VmShape, VmView};
 use banger_wire::guest::{ExecRequest, Token, hex};
 use std::{net::TcpListener, path::Path, sync::Arc};
@@ -154,7 +155,7 @@ impl VmService {
         ports: Vec<(PublishedPort, TcpListener)>,
         first: Option<&FirstCommand>,
     ) -> Result<Vm> {
-        // The image stays pinned until the row is there.
+        // The image and the kernel stay pinned until the row is there.
         let provided = self.provide(op, wanted, &sized, remove_on_exit, first);
         let (mut spec, kernel_origin, _pinned) = provided.await?;
         spec.ports = ports.iter().map(|(port, _)| *port).collect();
@@ -215,7 +216,7 @@ impl VmService {
         sized: &Sized,
         remove_on_exit: bool,
         first: Option<&FirstCommand>,
-    ) -> Result<(VmSpec, Origin, Pinned)> {
+    ) -> Result<(VmSpec, Origin, (Pinned, PinnedKernel))> {
         let token = Token::random().map_err(|error| {
             ApiError::new(Code::OperationFailed, "the system gives no random numbers")
                 .caused_by(&error)
@@ -227,8 +228,9 @@ impl VmService {
         let service = Arc::clone(self);
         let operation = self.registry.get(op.id).ok_or_else(gone)?;
         let command = first.map(FirstCommand::command).cloned();
-        type Made = ((Manifest, Pinned), (String, Origin), Option<ExecRequest>);
-        let ((image, pinned), (kernel, kernel_origin), request): Made = self
+        type Pins = (Pinned, PinnedKernel);
+        type Made = (Manifest, Pins, (String, Origin), Option<ExecRequest>);
+        let (image, pinned, (kernel, kernel_origin), request): Made = self
             .core
             .blocking(move |core| {
                 let images = service.peers.images()?;
@@ -243,7 +245,7 @@ impl VmService {
                     Some(named) => (named, Origin::Flag),
                     None => images.kernel_for(&image.id),
                 };
-                let kernel = images.kernel(&decided.0, &operation)?;
+                let (kernel, reads) = images.kernel(&decided.0, &operation)?;
                 match drivers.root {
                     RootDriver::Overlay => images.overlay_template(overlay_size, &operation)?,
                     RootDriver::Reflink => {
@@ -256,7 +258,7 @@ impl VmService {
                 core.recipes
                     .initramfs_base(&kernel)
                     .map_err(|e| ApiError::of(Code::OperationFailed, &e))?;
-                Ok::<_, ApiError>(((image, pinned), decided, request))
+                Ok::<_, ApiError>((image, (pinned, reads), decided, request))
             })
             .await??;
         if let Some(why) = op.cancel.why() {

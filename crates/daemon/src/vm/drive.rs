@@ -3,12 +3,14 @@
 use super::VmService;
 use super::ready::{FirstCommand, Within};
 use super::set::Entry;
+use crate::core::Core;
 use crate::host_network::exited;
 use crate::ops::{Cancel, Operation, Why};
 use crate::recipes::token;
-use banger_converge::{Convergence, Outcome, Step, Told, Wait};
+use banger_converge::{Convergence, Ledger, Outcome, Step, Told, Wait};
 use banger_model::{ProcessHandle, Reason, Role, VmId};
 use banger_plan::{Action, explain};
+use banger_vmm::boot::pins::PinnedKernel;
 use banger_wire::api::{ApiError, Code};
 use banger_wire::guest::GuestClient;
 use std::{future::Future, sync::Arc, time::Duration};
@@ -56,6 +58,12 @@ enum Turn {
     Settled(Outcome),
 }
 
+/// Keeps the kernel of a VM as it is, if there is such a VM.
+fn reads(core: &Core, id: VmId) -> Option<PinnedKernel> {
+    let vm = core.ledger.vm(id).ok().flatten()?;
+    Some(core.recipes.kernel_names().pin(&vm.spec.kernel))
+}
+
 impl VmService {
     /// Drives a VM until its convergence settles or the operation is cancelled in a wait.
     ///
@@ -63,6 +71,8 @@ impl VmService {
     /// A bug of ours.
     pub async fn drive(&self, id: VmId, how: How<'_>) -> Result<Driven, ApiError> {
         let entry = self.set.entry(id);
+        // What a VMM is started with is one kernel's: its files are read one after the other, by it and by us.
+        let _reads = self.core.blocking(move |core| reads(core, id)).await?;
         let mut convergence = Convergence::new(id);
         if let Some(operation) = how.operation {
             convergence = convergence.of_operation(operation.id);

@@ -78,7 +78,9 @@ impl VmService {
             )
             .hint(format!("banger vm exec {} -- sh", vm.name)));
         }
-        self.set.entry(id).take_over(&op.cancel);
+        let entry = self.set.entry(id);
+        entry.take_over(&op.cancel);
+        entry.disturb();
         for warning in self.bind_again(vm) {
             op.tell(warning);
         }
@@ -211,6 +213,7 @@ impl VmService {
             Err(RequestError::NotFound(_)) => return Ok(()),
             Err(error) => return Err(request_error(&error)),
         }
+        self.set.entry(id).disturb();
         match self.settle(id, false, &unasked()).await {
             Forward::Gone => Ok(()),
             Forward::At | Forward::Superseded => Ok(()),

@@ -6,6 +6,7 @@
 mod clock;
 mod create;
 mod disk;
+mod down;
 mod drive;
 mod end;
 mod idle;
@@ -30,6 +31,7 @@ mod sweep;
 mod used;
 mod watch;
 
+pub use down::Down;
 pub use ready::first_command;
 
 use crate::core::Core;

@@ -4,12 +4,13 @@ use super::idle::anybody;
 use super::{Result, VmService, ledger_error, lifecycle::Forward, request_error, unfinished};
 use crate::core::Core;
 use crate::failed::{self, Kept};
+use crate::kernels;
 use crate::ops::{Operation, now};
 use banger_converge::{request::RequestError, settled};
 use banger_host::{ErrorKind, Files, linux::own_bytes};
 use banger_image::template;
 use banger_model::Vm;
-use banger_vmm::boot::initramfs;
+use banger_vmm::boot::cache::Unused;
 use banger_wire::api::{ApiError, Code, Pruned, PrunedFile, PrunedVm, VmPrune, VmState};
 use std::{
     path::Path,
@@ -178,10 +179,8 @@ fn stale_caches(core: &Core) -> Result<Vec<PrunedFile>> {
     let dir = core.recipes.templates_dir();
     let names = core.host.list(&dir);
     let names = names.map_err(|error| unseen("the disk templates", &error))?;
-    // Without an agent nobody can say whose a file is.
-    let agent = core.recipes.agent().ok();
-    let of_another_agent = |name: &str| agent.is_some_and(|agent| initramfs::is_stale(name, agent));
-    let stale = |name: &String| template::is_stale(name) || of_another_agent(name);
+    let of_no_kernel = kernels::unused_caches(core, Unused::Everything);
+    let stale = |name: &String| template::is_stale(name) || of_no_kernel.contains(name);
     let mut files: Vec<_> = names
         .into_iter()
         .filter(stale)

@@ -28,6 +28,8 @@ pub struct Entry {
     pub paused: watch::Sender<bool>,
     /// How many are with it now: commands, copies.
     pub users: AtomicU32,
+    /// Who reads its disks while it is down.
+    pub readers: Mutex<Vec<Cancel>>,
     /// Its published ports.
     pub ports: Ports,
     /// Token of the operation that works on the VM.
@@ -42,6 +44,7 @@ impl Default for Entry {
             watched: AtomicBool::new(false),
             paused: watch::channel(false).0,
             users: AtomicU32::new(0),
+            readers: Mutex::default(),
             ports: Ports::default(),
             operation: Mutex::new(None),
         }

@@ -17,6 +17,23 @@ impl ReadAt for std::fs::File {
     }
 }
 
+/// A file system in memory.
+impl ReadAt for [u8] {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = io::ErrorKind::UnexpectedEof;
+        let from = usize::try_from(offset).map_err(|_| end)?;
+        let found = self.get(from..).and_then(|rest| rest.get(..bytes.len()));
+        bytes.copy_from_slice(found.ok_or(end)?);
+        Ok(())
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.as_slice().read_exact_at(bytes, offset)
+    }
+}
+
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -3,6 +3,7 @@
 use super::{LinuxHost, disk_copy, fail, sharing};
 use crate::{DiskRecipe, Effect, Error, FileKind, FileSeen, Files, effects::Result};
 use banger_model::ByteSize;
+use rustix::io::Errno;
 use std::{
     fs,
     io::{ErrorKind, Write},
@@ -122,6 +123,27 @@ impl Files for LinuxHost {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         fs::rename(from, to).map_err(|e| fail(Effect::Rename, "rename", from, e))
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> Result<()> {
+        const WHAT: &str = "exchange";
+        let cwd = rustix::fs::CWD;
+        let refused = |kind, why: &'static str| {
+            let target = one.display().to_string();
+            Err(Error::new(Effect::Rename, WHAT, target, kind, why))
+        };
+        if one.parent() != other.parent() {
+            return refused(crate::ErrorKind::Other, "names of two directories");
+        }
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        match rustix::fs::renameat_with(cwd, one, cwd, other, flags) {
+            // A file system without it calls the flag invalid (renameat2(2)).
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let why = "the file system cannot exchange two names";
+                refused(crate::ErrorKind::Unsupported, why)
+            }
+            done => done.map_err(|e| fail(Effect::Rename, WHAT, one, e)),
+        }
     }
 
     fn unlink(&self, path: &Path) -> Result<()> {

@@ -108,6 +108,12 @@ impl Files for SimHost {
         })
     }
 
+    fn exchange(&self, one: &Path, other: &Path) -> Result<()> {
+        self.effect(Effect::Rename, "exchange", one.display(), |world| {
+            world.fs.exchange(one, other)
+        })
+    }
+
     fn unlink(&self, path: &Path) -> Result<()> {
         self.effect(Effect::Unlink, "unlink", path.display(), |world| {
             world.losing(path);

@@ -30,6 +30,8 @@ enum Change {
     Unlink(Rc<str>),
     /// Within one directory, atomic.
     Rename(Rc<str>, Rc<str>, Ino),
+    /// Within one directory, atomic: what each name stands for afterwards.
+    Exchange((Rc<str>, Ino), (Rc<str>, Ino)),
 }
 
 /// A change and the transaction it is part of (renames between directories have two).
@@ -78,6 +80,9 @@ fn apply(entries: &mut Entries, change: &Change) {
         Change::Rename(from, to, ino) => {
             entries.remove(from);
             entries.insert(to.clone(), *ino);
+        }
+        Change::Exchange(one, other) => {
+            entries.extend([one.clone(), other.clone()]);
         }
     }
 }
@@ -372,6 +377,20 @@ impl Fs {
         self.change(from_dir, Change::Unlink(from_name), transaction)
     }
 
+    /// Exchanges what two names of one directory stand for.
+    pub fn exchange(&mut self, one: &Path, other: &Path) -> Answer<()> {
+        if one.parent() != other.parent() {
+            return refuse(ErrorKind::Other, "names of two directories");
+        }
+        let (dir, one_name) = self.parent(one)?;
+        let (_, other_name) = self.parent(other)?;
+        let (Some(one), Some(other)) = (self.lookup(one), self.lookup(other)) else {
+            return refuse(ErrorKind::NotFound, "no such file");
+        };
+        let changed = ((one_name.into(), other), (other_name.into(), one));
+        self.change(dir, Change::Exchange(changed.0, changed.1), None)
+    }
+
     /// fsync of a file.
     pub fn sync_file(&mut self, path: &Path) -> Answer<()> {
         match self.resolve(path)? {
@@ -606,9 +625,10 @@ impl Fs {
             }) = self.inode(ino)
             {
                 todo.extend(live.values().chain(durable.values()));
+                // What is exchanged was named before, and is so by what is durable or pending.
                 todo.extend(pending.iter().filter_map(|p| match p.change {
                     Change::Link(_, ino) | Change::Rename(_, _, ino) => Some(ino),
-                    Change::Unlink(_) => None,
+                    Change::Unlink(_) | Change::Exchange(..) => None,
                 }));
             }
         }

@@ -190,6 +190,29 @@ fn a_reboot_takes_what_was_not_synced() {
 }
 
 #[test]
+fn an_exchange_is_done_or_not_done() {
+    let host = host();
+    for (path, text) in [("/s/one", "1"), ("/s/other", "2")] {
+        host.write(p(path), text.as_bytes()).unwrap();
+        host.sync_file(p(path)).unwrap();
+    }
+    host.sync_dir(p("/s")).unwrap();
+    host.exchange(p("/s/one"), p("/s/other")).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for survival in host.snapshot().fs.survivals(100) {
+        let mut world = host.snapshot();
+        world.reboot(&survival);
+        let after = SimHost::new(world);
+        seen.insert(["/s/one", "/s/other"].map(|path| after.read(p(path)).unwrap().unwrap()));
+    }
+    let (one, other) = (b"1".to_vec(), b"2".to_vec());
+    let both = [[one.clone(), other.clone()], [other, one]];
+    assert_eq!(seen, both.into());
+    refused(host.exchange(p("/s/one"), p("/s/x")), ErrorKind::NotFound);
+    refused(host.exchange(p("/s/one"), p("/s/vms/x")), ErrorKind::Other);
+}
+
+#[test]
 fn a_rename_between_directories_is_one_transaction() {
     let host = host();
     host.mkdir(p("/s/a")).unwrap();

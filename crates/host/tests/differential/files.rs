@@ -22,6 +22,7 @@ pub enum Op {
     SyncFile(&'static str),
     SyncDir(&'static str),
     Rename(&'static str, &'static str),
+    Exchange(&'static str, &'static str),
     Unlink(&'static str),
     Rmdir(&'static str),
     SparseDisk(&'static str, u64),
@@ -93,6 +94,7 @@ fn apply<H: Files>(host: &H, root: &Path, op: &Op) -> Answer {
         Op::SyncFile(p) => done(host.sync_file(&at(p))),
         Op::SyncDir(p) => done(host.sync_dir(&at(p))),
         Op::Rename(from, to) => done(host.rename(&at(from), &at(to))),
+        Op::Exchange(one, other) => done(host.exchange(&at(one), &at(other))),
         Op::Unlink(p) => done(host.unlink(&at(p))),
         Op::Rmdir(p) => done(host.rmdir(&at(p))),
         Op::SparseDisk(p, mib) => {
@@ -140,7 +142,7 @@ impl Group for FileGroup {
         let p = rng.pick(&PATHS);
         let q = rng.pick(&PATHS);
         let any = if rng.once_in(4) { "" } else { p };
-        match rng.below(30) {
+        match rng.below(32) {
             0 | 1 => Op::Read(any),
             2 | 3 => Op::Stat(any),
             4 => Op::List(any),
@@ -154,6 +156,7 @@ impl Group for FileGroup {
             22 => Op::SparseDisk(p, 1 + rng.below(2) as u64),
             23 | 24 => Op::CopiedDisk(p, q),
             25 | 26 => Op::GrownDisk(p, 1 + rng.below(3) as u64),
+            30 | 31 => Op::Exchange(p, q),
             27 | 28 => Op::ClonedDisk(p, q),
             _ => Op::DiskSpace(any),
         }

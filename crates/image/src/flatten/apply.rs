@@ -127,7 +127,10 @@ impl Flatten {
     ) -> Result<NodeId> {
         self.made += 1;
         if self.made > self.limits.entries {
-            let why = format!("it is one entry more than {}", self.limits.entries);
+            let why = format!(
+                "it is one entry more than {} (images.max_entries)",
+                self.limits.entries
+            );
             return Err(Error::refused(path, &why));
         }
         self.check_room(parent, path)?;
@@ -214,7 +217,9 @@ impl Flatten {
         let most = self.limits.in_directory;
         let here = self.nodes.dir(dir).map_or(0, |d| d.entries.len() as u64);
         if here >= most {
-            let why = format!("it is one entry more than {most} in its directory");
+            let why = format!(
+                "it is one entry more than {most} in its directory (images.max_directory_entries)"
+            );
             return Err(Error::refused(path, &why));
         }
         Ok(())

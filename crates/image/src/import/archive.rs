@@ -45,12 +45,12 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         progress: &dyn Progress,
     ) -> Result<Said> {
         let room = || self.check_room(ROOM_MIB);
-        let watch = || Watch::new(&import.limits, &room, progress);
+        let watch = || Watch::new(&self.limits, &room, progress);
         let spooled = staging.dir().join(SPOOL);
         let is_plain = archive.is_plain();
         let mut digests = Digests::default();
         let archive = archive.through(|inner| Hashed::new(inner, &mut digests));
-        let mut root = Flatten::new(&import.limits, Form::Flat);
+        let mut root = Flatten::new(&self.limits, Form::Flat);
         let mut seen = Seen::default();
         let mut take = |entry| {
             seen.take(&entry);
@@ -79,7 +79,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                 }
             };
             let found = oci::read(&root, &file.file, import.only.as_deref())?;
-            assemble(found, import, &watch().again())?
+            assemble(found, &watch().again())?
         } else {
             if let Some(only) = &import.only {
                 return Err(Error::NotInArchive {
@@ -161,18 +161,14 @@ fn keep_home(
 }
 
 /// Puts the layers of an archive's image on top of each other, oldest first.
-pub(super) fn assemble(
-    archive: oci::Archive,
-    import: &Import,
-    watch: &Watch<'_>,
-) -> Result<Assembled> {
+pub(super) fn assemble(archive: oci::Archive, watch: &Watch<'_>) -> Result<Assembled> {
     let oci::Archive {
         layers,
         config,
         mut origin,
     } = archive;
     let read = watch.each(&layers, &|layer| read_layer(layer, watch))?;
-    let mut image = Flatten::new(&import.limits, Form::Layer);
+    let mut image = Flatten::new(watch.limits(), Form::Layer);
     for (n, (layer, entries)) in read.into_iter().enumerate() {
         if n > 0 {
             image.next_layer();

@@ -28,7 +28,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     ) -> Result<Manifest> {
         self.check_import(import)?;
         let room = || self.check_room(ROOM_MIB);
-        let watch = Watch::new(&import.limits, &room, progress);
+        let watch = Watch::new(&self.limits, &room, progress);
         self.staged(|staging| {
             progress.stage("reading the image's layers");
             let opened = layers.iter().map(|layer| {
@@ -37,7 +37,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             });
             let opened = opened.collect::<Result<_>>()?;
             let fetched = oci::fetched(config, opened)?;
-            let assembled = archive::assemble(fetched, import, &watch)?;
+            let assembled = archive::assemble(fetched, &watch)?;
             self.write_image(staging, &assembled, &watch.again(), progress)?;
             self.import_staged(staging, assembled.said, import, progress)
         })

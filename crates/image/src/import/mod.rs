@@ -27,20 +27,30 @@ pub(crate) const ROOM_MIB: u64 = 1024;
 pub struct Import {
     /// Names of the image, at least one.
     pub names: Vec<String>,
-    /// Names that other images have move to this one.
-    pub replace: bool,
+    /// Which of them may be other images' now.
+    pub moves: Moves,
     /// Of an archive of several images the one that is called so.
     pub only: Option<String>,
     /// Where it comes from, for a person.
     pub source: Option<String>,
     /// The digest it has in a registry, with the repository.
     pub repo_digest: Option<String>,
-    /// What an archive may expand to.
-    pub limits: Limits,
     /// Distribution and release, where the source does not say it itself.
     pub distro: Option<String>,
     /// Kernel that suits it, where the source does not say it itself.
     pub kernel: Option<String>,
+}
+
+/// Which names move to a new image from others that have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Moves {
+    /// None: a name that is taken is refused.
+    #[default]
+    None,
+    /// The first, as a registry's tag does, and with it those of the image that had it.
+    First,
+    /// All.
+    All,
 }
 
 /// What an archive says of the image in it, beside its files.
@@ -67,9 +77,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             .names
             .iter()
             .try_for_each(|n| manifest::check_name(n))?;
-        if !import.replace {
-            self.check_free(&import.names, None)?;
-        }
+        self.check_names(&import.names, import.moves, None)?;
         ext4::e2fsck(&*self.host)?;
         self.check_room(ROOM_MIB)
     }
@@ -127,7 +135,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        self.publish(&staging.image(), manifest, &import.names, import.replace)
+        self.publish(&staging.image(), manifest, &import.names, import.moves)
     }
 
     /// Digest and length of a file system in which e2fsck finds no fault. It is read by e2fsck, which first has it written
@@ -170,7 +178,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
                 keeping.stop();
                 let mut watched = Watched {
                     stream: &mut stream,
-                    limits: &import.limits,
+                    limits: &self.limits,
                     room: &|| self.check_room(ROOM_MIB),
                     progress,
                     refused: None,

@@ -56,13 +56,13 @@ impl Limits {
     pub(crate) fn check_stream(&self, (packed, unpacked): (u64, u64)) -> Result<()> {
         if unpacked > self.bytes {
             return Err(Error::TooLarge(format!(
-                "it unpacks to more than {}",
+                "it unpacks to more than {} (images.max_size)",
                 banger_model::ByteSize(self.bytes)
             )));
         }
         if unpacked > self.ratio_from && unpacked / self.ratio > packed {
             return Err(Error::TooLarge(format!(
-                "each of its bytes unpacks to more than {}",
+                "each of its bytes unpacks to more than {} (images.max_ratio)",
                 self.ratio
             )));
         }
@@ -93,9 +93,10 @@ pub(crate) struct Watch<'a> {
 /// Headers that an entry may have before it: a long name, a long link and records.
 const HEADERS: u64 = 3;
 
-fn one_more(count: &AtomicU64, most: u64, what: &str, name: &[u8]) -> Result<()> {
+/// Counts one up to `most`, which `key` of `[images]` in the configuration sets.
+fn one_more(count: &AtomicU64, most: u64, what: &str, key: &str, name: &[u8]) -> Result<()> {
     if count.fetch_add(1, Relaxed) >= most {
-        let why = format!("it is one {what} more than {most}");
+        let why = format!("it is one {what} more than {most} (images.{key})");
         return Err(Error::refused(name, &why));
     }
     Ok(())
@@ -201,7 +202,13 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// It is one too many.
     pub(crate) fn entry(&self, name: &[u8]) -> Result<()> {
-        one_more(&self.entries, self.limits.entries, "entry", name)
+        one_more(
+            &self.entries,
+            self.limits.entries,
+            "entry",
+            "max_entries",
+            name,
+        )
     }
 
     /// Counts a header that is no entry: a flood of them would have no limit.
@@ -210,7 +217,7 @@ impl<'a> Watch<'a> {
     /// It is one too many.
     pub(crate) fn header(&self, name: &[u8]) -> Result<()> {
         let most = self.limits.entries.saturating_mul(HEADERS);
-        one_more(&self.headers, most, "extended header", name)
+        one_more(&self.headers, most, "extended header", "max_entries", name)
     }
 
     /// Counts a device.
@@ -218,7 +225,13 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// It is one too many.
     pub(crate) fn device(&self, name: &[u8]) -> Result<()> {
-        one_more(&self.devices, self.limits.devices, "device", name)
+        one_more(
+            &self.devices,
+            self.limits.devices,
+            "device",
+            "max_devices",
+            name,
+        )
     }
 
     /// Counts what stays in memory of an entry until the image is written.
@@ -230,7 +243,7 @@ impl<'a> Watch<'a> {
         if self.kept.fetch_add(bytes, Relaxed).saturating_add(bytes) > self.limits.kept {
             let most = banger_model::ByteSize(self.limits.kept);
             let why = format!(
-                "up to it names, links, attributes and maps of holes take more than {most} of memory"
+                "up to it names, links, attributes and maps of holes take more than {most} of memory (images.max_entries)"
             );
             return Err(Error::refused(name, &why));
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use banger_host::{Files, ToolCall, Tools};
 use thiserror::Error;
 
+use super::source::LARGEST_IMAGE;
 use crate::tree;
 
 /// A fetched package.
@@ -21,9 +22,20 @@ pub struct FetchedPackage {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The file's bytes.
-    pub deb: Vec<u8>,
+    /// The bytes of its file, and of those of the packages that its kernel is split into.
+    pub debs: Vec<Vec<u8>>,
 }
+
+/// A package that apt knows.
+struct Found {
+    name: String,
+    version: String,
+    /// Packages that a kernel is split into, as `apt-get download` wants them: `name=version`.
+    parts: Vec<String>,
+}
+
+/// What Debian splits `linux-image-<release>` into from Linux 7 on, where that package itself is empty.
+const PARTS: [&str; 3] = ["linux-binary-", "linux-modules-", "linux-base-"];
 
 /// What came of asking for a package.
 #[derive(Debug)]
@@ -79,6 +91,14 @@ pub enum AptError {
         /// Why.
         #[source]
         source: banger_host::Error,
+    },
+    /// No package of a kernel or its source is as large.
+    #[error("the package {package} has {bytes} bytes, more than {} MiB", LARGEST_IMAGE >> 20)]
+    TooLarge {
+        /// Which.
+        package: String,
+        /// How many it has.
+        bytes: u64,
     },
     /// The file that apt-get left cannot be read.
     #[error("the package that apt-get fetched cannot be read ({path})")]
@@ -251,12 +271,12 @@ impl<H: Files + Tools> Apt<'_, H> {
     }
 
     fn with_machines_lists(&mut self, meta: &str) -> Option<Result<Fetched, AptError>> {
-        let (name, version) = self.resolve(meta, Lists::Machine).ok().flatten()?;
-        if (self.known)(&name, &version) {
-            return Some(Ok(Fetched::Known { name, version }));
+        let found = self.resolve(meta, Lists::Machine).ok().flatten()?;
+        if (self.known)(&found.name, &found.version) {
+            return Some(Ok(found.known()));
         }
-        self.download(&name, &version, Lists::Machine).ok()?;
-        Some(self.read(name, version))
+        self.download(&found, Lists::Machine).ok()?;
+        Some(self.read(found))
     }
 
     fn with_fresh_lists(&mut self, meta: &str) -> Result<Fetched, AptError> {
@@ -270,23 +290,19 @@ impl<H: Files + Tools> Apt<'_, H> {
         let found = self
             .resolve(meta, Lists::Private)
             .map_err(|source| unknown(Some(source)))?;
-        let (name, version) = found.ok_or_else(|| unknown(updated.err()))?;
-        if (self.known)(&name, &version) {
-            return Ok(Fetched::Known { name, version });
+        let found = found.ok_or_else(|| unknown(updated.err()))?;
+        if (self.known)(&found.name, &found.version) {
+            return Ok(found.known());
         }
-        self.download(&name, &version, Lists::Private)
+        self.download(&found, Lists::Private)
             .map_err(|source| AptError::Fetch {
-                package: name.clone(),
+                package: found.name.clone(),
                 source,
             })?;
-        self.read(name, version)
+        self.read(found)
     }
 
-    fn resolve(
-        &mut self,
-        meta: &str,
-        lists: Lists,
-    ) -> Result<Option<(String, String)>, banger_host::Error> {
+    fn resolve(&mut self, meta: &str, lists: Lists) -> Result<Option<Found>, banger_host::Error> {
         let shown = self.run(
             "apt-cache",
             &["show", "--no-all-versions", meta],
@@ -306,39 +322,41 @@ impl<H: Files + Tools> Apt<'_, H> {
                 QUERY_TIMEOUT,
             )?
         };
-        Ok(field(&shown, "Version").map(|version| (real, version.to_owned())))
+        Ok(field(&shown, "Version").map(|version| Found {
+            version: version.to_owned(),
+            parts: parts(&real, &shown),
+            name: real,
+        }))
     }
 
-    fn download(
-        &mut self,
-        name: &str,
-        version: &str,
-        lists: Lists,
-    ) -> Result<(), banger_host::Error> {
+    fn download(&mut self, found: &Found, lists: Lists) -> Result<(), banger_host::Error> {
+        let Found { name, version, .. } = found;
         (self.progress)(&format!("fetching {name} {version}"));
-        self.run(
-            "apt-get",
-            &["download", &format!("{name}={version}")],
-            lists,
-            FETCH_TIMEOUT,
-        )
-        .map(drop)
+        let package = format!("{name}={version}");
+        let parts = found.parts.iter().map(String::as_str);
+        let args: Vec<&str> = ["download", &package].into_iter().chain(parts).collect();
+        self.run("apt-get", &args, lists, FETCH_TIMEOUT).map(drop)
     }
 
-    fn read(&self, name: String, version: String) -> Result<Fetched, AptError> {
+    fn read(&self, found: Found) -> Result<Fetched, AptError> {
         let dir = self.work.join("deb");
         let files = self
             .host
             .list(&dir)
             .map_err(|source| AptError::Files { source })?;
-        let file = files
-            .iter()
-            .find(|f| f.ends_with(".deb"))
-            .map_or("none.deb", String::as_str);
-        let path = dir.join(file);
-        let deb = std::fs::read(&path).map_err(|source| AptError::Read { path, source })?;
-        let package = FetchedPackage { name, version, deb };
-        Ok(Fetched::Package(package))
+        let debs = files.iter().filter(|file| file.ends_with(".deb"));
+        let mut paths: Vec<PathBuf> = debs.map(|file| dir.join(file)).collect();
+        if paths.is_empty() {
+            paths.push(dir.join("none.deb"));
+        }
+        let Found { name, version, .. } = found;
+        let debs = paths.iter().map(|path| read(&name, path));
+        let debs = debs.collect::<Result<_, _>>()?;
+        Ok(Fetched::Package(FetchedPackage {
+            name,
+            version,
+            debs,
+        }))
     }
 
     fn run(
@@ -362,6 +380,31 @@ impl<H: Files + Tools> Apt<'_, H> {
         let output = self.host.run_tool(&call, &mut |_| {}, self.cancelled)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+impl Found {
+    fn known(self) -> Fetched {
+        Fetched::Known {
+            name: self.name,
+            version: self.version,
+        }
+    }
+}
+
+/// The file of a package, or of a part of it.
+fn read(package: &str, path: &Path) -> Result<Vec<u8>, AptError> {
+    let unread = |source| AptError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = std::fs::metadata(path).map_err(unread)?.len();
+    if bytes > LARGEST_IMAGE {
+        return Err(AptError::TooLarge {
+            package: package.to_owned(),
+            bytes,
+        });
+    }
+    std::fs::read(path).map_err(unread)
 }
 
 /// A machine behind a proxy says so in its environment, and tools inherit nothing by themselves.
@@ -413,6 +456,29 @@ fn real_package(meta: &str, prefix: &str, record: &str) -> Option<String> {
     Some(image.unwrap_or(meta).to_owned())
 }
 
+/// The packages that a kernel's is split into, of its control record.
+fn parts(name: &str, record: &str) -> Vec<String> {
+    let Some(release) = name.strip_prefix("linux-image-") else {
+        return Vec::new();
+    };
+    let depends = field(record, "Depends").unwrap_or_default();
+    let part = |one: &str| {
+        let one = one.trim();
+        let package = one.split([' ', ':', '(']).next().unwrap_or(one);
+        let is_part = PARTS
+            .iter()
+            .any(|part| package.strip_prefix(part) == Some(release));
+        let version = one
+            .split_once("(=")
+            .and_then(|(_, rest)| rest.split_once(')'));
+        is_part.then(|| match version {
+            Some((version, _)) => format!("{package}={}", version.trim()),
+            None => package.to_owned(),
+        })
+    };
+    depends.split(',').filter_map(part).collect()
+}
+
 /// A field of the first record of a control file.
 fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
     record
@@ -441,6 +507,25 @@ mod tests {
         );
         assert_eq!(real_package("x", "linux-image-", ""), None);
         assert_eq!(field(META, "Version"), Some("6.1.192-2"));
+    }
+
+    #[test]
+    fn a_kernel_may_be_split_into_packages() {
+        let name = "linux-image-7.2.13+deb14-cloud-amd64";
+        let record = "Package: linux-image-7.2.13+deb14-cloud-amd64\nVersion: 7.2.13-1\n\
+            Depends: dracut | initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool, \
+            linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-base-7.2.13+deb14-amd64, \
+            linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-modules-7.2.13+deb14-cloud-amd64\n";
+        assert_eq!(
+            parts(name, record),
+            [
+                "linux-base-7.2.13+deb14-cloud-amd64=7.2.13-1",
+                "linux-binary-7.2.13+deb14-cloud-amd64=7.2.13-1",
+                "linux-modules-7.2.13+deb14-cloud-amd64",
+            ]
+        );
+        assert_eq!(parts("linux-source-7.2", record), [""; 0]);
+        assert_eq!(parts("linux-image-cloud-amd64", META), [""; 0]);
     }
 
     #[test]
@@ -486,6 +571,22 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_package_without_measure_is_not_read() {
+        let told = in_apt(|apt| {
+            let file = std::fs::File::create(apt.work.join("deb/x.deb")).unwrap();
+            file.set_len(LARGEST_IMAGE + 1).unwrap();
+            let (name, version) = ("x".to_owned(), "1".to_owned());
+            apt.read(Found {
+                name,
+                version,
+                parts: Vec::new(),
+            })
+            .unwrap_err()
+        });
+        assert!(told.to_string().contains("more than 512 MiB"), "{told}");
+    }
+
     /// A machine whose own lists are missing or stale: they are fetched, from its own sources, to our place.
     #[test]
     fn fresh_lists_lead_to_a_package() {
@@ -494,7 +595,7 @@ mod tests {
             panic!("{fetched:?}")
         };
         assert_eq!(fetched.name, "hostname");
-        assert!(fetched.deb.starts_with(b"!<arch>\n"));
+        assert!(fetched.debs[0].starts_with(b"!<arch>\n"));
     }
 
     #[test]

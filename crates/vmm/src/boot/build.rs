@@ -191,8 +191,8 @@ pub fn build<H: Files + Tools>(
     recipe: &Recipe<'_>,
     new: &NewKernel<'_>,
     progress: &mut Progress<'_>,
-    cancelled: &dyn Fn() -> bool,
 ) -> Result<Kernel, KernelError> {
+    let cancelled = shelf.cancelled;
     obstacle(host).map_err(built)?;
     shelf::check_name(new.name)?;
     let compiler = compiler(host, shelf.kernels).map_err(built)?;
@@ -201,11 +201,7 @@ pub fn build<H: Files + Tools>(
         let of = format!("{BUILD_FORMAT}\n{name}\n{version}\n{compiler}\n{fragment}");
         hex(&Sha256::digest(of))
     };
-    let kept = |key: &str| {
-        recipe
-            .cache
-            .join(format!("vmlinux-v{BUILD_FORMAT}-{}", &key[..16]))
-    };
+    let kept = |key: &str| recipe.cache.join(kept_name(key));
     let fetched = apt::fetch_unless(
         host,
         (SOURCE_PACKAGE, "linux-source-"),
@@ -224,10 +220,9 @@ pub fn build<H: Files + Tools>(
         Fetched::Package(package) => {
             let work = shelf.private("build");
             let made = compile(host, &work, recipe, &package, progress, cancelled);
-            // If this fails, the daemon's next start clears it.
-            let cleared = shelf::clear(host, &work);
+            // 80 000 files: whoever waits for the kernel, or for the daemon's end, does not wait for their removal.
+            (shelf.discard)(&work);
             let vmlinux = made?;
-            cleared.map_err(|source| KernelError::Files { source })?;
             keep(host, &kept(&key(&package.name, &package.version)), &vmlinux)
                 .map_err(|source| KernelError::Files { source })?;
             (package.name, package.version, vmlinux)
@@ -242,6 +237,16 @@ pub fn build<H: Files + Tools>(
         ..new.clone()
     };
     shelf::make(host, shelf, &KernelSource::Image(vmlinux), &new)
+}
+
+/// Name of the file in which what was built of this is kept.
+pub(super) fn kept_name(key: &str) -> String {
+    format!("vmlinux-v{BUILD_FORMAT}-{}", key.get(..16).unwrap_or(key))
+}
+
+/// Whether a file of this name is what was built once, by whatever version.
+pub(super) fn is_kept(name: &str) -> bool {
+    name.starts_with("vmlinux-v")
 }
 
 /// What is called with each line of progress.
@@ -365,7 +370,8 @@ impl<H: Files + Tools> Maker<'_, '_, H> {
     /// Takes the source's archive out of its package; its path, and the time of the changelog's newest entry.
     fn spill(&self, package: &apt::FetchedPackage) -> Result<(PathBuf, String), KernelError> {
         let (mut archive, mut date) = (None, None);
-        let walked = deb::for_each_file(&package.deb, &mut |path, body| {
+        let debs = package.debs.iter();
+        let mut seen = |path: &str, body: &mut dyn io::Read| {
             let name = path.rsplit('/').next().unwrap_or(path);
             if path.starts_with("usr/src/")
                 && name.starts_with("linux-source-")
@@ -378,10 +384,13 @@ impl<H: Files + Tools> Maker<'_, '_, H> {
                 date = changelog_date(body)?;
             }
             Ok(Walk::On)
-        });
-        walked.map_err(|source| KernelError::Source {
-            source: source.into(),
-        })?;
+        };
+        for deb in debs {
+            let walked = deb::for_each_file(deb, self.cancelled, &mut seen);
+            walked.map_err(|source| KernelError::Source {
+                source: source.into(),
+            })?;
+        }
         let archive = archive.ok_or_else(|| {
             let package = package.name.clone();
             built(BuildError::NoSource { package })

@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 use super::elf;
-use super::unpack::{Packing, UnpackError, unpack};
+use super::unpack::{Cancelled, Packing, UnpackError, unpack_unless};
 
 /// No kernel unfolds to more than this; a header that says so is damaged.
 const LARGEST_KERNEL: usize = 512 << 20;
@@ -63,25 +63,28 @@ pub enum KernelImageError {
 }
 
 /// Makes the bootable ELF of a kernel image (bzImage, or an ELF, which is checked and returned as it is).
-pub fn vmlinux_of(image: &[u8]) -> Result<Vec<u8>, KernelImageError> {
-    let vmlinux = if elf::is_elf(image) {
-        image.to_vec()
+///
+/// # Errors
+/// Damage, or it was cancelled.
+pub fn vmlinux_of(image: Vec<u8>, cancelled: &Cancelled<'_>) -> Result<Vec<u8>, KernelImageError> {
+    let vmlinux = if elf::is_elf(&image) {
+        image
     } else {
-        unpack_bzimage(image)?
+        unpack_bzimage(&image, cancelled)?
     };
     elf::pvh_entry(&vmlinux).map_err(|source| KernelImageError::NoPvh { source })?;
     Ok(vmlinux)
 }
 
-fn unpack_bzimage(image: &[u8]) -> Result<Vec<u8>, KernelImageError> {
+fn unpack_bzimage(image: &[u8], cancelled: &Cancelled<'_>) -> Result<Vec<u8>, KernelImageError> {
     let payload = payload_of(image)?;
     let packing = Packing::of(payload).ok_or_else(|| KernelImageError::UnknownPacking {
         magic: payload.iter().take(6).copied().collect(),
     })?;
     let expected = size_trailer(payload);
     let cap = expected.min(LARGEST_KERNEL);
-    let vmlinux =
-        unpack(packing, payload, cap).map_err(|source| KernelImageError::Unpack { source })?;
+    let vmlinux = unpack_unless(packing, payload, cap, cancelled)
+        .map_err(|source| KernelImageError::Unpack { source })?;
     if vmlinux.len() != expected {
         return Err(KernelImageError::WrongSize {
             expected,
@@ -150,6 +153,10 @@ pub(crate) mod tests {
         image.extend(payload);
         image.extend([0xcc; 100]);
         image
+    }
+
+    fn vmlinux_of(image: &[u8]) -> Result<Vec<u8>, KernelImageError> {
+        super::vmlinux_of(image.to_vec(), &|| false)
     }
 
     fn with_trailer(mut packed: Vec<u8>, size: usize) -> Vec<u8> {

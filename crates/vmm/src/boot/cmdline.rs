@@ -31,7 +31,8 @@ const ALWAYS: &[&str] = &[
 /// nothing. `audit=0 lsm= apparmor=0`: no security module in the guest (Landlock and AppArmor are absent there).
 /// `init_on_alloc=0`: pages are not cleared a second time on their way within the guest's kernel. `tsc=reliable`: on
 /// a busy host the kernel's watchdog may find the counter wrong by its ticks and fall back to those: a clock in steps
-/// of 4 ms.
+/// of 4 ms. `clearcpuid=141`: the guest's kernel, not its programs, does without `cmpxchg16b` (`X86_FEATURE_CX16`), behind which
+/// QEMU's emulation may hand an interrupt wrong flags: Linux 6.12 panics of it in its allocator.
 const EMULATED: &[&str] = &[
     "mitigations=off",
     "no_timer_check",
@@ -41,6 +42,7 @@ const EMULATED: &[&str] = &[
     "apparmor=0",
     "init_on_alloc=0",
     "tsc=reliable",
+    "clearcpuid=141",
 ];
 
 /// Initcalls of Debian's 6.1 kernel that an emulated microVM does without: certificates for signed modules, a key
@@ -75,7 +77,7 @@ mod tests {
         assert_eq!(
             kernel_cmdline(Accel::Tcg { tsc_khz: 2_445_406 }, 1),
             "console=ttyS0 quiet loglevel=1 reboot=t panic=-1 cryptomgr.notests mitigations=off no_timer_check \
-             noreplace-smp audit=0 lsm= apparmor=0 init_on_alloc=0 tsc=reliable \
+             noreplace-smp audit=0 lsm= apparmor=0 init_on_alloc=0 tsc=reliable clearcpuid=141 \
              initcall_blacklist=load_system_certificate_list,crypto_kdf108_init,ksm_init,init_kprobe_trace,\
              init_trace_printk_function_export,trace_events_synth_init_early,init_blk_tracer,init_graph_tracefs,\
              init_graph_trace,tracer_init_tracefs,bpf_event_init tsc_early_khz=2445406"

@@ -7,7 +7,7 @@ use std::io::Read;
 use thiserror::Error;
 
 use super::source::{Visit, walk_tar};
-use super::unpack::{Packing, UnpackError, reader};
+use super::unpack::{Cancelled, Packing, UnpackError, reader};
 
 /// Why a package could not be read.
 #[derive(Debug, Error)]
@@ -46,14 +46,18 @@ pub enum Walk {
 /// Calls `visit` with the path (no leading `./`) and the content of each regular file, in the package's order.
 ///
 /// # Errors
-/// Damage of the package, and what `visit` returns while reading.
-pub fn for_each_file(deb: &[u8], visit: &mut Visit<'_>) -> Result<(), DebError> {
+/// Damage of the package, what `visit` returns while reading, or it was cancelled.
+pub fn for_each_file(
+    deb: &[u8],
+    cancelled: &Cancelled<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), DebError> {
     let data = member(deb, "data.tar")?;
     let tar: Box<dyn Read + '_> = match Packing::of(data) {
         Some(packing) => reader(packing, data).map_err(|source| DebError::Unpack { source })?,
         None => Box::new(data),
     };
-    walk_tar(tar, visit).map_err(|source| DebError::Tar { source })
+    walk_tar(tar, cancelled, visit).map_err(|source| DebError::Tar { source })
 }
 
 /// The content of the first ar member whose name starts with `prefix`.
@@ -126,7 +130,7 @@ pub(crate) mod tests {
 
     fn list(deb: &[u8]) -> Result<Vec<(String, Vec<u8>)>, DebError> {
         let mut out = Vec::new();
-        for_each_file(deb, &mut |path, body| {
+        for_each_file(deb, &|| false, &mut |path, body| {
             let mut bytes = Vec::new();
             body.read_to_end(&mut bytes)?;
             out.push((path.to_owned(), bytes));

@@ -85,10 +85,9 @@ pub fn base<F: Files>(
     agent: &Agent,
 ) -> Result<PathBuf, InitramfsError> {
     let files_err = |source| InitramfsError::Files { source };
-    let kernel_id = kernel_digest(kernel);
     let name = format!(
         "initramfs-v{BASE_FORMAT}-{}-{}.cpio",
-        &kernel_id[..16],
+        key(kernel),
         &agent.digest[..16]
     );
     let path = cache.join(&name);
@@ -104,6 +103,18 @@ pub fn base<F: Files>(
     files.rename(&temporary, &path).map_err(files_err)?;
     files.sync_dir(cache).map_err(files_err)?;
     Ok(path)
+}
+
+/// What tells the bases of a kernel from those of others.
+pub(super) fn key(kernel: &Kernel) -> String {
+    kernel_digest(kernel)[..16].to_owned()
+}
+
+/// The [`key`] of the kernel that the base of this file name is of, of whatever version, finished or not; `None` if it is
+/// no base.
+pub(super) fn kernel_of(name: &str) -> Option<&str> {
+    let (_version, rest) = name.strip_prefix("initramfs-v")?.split_once('-')?;
+    rest.split_once('-').map(|(key, _agent)| key)
 }
 
 /// Whether a file of this name is the base of another format or another agent: this agent's daemons never read it.

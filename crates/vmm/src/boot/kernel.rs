@@ -131,6 +131,12 @@ pub enum KernelError {
         /// The name.
         name: String,
     },
+    /// It is being read, and does not come free.
+    #[error("the kernel '{name}' is being used by a VM that is created or started")]
+    Pinned {
+        /// The name.
+        name: String,
+    },
     /// The name cannot be a directory's.
     #[error(
         "{name:?} cannot name a kernel: a-z, 0-9, '.', '_' and '-', up to 63 characters, not '.' first"
@@ -154,6 +160,12 @@ pub enum KernelError {
     TooLarge {
         /// What is allowed, in bytes.
         limit: u64,
+    },
+    /// More of something than any kernel has.
+    #[error("no kernel has more than {what}")]
+    TooMuch {
+        /// How much of what.
+        what: String,
     },
     /// What comes in could not be received.
     #[error("the kernel cannot be received")]
@@ -287,10 +299,9 @@ pub fn fetch_package<H: Files + Tools>(
     package: &str,
     new: &NewKernel<'_>,
     progress: &mut dyn FnMut(&str),
-    cancelled: &dyn Fn() -> bool,
 ) -> Result<Kernel, KernelError> {
     let work = shelf.private("fetch");
-    let package = apt::fetch_package(host, package, &work, progress, cancelled)
+    let package = apt::fetch_package(host, package, &work, progress, shelf.cancelled)
         .map_err(|source| KernelError::Fetch { source })?;
     progress(&format!("unpacking {} {}", package.name, package.version));
     let new = NewKernel {
@@ -298,7 +309,7 @@ pub fn fetch_package<H: Files + Tools>(
         version: &package.version,
         ..new.clone()
     };
-    shelf::make(host, shelf, &KernelSource::Package(package.deb), &new)
+    shelf::make(host, shelf, &KernelSource::Packages(package.debs), &new)
 }
 
 /// Lower-case hex.
@@ -314,8 +325,8 @@ mod tests {
     use crate::boot::elf::tests::tiny_vmlinux;
     use crate::boot::modinfo::tests::tiny_module;
     use crate::boot::package::{KernelParts, TreeSink};
+    use crate::boot::pins::KernelNames;
     use banger_host::linux::{LinuxConfig, LinuxHost};
-    use std::sync::Mutex;
 
     fn package(leave_out: &str) -> Vec<u8> {
         let elf = tiny_vmlinux(true);
@@ -382,7 +393,12 @@ mod tests {
             version: "1",
             ..NewKernel::default()
         };
-        KernelParts::of(&KernelSource::Package(package(leave_out)), &new, tree)
+        KernelParts::of(
+            &KernelSource::Packages(vec![package(leave_out)]),
+            &new,
+            tree,
+            &|| false,
+        )
     }
 
     /// Packs nothing but the list of the files.
@@ -408,8 +424,10 @@ mod tests {
             kernels,
             tag: "k",
             pack: &list,
-            naming: &Mutex::default(),
+            names: &KernelNames::default(),
             replace: true,
+            cancelled: &|| false,
+            discard: &|dir| drop(crate::tree::remove(&host, dir)),
         };
         shelf::fill_and_publish(&host, &shelf, &mut |tree| {
             let mut parts = parts_into("", tree)?;
@@ -507,6 +525,40 @@ mod tests {
         let loaded = Kernel::load(&host, kernels.path(), "k").unwrap().unwrap();
         assert_eq!(loaded.manifest.version, "2");
         assert_eq!(names(), ["k"]);
+    }
+
+    /// Wherever it is asked, and it is asked from the first file to the rename.
+    #[test]
+    fn a_kernel_that_is_cancelled_leaves_nothing() {
+        let host = LinuxHost::new(LinuxConfig::default());
+        let kernels = tempfile::tempdir().unwrap();
+        let source = KernelSource::Packages(vec![package("")]);
+        let new = NewKernel {
+            name: "k",
+            ..NewKernel::default()
+        };
+        let asked = std::cell::Cell::new(0);
+        let made = |limit: u32| {
+            asked.set(0);
+            let shelf = Shelf {
+                kernels: kernels.path(),
+                tag: "k",
+                pack: &list,
+                names: &KernelNames::default(),
+                replace: true,
+                cancelled: &|| asked.replace(asked.get() + 1) >= limit,
+                discard: &|dir| drop(crate::tree::remove(&host, dir)),
+            };
+            shelf::make(&host, &shelf, &source, &new)
+        };
+        made(u32::MAX).unwrap();
+        let all = asked.get();
+        std::fs::remove_dir_all(kernels.path().join("k")).unwrap();
+        for limit in 0..all {
+            assert!(made(limit).is_err(), "{limit} of {all}");
+            assert_eq!(asked.get(), limit + 1, "it goes on");
+            assert_eq!(std::fs::read_dir(kernels.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod apt;
 pub mod build;
 pub mod bzimage;
+pub mod cache;
 pub mod cmdline;
 pub mod config;
 pub mod cpio;
@@ -15,7 +16,10 @@ pub mod modinfo;
 pub mod modules;
 pub mod needs;
 pub mod package;
+pub mod pins;
+pub mod publish;
 pub mod shelf;
 pub mod source;
+mod survey;
 pub mod tsc;
 pub mod unpack;

@@ -12,6 +12,9 @@ use super::unpack::{Packing, UnpackError, unpack};
 /// The largest module taken (the biggest of Debian's cloud kernel has 4 MB).
 pub const LARGEST_MODULE: usize = 64 << 20;
 
+/// The most that a module says of itself, and the names of its functions, in bytes each; Debian's most talkative has 100 kB.
+pub(super) const MOST_SAID: usize = 2 << 20;
+
 /// Why a file is no readable module.
 #[derive(Debug, Error)]
 pub enum ModuleError {
@@ -32,6 +35,9 @@ pub enum ModuleError {
     /// Without the section that every module has.
     #[error("the module has no .modinfo section")]
     NoModinfo,
+    /// More words than any module has.
+    #[error("the module says more than {} MiB of itself", MOST_SAID >> 20)]
+    TooTalkative,
 }
 
 /// The plain ELF bytes of a `.ko`, `.ko.xz`, `.ko.zst` or `.ko.gz` file.

@@ -19,6 +19,9 @@ pub const SECOND: &[&str] = &["virtio_blk", "ext4", "overlay", "virtio_net", "vi
 /// What those ask the kernel for by other means than `depends=`, to be there before them: ext4's checksums.
 pub const HELPFUL: &[&str] = &["crc32c_generic"];
 
+/// Modules that need each other one after the other; the deepest of Debian's are 12. The walk is as deep.
+const DEEPEST: usize = 200;
+
 /// Modules by name, with their files and the names they need, and what is built into the kernel.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct ModuleIndex {
@@ -50,6 +53,12 @@ pub enum ModulesError {
         name: String,
         /// Which module needs it; `None` if it was asked for.
         by: Option<String>,
+    },
+    /// Modules need more of each other than any kernel's.
+    #[error("the module {name:?} and those before it need more modules than any kernel's")]
+    TooMany {
+        /// One of them.
+        name: String,
     },
     /// Modules that need each other.
     #[error("modules need each other in a circle through {name:?}")]
@@ -183,6 +192,11 @@ impl Walk<'_> {
                 by: by.map(str::to_owned),
             });
         };
+        if self.open.len() >= DEEPEST {
+            return Err(ModulesError::TooMany {
+                name: name.to_owned(),
+            });
+        }
         if !self.open.insert(name.to_owned()) {
             return Err(ModulesError::Circle {
                 name: name.to_owned(),
@@ -254,6 +268,16 @@ mod tests {
             ModuleIndex::parse("nonsense", ""),
             Err(ModulesError::BadLine { line: 1, .. })
         ));
+    }
+
+    #[test]
+    fn a_chain_without_end_takes_no_stack() {
+        let mut index = ModuleIndex::default();
+        for i in 0..100_000 {
+            index.insert(&format!("m{i}.ko"), vec![format!("m{}", i + 1)]);
+        }
+        let told = index.closure(&["m0"]).unwrap_err();
+        assert!(matches!(told, ModulesError::TooMany { .. }), "{told}");
     }
 
     #[test]

@@ -57,6 +57,7 @@ const fn good(
 #[rustfmt::skip]
 pub const NEEDS: &[Need] = &[
     must(&["CONFIG_64BIT"], None, Some("x86_64_start_kernel"), "banger's agent is a 64-bit program"),
+    must(&["CONFIG_BINFMT_ELF"], None, Some("init_elf_binfmt"), "the agent, and every other program, is an ELF file"),
     must(&["CONFIG_BLK_DEV_INITRD"], None, Some("populate_rootfs"), "the agent comes in an initramfs"),
     must(&["CONFIG_DEVTMPFS"], None, Some("devtmpfs_init"), "the guest's /dev"),
     must(&["CONFIG_PROC_FS"], None, Some("proc_root_init"), "the guest's /proc"),
@@ -138,21 +139,30 @@ pub struct Evidence<'a> {
     pub builtin: Option<&'a str>,
     /// Names of its modules.
     pub modules: BTreeSet<String>,
-    /// Names of its functions, NUL between them; see [`symbols`].
-    pub symbols: Option<&'a [u8]>,
+    /// Which of the functions that [`NEEDS`] names it has; see [`symbols`].
+    pub symbols: Option<BTreeSet<&'static str>>,
 }
 
-/// Names of functions of a kernel that was not stripped.
-pub fn symbols(vmlinux: &[u8]) -> Option<&[u8]> {
-    let names = elf::section(vmlinux, ".strtab").ok().flatten()?;
+/// The functions of [`NEEDS`] that a kernel which was not stripped has; `None` if its table tells nothing.
+pub fn symbols(vmlinux: &[u8]) -> Option<BTreeSet<&'static str>> {
     // A table without what every kernel has is no kernel's.
-    has_symbol(names, "start_kernel").then_some(names)
-}
-
-fn has_symbol(names: &[u8], symbol: &str) -> bool {
-    names
-        .split(|b| *b == 0)
-        .any(|name| name == symbol.as_bytes())
+    const EVERY: &str = "start_kernel";
+    let wanted: BTreeSet<&str> = NEEDS
+        .iter()
+        .filter_map(|need| need.symbol)
+        .chain([EVERY])
+        .collect();
+    let longest = wanted.iter().map(|name| name.len()).max().unwrap_or(0);
+    let mut there = BTreeSet::new();
+    let table = elf::for_each_symbol(vmlinux, &mut |rest| {
+        let start = &rest[..rest.len().min(longest + 1)];
+        // Compilers name a part or a variant of a function after it: `virtblk_probe.cold`, `inet_init.llvm.123`.
+        let name = start.split(|b| matches!(b, 0 | b'.')).next();
+        let name = name.and_then(|name| std::str::from_utf8(name).ok());
+        there.extend(name.and_then(|name| wanted.get(name)));
+    });
+    let told = table.is_ok_and(|table| table) && there.contains(EVERY);
+    told.then_some(there)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -202,8 +212,8 @@ fn known(need: &Need, evidence: &Evidence<'_>) -> Known {
         // A module that did not come with the kernel cannot be loaded.
         return there(need.options.iter().any(|o| config.get(o) == Some("y")));
     }
-    if let (Some(names), Some(symbol)) = (evidence.symbols, need.symbol) {
-        return there(has_symbol(names, symbol));
+    if let (Some(names), Some(symbol)) = (&evidence.symbols, need.symbol) {
+        return there(names.contains(symbol));
     }
     match (evidence.builtin, need.module) {
         (Some(builtin), Some(module)) => {
@@ -216,6 +226,7 @@ fn known(need: &Need, evidence: &Evidence<'_>) -> Known {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::boot::elf::tests::with_symbols;
 
     /// A configuration with everything but one option.
     pub(crate) fn config_without(option: &str) -> String {
@@ -283,12 +294,25 @@ pub(crate) mod tests {
         assert!(by_list.unknown.contains(&"CONFIG_PROC_FS".to_owned()));
 
         let names = b"\0start_kernel\0virtblk_probe_not\0ext4_fill_super\0";
+        let vmlinux = with_symbols(names, &[1, 14, 32]);
         let by_names = check(&Evidence {
-            symbols: Some(names),
+            symbols: symbols(&vmlinux),
             ..Evidence::default()
         });
         assert!(by_names.missing.contains(&"CONFIG_VIRTIO_BLK".to_owned()));
         assert!(!by_names.missing.contains(&"CONFIG_EXT4_FS".to_owned()));
+    }
+
+    /// GNU ld keeps one text for names of which one is the end of the other: there is no NUL before the shorter one.
+    #[test]
+    fn a_name_that_is_the_end_of_another_one_is_found() {
+        let names =
+            b"\0__pfx_start_kernel\0__pfx_virtblk_probe\0ext4_fill_super.cold\0__pfx_acpi_init\0";
+        let found = symbols(&with_symbols(names, &[1, 7, 20, 26, 40, 61])).unwrap();
+        let expected = ["ext4_fill_super", "start_kernel", "virtblk_probe"];
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+        let stripped = with_symbols(b"\0virtblk_probe\0", &[1]);
+        assert_eq!(symbols(&stripped), None, "no kernel's table");
     }
 
     /// What our own kernel is built from has all of it.

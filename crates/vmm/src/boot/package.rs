@@ -1,23 +1,27 @@
 //! Taking a kernel apart that came in a package, an archive or a file: the kernel as an ELF, the modules that start a
 //! guest, and all its modules as the tree that guests have at `/lib/modules/<release>` (R-GUEST-8).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io;
 
 use sha2::{Digest, Sha256};
 
 use super::bzimage::vmlinux_of;
-use super::config::{KernelConfig, LARGEST_CONFIG, is_release, release_in};
-use super::deb::Walk;
+use super::config::{KernelConfig, release_in};
 use super::depmod::{self, KernelLists, ModuleFacts};
 use super::kernel::{KERNEL_FORMAT, KernelError, KernelManifest, hex};
-use super::modinfo::{LARGEST_MODULE, ModuleError, depends, plain_module};
+use super::modinfo::{LARGEST_MODULE, depends, plain_module};
 use super::modules::{FIRST, HELPFUL, ModuleIndex, SECOND, name_of};
 use super::needs::{self, Evidence};
-use super::source::{KernelSource, LARGEST_IMAGE, bytes_of};
+use super::source::{KernelSource, bytes_of};
+use super::survey::{Survey, bad, image_rank, in_tree, visited};
+use super::unpack::Cancelled;
 
-/// The longest of the lists that a kernel's build writes (`modules.order`, `modules.builtin`); Debian's have 300 kB.
-const LARGEST_LIST: u64 = 16 << 20;
+/// The most that the modules take which start a guest, plain, in bytes: they are held, and are in every initramfs of the
+/// kernel. Debian's take 3 MB.
+const LARGEST_START: usize = 64 << 20;
+/// Bytes between two questions whether it is cancelled.
+const HASHED_AT_ONCE: usize = 4 << 20;
 
 /// A kernel in memory, ready to be written.
 pub struct KernelParts {
@@ -61,21 +65,20 @@ impl KernelParts {
     /// are 90 to 400 MB, more than a daemon should hold.
     ///
     /// # Errors
-    /// Damage, something missing, or `tree` fails.
+    /// Damage, something missing, `tree` fails, or it was cancelled.
     pub fn of(
         source: &KernelSource,
         new: &NewKernel<'_>,
         tree: &mut TreeSink<'_>,
+        cancelled: &Cancelled<'_>,
     ) -> Result<KernelParts, KernelError> {
-        let mut survey = Survey::of(source)?;
-        let (image_path, image) = survey.image(new.package)?;
-        let vmlinux = vmlinux_of(&image).map_err(|source| KernelError::Image {
-            path: image_path,
-            source,
-        })?;
-        drop(image);
+        let mut survey = Survey::of(source, cancelled)?;
+        let (path, image) = survey.image(new.package)?;
+        let vmlinux =
+            vmlinux_of(image, cancelled).map_err(|source| KernelError::Image { path, source })?;
         let (release, listed) = survey.modules_of(release_in(&vmlinux), new.package)?;
-        let config = survey.config.or_else(|| KernelConfig::text_in(&vmlinux));
+        let config = survey.config_of(&release);
+        let config = config.or_else(|| KernelConfig::text_in(&vmlinux));
         let known = config.as_deref().and_then(KernelConfig::parse);
         let check = needs::check(&Evidence {
             config: known.as_ref(),
@@ -112,7 +115,7 @@ impl KernelParts {
         };
         let second = order(&[helpful, SECOND].concat(), &first)?;
         let wanted: Vec<&String> = first.iter().chain(&second).collect();
-        let modules = pick_modules(source, &listed.dir, &wanted, tree)?;
+        let modules = pick_modules(source, &listed.dir, &wanted, tree, cancelled)?;
         if !listed.modules.is_empty() {
             let lists = KernelLists {
                 order: &listed.order,
@@ -135,11 +138,11 @@ impl KernelParts {
                 version: version.to_owned(),
                 release,
                 package: new.package.to_owned(),
-                vmlinux_sha256: hex(&Sha256::digest(&vmlinux)),
+                vmlinux_sha256: digest(&vmlinux, cancelled)?,
                 first: files(&first),
                 second: files(&second),
                 modules_disk: !listed.modules.is_empty(),
-                modules_sha256: digest(&modules),
+                modules_sha256: digest_of_all(&modules, cancelled)?,
                 source: new.source.map(str::to_owned),
                 created: new.created,
                 check: Some(check),
@@ -184,159 +187,40 @@ fn write_lists(
     Ok(())
 }
 
+/// SHA-256, hex.
+fn digest(bytes: &[u8], cancelled: &Cancelled<'_>) -> Result<String, KernelError> {
+    let mut all = Sha256::new();
+    for piece in bytes.chunks(HASHED_AT_ONCE) {
+        if cancelled() {
+            return Err(KernelError::Cancelled);
+        }
+        all.update(piece);
+    }
+    Ok(hex(&all.finalize()))
+}
+
 /// Digest of the modules that start a guest; empty if there are none.
-fn digest(modules: &BTreeMap<String, Vec<u8>>) -> String {
+fn digest_of_all(
+    modules: &BTreeMap<String, Vec<u8>>,
+    cancelled: &Cancelled<'_>,
+) -> Result<String, KernelError> {
     if modules.is_empty() {
-        return String::new();
+        return Ok(String::new());
     }
     let mut all = Sha256::new();
     for (file, bytes) in modules {
+        if cancelled() {
+            return Err(KernelError::Cancelled);
+        }
         all.update(file);
         all.update(Sha256::digest(bytes));
     }
-    hex(&all.finalize())
+    Ok(hex(&all.finalize()))
 }
 
 /// The file name under `modules/`: the module's own name, plain.
 fn file_of(path: &str) -> String {
     format!("{}.ko", name_of(path))
-}
-
-/// A tree of modules as one pass over a source finds it.
-#[derive(Default)]
-struct Listed {
-    /// Its directory in the source.
-    dir: String,
-    order: String,
-    builtin: Option<String>,
-    builtin_modinfo: Vec<u8>,
-    modules: Vec<ModuleFacts>,
-}
-
-/// What one pass over a source finds.
-#[derive(Default)]
-struct Survey {
-    /// The best kind of kernel image seen so far, all of that kind by their paths, and the first one's bytes.
-    rank: usize,
-    images: BTreeSet<String>,
-    image: Vec<u8>,
-    config: Option<String>,
-    /// Trees of modules by the release that their directory names; empty where it names none.
-    trees: BTreeMap<String, Listed>,
-}
-
-impl Survey {
-    fn of(source: &KernelSource) -> Result<Survey, KernelError> {
-        let mut survey = Survey {
-            rank: usize::MAX,
-            ..Survey::default()
-        };
-        let mut bad_module = None;
-        let walked = source.for_each_file(&mut |path, body| {
-            if let Some(rank) = image_rank(path) {
-                survey.take_image(path, rank, body)?;
-            } else if is_config(path) && survey.config.is_none() {
-                let text = text_of(body, path, LARGEST_CONFIG as u64)?;
-                survey.config = Some(text).filter(|text| KernelConfig::parse(text).is_some());
-            } else if let Some(place) = in_tree(path)
-                && let Err(error) = survey.take_listed(&place, path, body)?
-            {
-                bad_module = Some(bad(path, error));
-                return Ok(Walk::Done);
-            }
-            Ok(Walk::On)
-        });
-        walked.map_err(|source| KernelError::Source { source })?;
-        bad_module.map_or(Ok(survey), Err)
-    }
-
-    fn take_image(&mut self, path: &str, rank: usize, body: &mut dyn Read) -> io::Result<()> {
-        if rank > self.rank {
-            return Ok(());
-        }
-        if rank < self.rank {
-            self.rank = rank;
-            self.images.clear();
-            self.image = bytes_of(body, path, LARGEST_IMAGE)?;
-        }
-        self.images.insert(path.to_owned());
-        Ok(())
-    }
-
-    /// The inner error is a module's that is damaged.
-    fn take_listed(
-        &mut self,
-        place: &Place<'_>,
-        path: &str,
-        body: &mut dyn Read,
-    ) -> io::Result<Result<(), ModuleError>> {
-        let listed = self.trees.entry(place.release.to_owned()).or_default();
-        if listed.dir.is_empty() {
-            listed.dir = place.dir.to_owned();
-        }
-        match place.file {
-            "modules.order" => listed.order = text_of(body, path, LARGEST_LIST)?,
-            "modules.builtin" => listed.builtin = Some(text_of(body, path, LARGEST_LIST)?),
-            "modules.builtin.modinfo" => {
-                listed.builtin_modinfo = bytes_of(body, path, LARGEST_LIST)?;
-            }
-            file if is_module(file) => {
-                let bytes = bytes_of(body, path, LARGEST_MODULE as u64)?;
-                let facts = plain_module(&bytes).and_then(|plain| ModuleFacts::of(file, &plain));
-                match facts {
-                    Ok(facts) => listed.modules.push(facts),
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            _ => {}
-        }
-        Ok(Ok(()))
-    }
-
-    fn image(&mut self, package: &str) -> Result<(String, Vec<u8>), KernelError> {
-        let mut paths = std::mem::take(&mut self.images).into_iter();
-        match (paths.next(), paths.next()) {
-            (Some(path), None) => Ok((path, std::mem::take(&mut self.image))),
-            (None, _) => Err(KernelError::Incomplete {
-                package: package.to_owned(),
-                what: "kernel: a vmlinux, bzImage or vmlinuz-*",
-            }),
-            (Some(one), Some(two)) => Err(KernelError::Several {
-                paths: [one, two].into_iter().chain(paths).collect(),
-            }),
-        }
-    }
-
-    /// The release of the kernel, and the tree of its modules; an empty one if it came with none.
-    fn modules_of(
-        &mut self,
-        said: Option<String>,
-        package: &str,
-    ) -> Result<(String, Listed), KernelError> {
-        let named: Vec<String> = self
-            .trees
-            .iter()
-            .filter(|(name, tree)| !name.is_empty() && !tree.modules.is_empty())
-            .map(|(name, _)| name.clone())
-            .collect();
-        let release = said.or_else(|| match &named[..] {
-            [only] => Some(only.clone()),
-            _ => None,
-        });
-        let release = release.ok_or(KernelError::Incomplete {
-            package: package.to_owned(),
-            what: "release: neither the kernel nor a directory of modules names it",
-        })?;
-        let tree = self.trees.remove(&release);
-        if let (None, [_, ..]) = (&tree, &named[..]) {
-            return Err(KernelError::OtherRelease {
-                release,
-                modules: named.join(", "),
-            });
-        }
-        let tree = tree.or_else(|| self.trees.remove(""));
-        Ok((release, tree.unwrap_or_default()))
-    }
 }
 
 /// The wanted modules, plain; every file of the tree goes to `tree` on the way.
@@ -345,114 +229,29 @@ fn pick_modules(
     dir: &str,
     wanted: &[&String],
     tree: &mut TreeSink<'_>,
+    cancelled: &Cancelled<'_>,
 ) -> Result<BTreeMap<String, Vec<u8>>, KernelError> {
     let mut modules = BTreeMap::new();
-    let mut failed = None;
-    let walked = source.for_each_file(&mut |path, body| {
+    let mut left = LARGEST_START;
+    visited(source, cancelled, &mut |path, body| {
         let Some(place) = in_tree(path).filter(|place| place.dir == dir) else {
-            return Ok(Walk::On);
+            return Ok(());
         };
+        // Some distributions keep the kernel beside the modules.
         if image_rank(path).is_some() {
-            return Ok(Walk::On); // some distributions keep it beside the modules
+            return Ok(());
         }
         let bytes = bytes_of(body, path, LARGEST_MODULE as u64)?;
         if wanted.iter().any(|w| *w == place.file) {
-            match plain_module(&bytes) {
-                Ok(plain) => drop(modules.insert(file_of(place.file), plain)),
-                Err(source) => failed = Some(bad(path, source)),
-            }
+            let plain = plain_module(&bytes).map_err(|source| bad(path, source))?;
+            left = left
+                .checked_sub(plain.len())
+                .ok_or_else(|| KernelError::TooMuch {
+                    what: format!("{} MiB of modules to start with", LARGEST_START >> 20),
+                })?;
+            modules.insert(file_of(place.file), plain);
         }
-        if let Err(source) = tree(place.file, &bytes) {
-            failed = Some(KernelError::Tree { source });
-        }
-        Ok(if failed.is_some() {
-            Walk::Done
-        } else {
-            Walk::On
-        })
-    });
-    walked.map_err(|source| KernelError::Source { source })?;
-    failed.map_or(Ok(modules), Err)
-}
-
-fn bad(path: &str, source: ModuleError) -> KernelError {
-    KernelError::Module {
-        path: path.to_owned(),
-        source,
-    }
-}
-
-/// Where a file of a modules' tree is.
-#[derive(Debug, PartialEq, Eq)]
-struct Place<'a> {
-    /// The tree's directory in the source.
-    dir: &'a str,
-    /// The release it names, or nothing.
-    release: &'a str,
-    /// Path below it.
-    file: &'a str,
-}
-
-/// `lib/modules/6.1.0/kernel/…`, `modules/…` and what is beside that in a kernel directory of ours.
-fn in_tree(path: &str) -> Option<Place<'_>> {
-    let place = |file: &'_ str, release| {
-        let dir = path.get(..path.len() - file.len()).unwrap_or_default();
-        Place {
-            dir,
-            release,
-            file: &path[path.len() - file.len()..],
-        }
-    };
-    let below = path.strip_prefix("usr/").unwrap_or(path);
-    let below = below.strip_prefix("lib/").unwrap_or(below);
-    if let Some(rest) = below.strip_prefix("modules/") {
-        if let Some((release, file)) = rest.split_once('/')
-            && is_release(release)
-        {
-            let release = &path[path.len() - rest.len()..][..release.len()];
-            return Some(place(file, release));
-        }
-        return Some(place(rest, ""));
-    }
-    let beside = [
-        "modules.builtin",
-        "modules.order",
-        "modules.builtin.modinfo",
-    ];
-    // Of one tree with `modules/`, whose directory it is counted to.
-    beside.contains(&path).then_some(Place {
-        dir: "modules/",
-        release: "",
-        file: path,
-    })
-}
-
-/// How well a file serves as the kernel, by its name; lower is better.
-fn image_rank(path: &str) -> Option<usize> {
-    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let tree = in_tree(path).is_some_and(|place| !place.release.is_empty() && place.file == name);
-    if !(dir.is_empty() || dir == "boot" || tree) {
-        return None;
-    }
-    let is =
-        |stem: &str| name == stem || name.strip_prefix(stem).is_some_and(|r| r.starts_with('-'));
-    ["vmlinux", "bzImage", "vmlinuz"]
-        .iter()
-        .position(|stem| is(stem))
-}
-
-fn is_config(path: &str) -> bool {
-    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let tree = in_tree(path).is_some_and(|place| !place.release.is_empty() && place.file == name);
-    (dir.is_empty() || dir == "boot" || tree)
-        && (name == "config" || name == ".config" || name.starts_with("config-"))
-}
-
-fn is_module(file: &str) -> bool {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    name.ends_with(".ko") || name.contains(".ko.")
-}
-
-fn text_of(body: &mut dyn Read, what: &str, limit: u64) -> io::Result<String> {
-    Ok(String::from_utf8_lossy(&bytes_of(body, what, limit)?).into_owned())
+        tree(place.file, &bytes).map_err(|source| KernelError::Tree { source }.into())
+    })?;
+    Ok(modules)
 }

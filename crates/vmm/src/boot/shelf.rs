@@ -2,14 +2,16 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use banger_host::tree::{Attributes, Tree};
 use banger_host::{ErrorKind, Files};
 
 use super::kernel::{Kernel, KernelError, KernelManifest, MANIFEST, MODULES_DISK, Pack};
 use super::package::{KernelParts, NewKernel, TreeSink};
+use super::pins::{HeldNames, KernelNames};
+use super::publish::publish;
 use super::source::{KernelSource, LARGEST_TREE};
+use super::unpack::Cancelled;
 use crate::tree;
 
 /// The most that is received before it is looked at.
@@ -24,13 +26,17 @@ pub struct Shelf<'a> {
     /// How the disk of modules is made.
     pub pack: &'a Pack<'a>,
     /// Held by whoever gives names or takes them away.
-    pub naming: &'a Mutex<()>,
+    pub names: &'a KernelNames,
     /// Whether a kernel that has the name already makes place.
     pub replace: bool,
+    /// Whether whoever asked for the kernel has changed their mind.
+    pub cancelled: &'a Cancelled<'a>,
+    /// Removes a directory that is no one's any more, now or later: it may be a tree of many files.
+    pub discard: &'a dyn Fn(&Path),
 }
 
 impl Shelf<'_> {
-    /// A path that no other maker uses and no kernel has; [`rests`] finds it when its maker has died.
+    /// A path that no other maker uses and no kernel has; [`recover`](super::publish::recover) finds it when its maker has died.
     pub fn private(&self, what: &str) -> PathBuf {
         self.kernels.join(format!(".{what}-{}", self.tag))
     }
@@ -90,30 +96,36 @@ pub fn disk_usage(kernel: &Path) -> u64 {
         .sum()
 }
 
-/// Takes a kernel off the shelf. It is gone with the first rename.
+/// Takes a kernel off the shelf: with this rename it is gone. What is left of it is to be [`clear`]ed; who does not come
+/// to that leaves it to the next start of the daemon.
 ///
 /// # Errors
-/// An effect fails; killed between, the next start of the daemon removes the rest.
-pub fn delete<F: Files>(files: &F, kernels: &Path, name: &str) -> Result<(), KernelError> {
+/// An effect fails.
+pub fn take_away<F: Files>(
+    files: &F,
+    kernels: &Path,
+    name: &str,
+    _names: &HeldNames<'_>,
+) -> Result<PathBuf, KernelError> {
     check_name(name)?;
-    let aside = kernels.join(format!(".trash-{name}"));
-    let gone = || {
-        tree::remove(files, &aside)?;
-        files.rename(&kernels.join(name), &aside)?;
-        files.sync_dir(kernels)?;
-        tree::remove(files, &aside)
-    };
-    gone().map_err(|source| KernelError::Files { source })
+    let failed = |source| KernelError::Files { source };
+    let mut tries = 0;
+    loop {
+        // One of the same name may have been taken away before, and be being removed.
+        let aside = kernels.join(format!(".trash-{name}-{tries}"));
+        let renamed = files.rename(&kernels.join(name), &aside);
+        match renamed {
+            Err(error) if error.kind == ErrorKind::Exists && tries < 1000 => tries += 1,
+            other => {
+                other.map_err(failed)?;
+                files.sync_dir(kernels).map_err(failed)?;
+                return Ok(aside);
+            }
+        }
+    }
 }
 
-/// What makers that died have left; nothing else is being made when this is asked.
-pub fn rests<F: Files>(files: &F, kernels: &Path) -> Vec<PathBuf> {
-    let names = files.list(kernels).unwrap_or_default();
-    let hidden = names.into_iter().filter(|name| name.starts_with('.'));
-    hidden.map(|name| kernels.join(name)).collect()
-}
-
-/// Removes a file or directory of [`rests`].
+/// Removes a file or directory of [`recover`](super::publish::recover) or [`take_away`].
 ///
 /// # Errors
 /// The effect that failed.
@@ -137,8 +149,8 @@ pub fn import<F: Files>(
     let spool = shelf.private("import");
     let made = receive(&spool, stream, moved).and_then(|()| {
         progress("unpacking");
-        let source =
-            KernelSource::of_file(&spool).map_err(|source| KernelError::Source { source })?;
+        let source = KernelSource::of_file(&spool, shelf.cancelled)
+            .map_err(|source| KernelError::Source { source })?;
         make(files, shelf, &source, new)
     });
     // What cannot be removed now is removed when the daemon next starts.
@@ -198,7 +210,9 @@ pub fn make<F: Files>(
     source: &KernelSource,
     new: &NewKernel<'_>,
 ) -> Result<Kernel, KernelError> {
-    fill_and_publish(files, shelf, &mut |tree| KernelParts::of(source, new, tree))
+    fill_and_publish(files, shelf, &mut |tree| {
+        KernelParts::of(source, new, tree, shelf.cancelled)
+    })
 }
 
 /// What makes the parts of a kernel, given where the files of its modules' tree go.
@@ -211,20 +225,17 @@ pub(super) fn fill_and_publish<F: Files>(
     parts: &mut MakeParts<'_>,
 ) -> Result<Kernel, KernelError> {
     let stage = shelf.private("stage");
-    let made = fill_stage(files, &stage, shelf.pack, parts)
-        .and_then(|manifest| publish(files, shelf, &stage, manifest));
-    if made.is_err() {
-        // Nothing of it is anyone's; if this fails too, the daemon's next start clears it.
-        let _ = tree::remove(files, &stage);
-    }
-    made
+    let manifest = fill_stage(files, &stage, shelf, parts);
+    // Nothing of it is anyone's.
+    let manifest = manifest.inspect_err(|_| (shelf.discard)(&stage))?;
+    publish(files, shelf, &stage, manifest)
 }
 
 /// Makes the stage directory with all that belongs into it, durable but for its name.
 fn fill_stage<F: Files>(
     files: &F,
     stage: &Path,
-    pack: &Pack<'_>,
+    shelf: &Shelf<'_>,
     parts: &mut MakeParts<'_>,
 ) -> Result<KernelManifest, KernelError> {
     let failed = |source| KernelError::Files { source };
@@ -236,8 +247,11 @@ fn fill_stage<F: Files>(
     let parts = parts(&mut sink)?;
     if parts.manifest.modules_disk {
         let disk = stage.join(MODULES_DISK);
-        pack(&unpacked, &disk).map_err(|source| KernelError::Pack { source })?;
+        (shelf.pack)(&unpacked, &disk).map_err(|source| KernelError::Pack { source })?;
         files.sync_file(&disk).map_err(failed)?;
+    }
+    if (shelf.cancelled)() {
+        return Err(KernelError::Cancelled);
     }
     tree::remove(files, &unpacked).map_err(failed)?;
     write_parts(files, stage, &parts).map_err(failed)?;
@@ -289,45 +303,4 @@ fn write_parts<F: Files>(
     put(stage.join(MANIFEST), &manifest)?;
     files.sync_dir(&modules)?;
     files.sync_dir(stage)
-}
-
-/// Gives a stage directory its name.
-///
-/// A kernel that is there under the name is moved aside and removed: the caller wants another one, or could not use it.
-/// Killed between the two renames, the name is free: the default kernel is fetched again, another one is imported again.
-fn publish<F: Files>(
-    files: &F,
-    shelf: &Shelf<'_>,
-    stage: &Path,
-    manifest: KernelManifest,
-) -> Result<Kernel, KernelError> {
-    let dir = shelf.kernels.join(&manifest.name);
-    let _naming = shelf.naming.lock().unwrap_or_else(PoisonError::into_inner);
-    // One that is damaged is no one's.
-    if let Ok(Some(_)) = Kernel::load(files, shelf.kernels, &manifest.name)
-        && !shelf.replace
-    {
-        let name = manifest.name;
-        return Err(KernelError::Exists { name });
-    }
-    let renamed = match files.rename(stage, &dir) {
-        Err(e) if e.kind == ErrorKind::Exists => replace(files, shelf, stage, &dir),
-        other => other.and_then(|()| files.sync_dir(shelf.kernels)),
-    };
-    renamed.map_err(|source| KernelError::Files { source })?;
-    Ok(Kernel { dir, manifest })
-}
-
-fn replace<F: Files>(
-    files: &F,
-    shelf: &Shelf<'_>,
-    stage: &Path,
-    target: &Path,
-) -> Result<(), banger_host::Error> {
-    let aside = shelf.private("trash");
-    tree::remove(files, &aside)?;
-    files.rename(target, &aside)?;
-    files.rename(stage, target)?;
-    files.sync_dir(shelf.kernels)?;
-    tree::remove(files, &aside)
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::deb::{self, DebError, Walk};
 use super::elf;
-use super::unpack::Packing;
+use super::unpack::{Cancellable, Cancelled, Packing, reader};
 
 /// The largest kernel image, packed or not, and the largest package; Debian's largest have 60 and 110 MB.
 pub const LARGEST_IMAGE: u64 = 512 << 20;
@@ -27,8 +27,8 @@ const HDRS_AT: usize = 0x202;
 /// Something that a kernel can be taken out of.
 #[derive(Debug)]
 pub enum KernelSource {
-    /// A Debian package, in memory.
-    Package(Vec<u8>),
+    /// The Debian packages that a kernel is in, in memory.
+    Packages(Vec<Vec<u8>>),
     /// A tar archive, plain or packed.
     Archive(PathBuf),
     /// A kernel image alone, in memory.
@@ -77,8 +77,8 @@ impl KernelSource {
     /// Looks what is in a file.
     ///
     /// # Errors
-    /// Nothing that a kernel comes in.
-    pub fn of_file(path: &Path) -> Result<KernelSource, SourceError> {
+    /// Nothing that a kernel comes in, or it was cancelled.
+    pub fn of_file(path: &Path, cancelled: &Cancelled<'_>) -> Result<KernelSource, SourceError> {
         let read = |source| SourceError::Read { source };
         let mut file = File::open(path).map_err(read)?;
         let mut head = Vec::new();
@@ -97,7 +97,7 @@ impl KernelSource {
             std::fs::read(path).map_err(read)
         };
         if head.starts_with(b"!<arch>\n") {
-            return whole("the package").map(KernelSource::Package);
+            return whole("the package").map(|deb| KernelSource::Packages(vec![deb]));
         }
         if is_image(&head) {
             return whole("the kernel").map(KernelSource::Image);
@@ -107,7 +107,7 @@ impl KernelSource {
             // A packed archive; a kernel's file that is packed itself (`vmlinux.xz`) is unfolded for nobody.
             Some(_) => {
                 let mut start = Vec::new();
-                let tar = open_archive(path).map_err(|_| SourceError::Unknown)?;
+                let tar = open_archive(path, cancelled).map_err(|_| SourceError::Unknown)?;
                 tar.take(512)
                     .read_to_end(&mut start)
                     .map_err(|_| SourceError::Unknown)?;
@@ -123,10 +123,28 @@ impl KernelSource {
     /// Calls `visit` with path and content of each regular file.
     ///
     /// # Errors
-    /// Damage, and what `visit` returns.
-    pub fn for_each_file(&self, visit: &mut Visit<'_>) -> Result<(), SourceError> {
+    /// Damage, what `visit` returns, or it was cancelled.
+    pub fn for_each_file(
+        &self,
+        cancelled: &Cancelled<'_>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), SourceError> {
         match self {
-            KernelSource::Package(deb) => Ok(deb::for_each_file(deb, visit)?),
+            KernelSource::Packages(debs) => {
+                let mut done = false;
+                for deb in debs {
+                    let mut seen = |path: &str, body: &mut dyn Read| {
+                        let walk = visit(path, body)?;
+                        done |= walk == Walk::Done;
+                        Ok(walk)
+                    };
+                    deb::for_each_file(deb, cancelled, &mut seen)?;
+                    if done {
+                        break;
+                    }
+                }
+                Ok(())
+            }
             KernelSource::Image(image) => {
                 let name = if elf::is_elf(image) {
                     "vmlinux"
@@ -138,7 +156,8 @@ impl KernelSource {
                     .map_err(|source| SourceError::Archive { source })
             }
             KernelSource::Archive(path) => {
-                let walked = open_archive(path).and_then(|tar| walk_tar(tar, visit));
+                let walked =
+                    open_archive(path, cancelled).and_then(|tar| walk_tar(tar, cancelled, visit));
                 walked.map_err(|source| SourceError::Archive { source })
             }
         }
@@ -150,21 +169,16 @@ fn is_image(head: &[u8]) -> bool {
 }
 
 /// The plain tar in a file, packed or not.
-fn open_archive(path: &Path) -> io::Result<Box<dyn Read>> {
-    let mut file = io::BufReader::with_capacity(256 << 10, File::open(path)?);
+fn open_archive<'a>(path: &Path, cancelled: &'a Cancelled<'a>) -> io::Result<Box<dyn Read + 'a>> {
+    // Asked below the decoder too: packed data may go on without unfolding to anything.
+    let inner = File::open(path)?;
+    let file = Cancellable { inner, cancelled };
+    let mut file = io::BufReader::with_capacity(256 << 10, file);
     let head = io::BufRead::fill_buf(&mut file)?;
-    Ok(match Packing::of(head) {
-        None => Box::new(file),
-        Some(Packing::Gzip) => Box::new(flate2::bufread::GzDecoder::new(file)),
-        Some(Packing::Xz) => Box::new(lzma_rust2::XzReader::new(file, true)),
-        Some(Packing::Zstd) => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
-        Some(Packing::Lz4Blocks) => {
-            let mut bytes = Vec::new();
-            file.take(LARGEST_IMAGE).read_to_end(&mut bytes)?;
-            let tar = super::unpack::unpack(Packing::Lz4Blocks, &bytes, 1 << 30);
-            Box::new(io::Cursor::new(tar.map_err(io::Error::other)?))
-        }
-    })
+    match Packing::of(head) {
+        None => Ok(Box::new(file)),
+        Some(packing) => reader(packing, file).map_err(io::Error::other),
+    }
 }
 
 /// Counts what is read, and how many zeros came last: an archive ends with a block of them.
@@ -190,9 +204,16 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// Calls `visit` with path and content of each regular file of a plain tar.
-pub(super) fn walk_tar(tar: Box<dyn Read + '_>, visit: &mut Visit<'_>) -> io::Result<()> {
+pub(super) fn walk_tar(
+    tar: Box<dyn Read + '_>,
+    cancelled: &Cancelled<'_>,
+    visit: &mut Visit<'_>,
+) -> io::Result<()> {
     let counted = Counted {
-        inner: tar,
+        inner: Cancellable {
+            inner: tar,
+            cancelled,
+        },
         left: LARGEST_TREE,
         zeros: 0,
     };
@@ -353,9 +374,9 @@ pub(crate) mod tests {
                 .unwrap_or_default();
             format!("{e}: {why}")
         };
-        KernelSource::of_file(&path)
+        KernelSource::of_file(&path, &|| false)
             .map_err(told)?
-            .for_each_file(&mut |path, body| {
+            .for_each_file(&|| false, &mut |path, body| {
                 files.push((path.to_owned(), bytes_of(body, path, 1 << 20)?));
                 Ok(Walk::On)
             })

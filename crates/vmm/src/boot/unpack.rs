@@ -3,7 +3,7 @@
 //! Every format is recognised by its magic number, never by a file's name, and every call has a cap: the bytes come
 //! from outside and a few kilobytes can unfold into terabytes.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use thiserror::Error;
 
@@ -65,32 +65,79 @@ pub enum UnpackError {
     },
 }
 
-/// A reader that unfolds `bytes` as it is read, for data too large to hold.
+/// Whether whoever wants the result has changed their mind; asked often.
+pub type Cancelled<'a> = dyn Fn() -> bool + 'a;
+
+/// A reader that fails once it is cancelled.
+pub(super) struct Cancellable<'a, R> {
+    pub(super) inner: R,
+    pub(super) cancelled: &'a Cancelled<'a>,
+}
+
+impl<R: Read> Read for Cancellable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if (self.cancelled)() {
+            return Err(io::Error::other("it was cancelled"));
+        }
+        // In pieces: what fills a large buffer may take long.
+        let end = buffer.len().min(PIECE);
+        self.inner.read(&mut buffer[..end])
+    }
+}
+
+/// Bytes between two questions whether it is cancelled.
+const PIECE: usize = 1 << 20;
+
+/// What xz data may ask for to be unfolded; the kernel's build takes a window of 128 MiB.
+const XZ_MEMORY_KIB: u32 = 512 << 10;
+
+/// A reader that unfolds what another one gives, as it is read, for data too large to hold.
 ///
 /// # Errors
-/// When the decoder cannot be set up, or lz4 data (unfolded at once, it is never large) is damaged.
-pub fn reader<'a>(packing: Packing, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, UnpackError> {
+/// When the decoder cannot be set up.
+pub fn reader<'a>(
+    packing: Packing,
+    packed: impl io::BufRead + 'a,
+) -> Result<Box<dyn Read + 'a>, UnpackError> {
     Ok(match packing {
-        Packing::Gzip => Box::new(flate2::bufread::GzDecoder::new(bytes)),
-        Packing::Xz => Box::new(lzma_rust2::XzReader::new(bytes, true)),
+        Packing::Gzip => Box::new(flate2::bufread::GzDecoder::new(packed)),
+        Packing::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(
+            packed,
+            true,
+            XZ_MEMORY_KIB,
+        )),
         Packing::Zstd => Box::new(
-            zstd::stream::read::Decoder::with_buffer(bytes)
+            zstd::stream::read::Decoder::with_buffer(packed)
                 .map_err(|source| UnpackError::Damaged { packing, source })?,
         ),
-        Packing::Lz4Blocks => Box::new(std::io::Cursor::new(lz4_blocks(bytes, 1 << 30)?)),
+        Packing::Lz4Blocks => Box::new(Lz4Reader::new(packed)),
     })
 }
 
 /// Unfolds `bytes` up to `cap` bytes. Anything after the packed stream is ignored (kernels append their size).
 pub fn unpack(packing: Packing, bytes: &[u8], cap: usize) -> Result<Vec<u8>, UnpackError> {
+    unpack_unless(packing, bytes, cap, &|| false)
+}
+
+/// As [`unpack`], of data that takes a while to unfold; cancelled, it is damaged.
+pub fn unpack_unless(
+    packing: Packing,
+    bytes: &[u8],
+    cap: usize,
+    cancelled: &Cancelled<'_>,
+) -> Result<Vec<u8>, UnpackError> {
     let damaged = |source| UnpackError::Damaged { packing, source };
+    let capped = |inner: &mut dyn Read| capped(Cancellable { inner, cancelled }, packing, cap);
     match packing {
-        Packing::Lz4Blocks => lz4_blocks(bytes, cap),
-        Packing::Gzip => capped(flate2::bufread::GzDecoder::new(bytes), packing, cap),
-        Packing::Xz => capped(lzma_rust2::XzReader::new(bytes, false), packing, cap),
+        Packing::Lz4Blocks => capped(&mut Lz4Reader::new(bytes)),
+        Packing::Gzip => capped(&mut flate2::bufread::GzDecoder::new(bytes)),
+        Packing::Xz => {
+            let one = lzma_rust2::XzReader::new_mem_limit(bytes, false, XZ_MEMORY_KIB);
+            capped(&mut { one })
+        }
         Packing::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(damaged)?;
-            capped(decoder.single_frame(), packing, cap)
+            capped(&mut decoder.single_frame())
         }
     }
 }
@@ -108,39 +155,81 @@ fn capped(reader: impl Read, packing: Packing, cap: usize) -> Result<Vec<u8>, Un
     Ok(out)
 }
 
-/// The largest block of the format (the encoder's fixed 8 MiB).
+/// The largest block of the format (the encoder's fixed 8 MiB), and the most that it packs one to.
 const LZ4_BLOCK: usize = 8 << 20;
+const LZ4_PACKED: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
 
-fn lz4_blocks(bytes: &[u8], cap: usize) -> Result<Vec<u8>, UnpackError> {
-    let packing = Packing::Lz4Blocks;
-    let damaged = |what: String| UnpackError::Damaged {
-        packing,
-        source: std::io::Error::new(std::io::ErrorKind::InvalidData, what),
-    };
-    let mut rest = bytes.get(4..).unwrap_or_default();
-    let mut out = Vec::new();
-    let mut block = vec![0u8; LZ4_BLOCK];
-    while let Some((size, after)) = rest.split_first_chunk::<4>() {
-        let size = u32::from_le_bytes(*size) as usize;
-        // What follows the last block is the kernel's size trailer, alone: no block can follow it.
-        if after.is_empty() {
-            break;
+/// Unfolds the block stream, holding one block at a time.
+struct Lz4Reader<R> {
+    inner: R,
+    began: bool,
+    packed: Vec<u8>,
+    block: Vec<u8>,
+    /// What of the block was not read yet.
+    left: std::ops::Range<usize>,
+}
+
+impl<R: Read> Lz4Reader<R> {
+    fn new(inner: R) -> Self {
+        Lz4Reader {
+            inner,
+            began: false,
+            packed: Vec::new(),
+            block: Vec::new(),
+            left: 0..0,
         }
-        let packed = after.get(..size).ok_or_else(|| {
-            damaged(format!(
-                "a block of {size} bytes is announced, {} are left",
-                after.len()
-            ))
-        })?;
-        let n = lz4_flex::block::decompress_into(packed, &mut block)
-            .map_err(|e| damaged(e.to_string()))?;
-        if out.len() + n > cap {
-            return Err(UnpackError::TooLarge { packing, cap });
-        }
-        out.extend_from_slice(&block[..n]);
-        rest = &after[size..];
     }
-    Ok(out)
+
+    /// So many bytes, or those that are left.
+    fn fill(&mut self, len: usize) -> io::Result<()> {
+        self.packed.clear();
+        let mut some = (&mut self.inner).take(len as u64);
+        some.read_to_end(&mut self.packed).map(drop)
+    }
+
+    /// Unfolds the next block; `false` behind the last one.
+    fn next_block(&mut self) -> io::Result<bool> {
+        let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        self.fill(4)?;
+        let Ok(size) = <[u8; 4]>::try_from(&self.packed[..]) else {
+            return Ok(false);
+        };
+        let size = u32::from_le_bytes(size) as usize;
+        self.fill(size.min(LZ4_PACKED))?;
+        // What follows the last block is the kernel's size trailer, alone: no block can follow it.
+        if self.packed.is_empty() {
+            return Ok(false);
+        }
+        if self.packed.len() < size {
+            let left = self.packed.len();
+            return Err(damaged(format!(
+                "a block of {size} bytes is announced, {left} are left or allowed"
+            )));
+        }
+        self.block.resize(LZ4_BLOCK, 0);
+        let n = lz4_flex::block::decompress_into(&self.packed, &mut self.block)
+            .map_err(|e| damaged(e.to_string()))?;
+        self.left = 0..n;
+        Ok(true)
+    }
+}
+
+impl<R: Read> Read for Lz4Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.began {
+            self.fill(4)?;
+            self.began = true;
+        }
+        while self.left.is_empty() {
+            if !self.next_block()? {
+                return Ok(0);
+            }
+        }
+        let n = buffer.len().min(self.left.len());
+        buffer[..n].copy_from_slice(&self.block[self.left.start..][..n]);
+        self.left.start += n;
+        Ok(n)
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +272,21 @@ mod tests {
             unpack(Packing::Zstd, &zst, 1000),
             Err(UnpackError::TooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn unfolding_ends_when_it_is_cancelled() {
+        let data = vec![7u8; 9 << 20];
+        let asked = std::cell::Cell::new(0);
+        let cancelled = || asked.replace(asked.get() + 1) >= 3;
+        let zst = zstd::bulk::compress(&data, 1).unwrap();
+        for (packing, packed) in [(Packing::Lz4Blocks, lz4(&data)), (Packing::Zstd, zst)] {
+            asked.set(0);
+            let told = unpack_unless(packing, &packed, 1 << 30, &cancelled);
+            assert!(matches!(told, Err(UnpackError::Damaged { .. })));
+            assert_eq!(asked.get(), 4);
+            assert_eq!(unpack(packing, &packed, 1 << 30).unwrap(), data);
+        }
     }
 
     #[test]

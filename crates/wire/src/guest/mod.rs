@@ -1,6 +1,6 @@
 //! The guest channel: one byte stream between the daemon and the agent of one VM.
 //!
-//! From the bottom up: [`boot`] (what the agent is told before there is a channel), [`handshake`] (which
+//! From the bottom up: [`boot`] (what the agent is told before there is a channel), [`disks`] (what it keeps where), [`handshake`] (which
 //! finds the start of a session in a stream that has no message boundary at a cut), [`h2`] (the windows both
 //! ends set), [`exec`] and [`frame`] (what runs over one HTTP/2 stream), [`copy`] (files), [`forward`] (connections),
 //! [`clock`] and [`inspect`] (calls of one message each way) and [`client`] (the host's end).
@@ -12,6 +12,7 @@ pub mod client;
 pub mod clock;
 pub mod connect;
 pub mod copy;
+pub mod disks;
 pub mod exec;
 pub mod forward;
 pub mod frame;

@@ -13,7 +13,7 @@ use super::home::{self, Home};
 use super::since;
 use others::{Other, has};
 use registry::Registry;
-use work::{CONTENT, Packing, Work};
+use work::{Content, Packing, Work};
 
 /// Alternating runs of each.
 const RUNS: usize = 5;
@@ -25,31 +25,36 @@ const RUNS: usize = 5;
 pub fn measure(home: &Home) -> Result<(), String> {
     let work = Work { dir: home.base() };
     home.quiet(&["image", "list"])?; // the daemon is there
-    eprintln!("==> archives of {} MiB of /usr", CONTENT >> 20);
-    let lists = work.lists()?;
-    let flat = work.archive("flat", &lists.concat())?;
-    let to_do = Import::of(&flat, CONTENT)?;
+    let content = work.content()?;
+    println!(
+        "content: {} MiB of /usr in {} files, {} MiB in blocks of 4 KiB",
+        content.bytes >> 20,
+        content.lists.iter().map(Vec::len).sum::<usize>(),
+        content.blocks >> 20
+    );
+    let flat = work.archive("flat", &content.lists.concat())?;
+    let to_do = Import::of(&flat, &content)?;
     let others: &[(&str, f64, Other)] = &[
         ("cp and sha256sum", 1.2, others::copied),
         ("tar, mke2fs -d and debugfs", 0.25, others::unpacked),
     ];
     import(home, &work, "flat tar", &to_do, others)?;
-    layers(home, &work, &lists)?;
+    layers(home, &work, &content)?;
     many::measure(home, &work)
 }
 
 /// The same files as layers, packed with gzip and with zstd.
-fn layers(home: &Home, work: &Work, lists: &[Vec<String>]) -> Result<(), String> {
+fn layers(home: &Home, work: &Work, content: &Content) -> Result<(), String> {
     if !has("skopeo") || !has("umoci") {
         println!("skipped: an image of layers (apt-get install skopeo umoci)");
         return Ok(());
     }
     for packing in [Packing::Gzip, Packing::Zstd] {
-        let layout = work.layout(lists, packing)?;
+        let layout = work.layout(&content.lists, packing)?;
         let what = format!("OCI layout, {packing:?} layers");
         let others: &[(&str, f64, Other)] =
             &[("skopeo, umoci and mke2fs -d", 1.0 / 3.0, others::converted)];
-        let to_do = Import::of(&layout, CONTENT)?;
+        let to_do = Import::of(&layout, content)?;
         import(home, work, &what, &to_do, others)?;
         if !has("docker-registry") {
             println!("skipped: a pull (apt-get install docker-registry)");
@@ -60,7 +65,13 @@ fn layers(home: &Home, work: &Work, lists: &[Vec<String>]) -> Result<(), String>
         let what = format!("pull, {packing:?} layers");
         let others: &[(&str, f64, Other)] =
             &[("skopeo, umoci and mke2fs -d", 1.0 / 3.0, others::pulled)];
-        import(home, work, &what, &Import::pull(&name, &layout)?, others)?;
+        import(
+            home,
+            work,
+            &what,
+            &Import::pull(&name, &layout, content)?,
+            others,
+        )?;
         home.quiet(&["image", "pull", &name])?;
         let before = registry.requests()?;
         let again = home.timed(&["image", "pull", &name])?.whole;
@@ -82,28 +93,29 @@ struct Import {
     /// The file, the directory or the name in a registry.
     source: String,
     pull: bool,
-    /// Bytes of what is to be kept.
-    content: u64,
+    /// Bytes of what is to be kept, and of the blocks it takes.
+    content: [u64; 2],
 }
 
 impl Import {
-    fn of(source: &Path, content: u64) -> Result<Self, String> {
+    fn of(source: &Path, content: &Content) -> Result<Self, String> {
         Ok(Import {
             source: source
                 .to_str()
                 .ok_or("a path that is not UTF-8")?
                 .to_owned(),
             pull: false,
-            content,
+            content: [content.bytes, content.blocks],
         })
     }
 
     /// The layers stay in the cache, and are content too.
-    fn pull(name: &str, layout: &Path) -> Result<Self, String> {
+    fn pull(name: &str, layout: &Path, content: &Content) -> Result<Self, String> {
         let failed = |e| format!("cannot list {}: {e}", layout.display());
-        let mut content = CONTENT;
+        let mut content = [content.bytes, content.blocks];
         for blob in std::fs::read_dir(layout.join("blobs/sha256")).map_err(failed)? {
-            content += blob.and_then(|blob| blob.metadata()).map_err(failed)?.len();
+            let len = blob.and_then(|blob| blob.metadata()).map_err(failed)?.len();
+            content = content.map(|bytes| bytes + len);
         }
         Ok(Import {
             source: name.to_owned(),
@@ -169,9 +181,10 @@ fn import(
     }
     bytes.sort_unstable();
     #[allow(clippy::cast_precision_loss, reason = "hundreds of megabytes")]
-    let ratio = bytes[bytes.len() / 2] as f64 / import.content as f64;
+    let [bare, blocks] =
+        (import.content).map(|content| bytes[bytes.len() / 2] as f64 / content as f64);
     println!(
-        "{what}: the daemon's memory at most {} KiB (target 65536 and the inode table), bytes written / content {ratio:.2} (median; target 1.1)",
+        "{what}: the daemon's memory at most {} KiB (target 65536 and the inode table), bytes written / content in blocks {blocks:.2} (median; target 1.1), / bare bytes {bare:.2}",
         home::peak(daemon)?
     );
     Ok(())

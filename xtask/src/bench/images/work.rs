@@ -1,12 +1,15 @@
 //! The archives that are made into images: files of this machine.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::others::sh;
 use crate::run;
 
 /// Bytes of files in the archive.
-pub const CONTENT: u64 = 300 << 20;
+const CONTENT: u64 = 300 << 20;
+/// Bytes of a block.
+const BLOCK: u64 = 4096;
 /// Layers of the image.
 const LAYERS: usize = 5;
 
@@ -15,6 +18,31 @@ const LAYERS: usize = 5;
 pub enum Packing {
     Gzip,
     Zstd,
+}
+
+/// What the archives have in them.
+#[derive(Default)]
+pub struct Content {
+    /// Paths below `/usr`, for each layer.
+    pub lists: Vec<Vec<String>>,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes of the blocks of 4 KiB that any file system keeps them in: those of files and one for each directory.
+    pub blocks: u64,
+    directories: HashSet<PathBuf>,
+}
+
+impl Content {
+    fn take(&mut self, layer: usize, size: u64, path: &str) {
+        for directory in Path::new(path).ancestors().skip(1) {
+            if self.directories.insert(directory.to_owned()) {
+                self.blocks += BLOCK;
+            }
+        }
+        self.bytes += size;
+        self.blocks += size.next_multiple_of(BLOCK);
+        self.lists[layer].push(path.to_owned());
+    }
 }
 
 /// The archives.
@@ -34,36 +62,45 @@ impl Work {
         Ok(dir)
     }
 
-    /// Files of `/usr`, with directories and links, of every kind and place as many as there are in it: of so many in the
-    /// order of their names one. For each layer a part.
+    /// Files of `/usr`, with directories and links: of so many directories, in the order of their names, one with all that
+    /// is in it, and so again from the next, until it is enough. For each layer a part.
     ///
     /// # Errors
     /// They cannot be listed.
-    pub fn lists(&self) -> Result<Vec<Vec<String>>, String> {
+    pub fn content(&self) -> Result<Content, String> {
         let script = "find /usr -xdev -mindepth 1 -path /usr/local -prune -o \\( -type f -readable -size -16M \
-                      -printf '%s %P\\n' -o \\( -type d -o -type l \\) -printf '0 %P\\n' \\) | LC_ALL=C sort -k 2";
+                      -printf '%s\\t%h/\\t%P\\n' -o \\( -type d -o -type l \\) -printf '0\\t%h/\\t%P\\n' \\) | LC_ALL=C sort -t \"$(printf '\\t')\" -k 2";
         let told = run::output(&self.dir, "sh", &["-ec", script])?;
-        let mut files = Vec::new();
+        let mut directories: Vec<(&str, Vec<(u64, &str)>)> = Vec::new();
         for line in told.lines() {
-            let (size, path) = line.split_once(' ').unwrap_or(("", line));
-            let size: u64 = size
+            let mut words = line.splitn(3, '\t');
+            let mut word = || words.next().ok_or_else(|| format!("find said {line:?}"));
+            let (size, directory, path) = (word()?, word()?, word()?);
+            let size = size
                 .parse()
                 .map_err(|e| format!("find said {line:?}: {e}"))?;
-            files.push((size, path));
+            match directories
+                .last_mut()
+                .filter(|(last, _)| *last == directory)
+            {
+                Some((_, files)) => files.push((size, path)),
+                None => directories.push((directory, vec![(size, path)])),
+            }
         }
-        let all: u64 = files.iter().map(|(size, _)| size).sum();
+        let all = directories.iter().flat_map(|(_, files)| files);
+        let all: u64 = all.map(|(size, _)| size).sum();
         let step = usize::try_from(all / CONTENT).unwrap_or(1).max(1);
-        let mut lists = vec![Vec::new(); LAYERS];
-        let mut sum = 0;
-        for (size, path) in files.into_iter().step_by(step) {
-            if sum + size > CONTENT {
+        let turns = (0..step).flat_map(|from| directories.iter().skip(from).step_by(step));
+        let mut content = Content::default();
+        content.lists.resize(LAYERS, Vec::new());
+        for (size, path) in turns.flat_map(|(_, files)| files) {
+            if content.bytes >= CONTENT {
                 break;
             }
-            let layer = usize::try_from(sum * LAYERS as u64 / CONTENT).unwrap_or(0);
-            lists[layer.min(LAYERS - 1)].push(path.to_owned());
-            sum += size;
+            let layer = usize::try_from(content.bytes * LAYERS as u64 / CONTENT).unwrap_or(0);
+            content.take(layer.min(LAYERS - 1), *size, path);
         }
-        Ok(lists)
+        Ok(content)
     }
 
     /// A tar of these files.

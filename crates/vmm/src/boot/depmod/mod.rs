@@ -10,8 +10,13 @@ mod trie;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::elf;
-use super::modinfo::{ModuleError, info};
+use super::modinfo::{MOST_SAID, ModuleError, info};
 use super::modules::{ModuleIndex, ModulesError, name_of};
+
+/// What a text that is held takes besides itself.
+const OF_EACH: usize = 48;
+/// The longest `modules.dep`, in bytes; Debian's largest kernel has 600 kB.
+const LARGEST_DEP: usize = 16 << 20;
 
 /// What is known of one module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +46,14 @@ impl ModuleFacts {
             softdeps: Vec::new(),
             symbols: Vec::new(),
         };
-        for field in texts(info(module)?) {
+        let strings = elf::section(module, "__ksymtab_strings")
+            .map_err(|source| ModuleError::Elf { source })?
+            .unwrap_or_default();
+        let said = info(module)?;
+        if said.len().max(strings.len()) > MOST_SAID {
+            return Err(ModuleError::TooTalkative);
+        }
+        for field in texts(said) {
             match field.split_once('=') {
                 Some(("depends", list)) => {
                     let names = list.split(',').filter(|name| !name.is_empty());
@@ -52,15 +64,27 @@ impl ModuleFacts {
                 _ => {}
             }
         }
-        let strings = elf::section(module, "__ksymtab_strings")
-            .map_err(|source| ModuleError::Elf { source })?;
         // The names of symbol namespaces are in there too; nobody asks for them.
         let mut seen = BTreeSet::new();
-        facts.symbols = texts(strings.unwrap_or_default())
+        facts.symbols = texts(strings)
             .filter(|text| seen.insert(*text))
             .map(str::to_owned)
             .collect();
         Ok(facts)
+    }
+
+    /// Bytes that this, and the lists made of it, take, about.
+    pub(super) fn held(&self) -> usize {
+        // Each alias and each symbol stands in a list beside the module's name.
+        let name = self.path.len();
+        let texts = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|t| t.len() + name + OF_EACH)
+                .sum::<usize>()
+        };
+        let said = [&self.needs, &self.aliases, &self.softdeps, &self.symbols];
+        name + said.into_iter().map(|said| texts(said)).sum::<usize>()
     }
 
     pub(super) fn name(&self) -> String {
@@ -149,6 +173,9 @@ fn dependencies(
         }
         text.push_str(&line);
         text.push('\n');
+        if text.len() > LARGEST_DEP {
+            return Err(ModulesError::TooMany { name });
+        }
         entries.add(&name, *priority, &line);
     }
     Ok((text, entries.into_bytes()))

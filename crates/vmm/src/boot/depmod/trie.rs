@@ -12,6 +12,9 @@ const HAS_PREFIX: u32 = 0x8000_0000;
 const HAS_VALUES: u32 = 0x4000_0000;
 const HAS_CHILDREN: u32 = 0x2000_0000;
 
+/// The longest key that is written; aliases of real devices have 200 bytes or so. The writer is as deep as keys are long.
+const LONGEST_KEY: usize = 512;
+
 /// Keys with their values, to be written.
 #[derive(Debug, Default)]
 pub struct Entries(Vec<(Vec<u8>, u32, Vec<u8>)>);
@@ -23,9 +26,13 @@ impl Entries {
     }
 
     /// One more value of a key; the reader takes those of lower priority first. What the format cannot say is left out:
-    /// a NUL anywhere, a key beyond ASCII.
+    /// a NUL anywhere, a key beyond ASCII. So is a key that nobody asks for because it is too long.
     pub fn add(&mut self, key: &str, priority: u32, value: &str) {
-        if key.is_ascii() && !key.contains('\0') && !value.contains('\0') {
+        if key.len() <= LONGEST_KEY
+            && key.is_ascii()
+            && !key.contains('\0')
+            && !value.contains('\0')
+        {
             self.0.push((key.into(), priority, value.into()));
         }
     }
@@ -166,6 +173,18 @@ mod tests {
             "0000000000000000000000c0000045",
         ];
         assert_eq!(hex, depmods.concat());
+    }
+
+    #[test]
+    fn keys_without_end_take_no_stack() {
+        let mut entries = Entries::new();
+        let long = "a".repeat(20_000);
+        for end in (1..=long.len()).step_by(2) {
+            entries.add(&long[..end], 0, "m");
+        }
+        let file = entries.into_bytes();
+        assert_eq!(look_up(&file, b"aaa"), [(0, "m".to_owned())]);
+        assert_eq!(look_up(&file, &long.as_bytes()[..LONGEST_KEY + 1]), []);
     }
 
     proptest! {
