@@ -175,8 +175,11 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], asked: &Mutex<Vec<
             stream.write_all(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         return;
     };
-    let status = if from > 0 { "206 Rest" } else { "200 All" };
-    let rest = &bytes[from..];
+    let (rest, all) = (&bytes[from..], bytes.len());
+    let status = match from {
+        0 => "200 All".to_owned(),
+        _ => format!("206 Rest\r\ncontent-range: bytes {from}-{}/{all}", all - 1),
+    };
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         rest.len()

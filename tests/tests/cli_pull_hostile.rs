@@ -135,7 +135,7 @@ fn layers(hostile: &Hostile, canary: &Hostile) -> Vec<Case> {
     vec![
         ("layer-other-bytes", "gives other bytes than"),
         ("layer-longer", "more than 2048 bytes"),
-        ("layer-shorter", "does not give"),
+        ("layer-shorter", "gives other bytes than"),
         ("layer-none", "has no image sha256:000"),
         ("layer-endless", "needs 17592186045439 MiB"),
         ("layers-that-overflow", "needs 17592186045439 MiB"),
