@@ -104,12 +104,24 @@ fn slowly(mut copy: Command) -> std::thread::JoinHandle<(Option<i32>, String)> {
     })
 }
 
-fn copies_run(home: &Home) -> usize {
-    let text = home.banger(&["operation", "list", "--json"]).exits(0).out();
-    let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let all = all.as_array().expect("a list").iter();
-    all.filter(|op| op["method"] == "vm.copy" && op["ended_at"].is_null())
-        .count()
+/// Waits until so many operations of a kind run.
+fn wait_for(home: &Home, method: &str, wanted: usize) {
+    wait_until(
+        &format!("{wanted} of {method}"),
+        Duration::from_secs(30),
+        || {
+            let all = home
+                .banger(&["operation", "list", "--json"])
+                .exits(0)
+                .json();
+            let all = all.as_array().expect("a list").iter();
+            let run = all.filter(|op| op["method"] == method && op["ended_at"].is_null());
+            match run.count() {
+                n if n == wanted => Ok(()),
+                n => Err(format!("{n} run")),
+            }
+        },
+    );
 }
 
 #[test]
@@ -160,40 +172,70 @@ fn files_come_out_of_a_vm_that_is_down() {
         refused.err()
     );
 
-    // Interrupted, nothing goes on in the daemon.
-    let copy = home.start(&["vm", "cp", "dev:/var/tmp", "-"], b"");
-    let pid = Pid::from_raw(copy.pid().cast_signed()).expect("a process");
-    kill_process(pid, Signal::INT).expect("a signal");
-    copy.finish();
-    wait_until(
-        "the copy to end",
-        Duration::from_secs(10),
-        || match copies_run(&home) {
-            0 => Ok(()),
-            n => Err(format!("{n} run")),
-        },
-    );
+    who_takes_nothing_holds_up_nobody(&home);
 
     // A start goes first: the copy is none, and says so.
     let zeros = slowly(home.command(&["vm", "cp", "dev:/var/tmp/zeros", "-"]));
-    wait_until(
-        "the copy to begin",
-        Duration::from_secs(10),
-        || match copies_run(&home) {
-            1 => Ok(()),
-            n => Err(format!("{n} run")),
-        },
-    );
+    wait_for(&home, "vm.copy", 1);
     home.banger(&["vm", "start", "dev"]).exits(0);
-    let (status, said) = zeros.join().expect("a reader");
+    is_told_of_a_disturbance(zeros);
+
+    home.banger(&["vm", "stop", "dev"]).exits(0);
+    assert_alike(&running, &out(&home, "stopped"));
+    // So does a delete.
+    let zeros = slowly(home.command(&["vm", "cp", "dev:/var/tmp/zeros", "-"]));
+    wait_for(&home, "vm.copy", 1);
+    home.banger(&["vm", "delete", "dev"]).exits(0);
+    is_told_of_a_disturbance(zeros);
+    home.finish();
+}
+
+fn is_told_of_a_disturbance(copy: std::thread::JoinHandle<(Option<i32>, String)>) {
+    let (status, said) = copy.join().expect("a reader");
     assert_eq!(status, Some(125), "{said}");
     assert!(
         said.contains("was started or deleted while its files were copied"),
         "{said}"
     );
+}
 
-    home.banger(&["vm", "stop", "dev"]).exits(0);
-    assert_alike(&running, &out(&home, "stopped"));
-    home.banger(&["vm", "delete", "dev"]).exits(0);
-    home.finish();
+/// More clients at once that take or give nothing than the daemon has threads for what is short.
+fn who_takes_nothing_holds_up_nobody(home: &Home) {
+    const COPIES: usize = 32;
+    const IMPORTS: usize = 40;
+    let daemon = home.daemon_pid().expect("a daemon");
+    let still = |args: &[&str]| {
+        let mut command = home.command(args);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        piped.stderr(Stdio::null()).spawn().expect("banger")
+    };
+    let copy = ["vm", "cp", "dev:/var/tmp/zeros", "-"];
+    let copies = (0..COPIES).map(|_| still(&copy));
+    let imports =
+        (0..IMPORTS).map(|n| still(&["image", "import", "-", "--name", &format!("still-{n}")]));
+    let clients: Vec<_> = copies.chain(imports).collect();
+    wait_for(home, "vm.copy", COPIES);
+    wait_for(home, "image.import", IMPORTS);
+    home.banger(&["vm", "list"]).exits(0);
+    let one_more = home.banger(&copy).exits(125).err();
+    assert!(one_more.contains("are read by 32"), "{one_more}");
+    let kept = home.banger(&["vm", "prune", "--force"]).err();
+    assert!(kept.contains("files are copied from it"), "{kept}");
+    assert_eq!(home.show("dev")["state"], "stopped");
+    // Whoever leaves leaves nothing behind, in the daemon neither.
+    for mut client in clients {
+        client.kill().expect("a client");
+        client.wait().expect("its end");
+    }
+    wait_for(home, "vm.copy", 0);
+    wait_for(home, "image.import", 0);
+    wait_until("the threads to end", Duration::from_secs(20), || {
+        let tasks = fs::read_dir(format!("/proc/{daemon}/task")).expect("the daemon's threads");
+        let names =
+            tasks.map(|task| fs::read_to_string(task.expect("a thread").path().join("comm")));
+        match names.flatten().filter(|name| name == "lasting\n").count() {
+            0 => Ok(()),
+            n => Err(format!("{n} are there")),
+        }
+    });
 }

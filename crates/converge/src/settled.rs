@@ -65,7 +65,11 @@ pub fn delete_stopped<H: Host, L: Ledger, R>(
 ) -> Result<Accepted, RequestError> {
     decide(env, id, |vm| match (vm.goal, vm.phase) {
         (Goal::Absent, _) => Ok(None),
-        (_, Phase::Stopped) if !free() => Err(conflict(vm, "is being restarted", "it stays")),
+        (_, Phase::Stopped) if !free() => Err(conflict(
+            vm,
+            "is being restarted, or files are copied from it",
+            "it stays; when that has ended: banger vm prune",
+        )),
         (_, Phase::Stopped) => Ok(Some(Change {
             goal: Some(Goal::Absent),
             phase: Some((

@@ -54,14 +54,19 @@ impl Core {
         let span = tracing::Span::current();
         tokio::task::spawn_blocking(move || span.in_scope(|| work(&core)))
             .await
-            .map_err(|error| {
-                ApiError::new(
-                    Code::OperationFailed,
-                    "the daemon has a bug: a task ended unexpectedly",
-                )
-                .caused_by(&error)
-                .hint("banger daemon logs")
-            })
+            .map_err(|error| bug().caused_by(&error))
+    }
+
+    /// Runs work with the core that may take as long as a network or a build pleases.
+    ///
+    /// # Errors
+    /// As [`lasting`].
+    pub async fn lasting<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let core = Arc::clone(self);
+        lasting(move || work(&core)).await
     }
 
     /// Refuses what would change anything while there is no database (R-STATE-10).
@@ -78,4 +83,36 @@ impl Core {
             .hint("banger recover")),
         }
     }
+}
+
+/// Runs work that may take as long as a client, a network or a build pleases on a thread of its own: those of
+/// [`Core::blocking`] are counted, and what is short waits for them.
+///
+/// # Errors
+/// The work panicked: a bug; or the machine has no more threads.
+async fn lasting<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let span = tracing::Span::current();
+    let (done, made) = tokio::sync::oneshot::channel();
+    let run = move || {
+        let made = span.in_scope(work);
+        // Nobody may be waiting any more.
+        let _ = done.send(made);
+    };
+    std::thread::Builder::new()
+        .name("lasting".to_owned())
+        .spawn(run)
+        .map_err(|error| {
+            let message = "the machine has no thread for this";
+            ApiError::new(Code::Unavailable, message)
+                .caused_by(&error)
+                .hint("ulimit -u; systemctl show --property=TasksMax user.slice")
+        })?;
+    made.await.map_err(|_| bug())
+}
+
+fn bug() -> ApiError {
+    let message = "the daemon has a bug: a task ended unexpectedly";
+    ApiError::new(Code::OperationFailed, message).hint("banger daemon logs")
 }

@@ -102,6 +102,17 @@ impl Daemon {
         self.core.blocking(move |_| work()).await
     }
 
+    /// Runs work that may take as long as a client, a network or a build pleases.
+    ///
+    /// # Errors
+    /// As [`Core::lasting`].
+    pub async fn lasting<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.core.lasting(move |_| work()).await
+    }
+
     /// Counts a stream as attached until the guard is dropped.
     pub fn attach(self: &Arc<Self>) -> Attached {
         self.streams.fetch_add(1, Ordering::Relaxed);

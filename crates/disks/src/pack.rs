@@ -233,6 +233,9 @@ fn as_told(why: ReadError) -> io::Error {
         ReadError::NotADirectory => Errno::NOTDIR,
         ReadError::NameTooLong => Errno::NAMETOOLONG,
         ReadError::TooManyLinks => Errno::LOOP,
+        ReadError::Unsupported(_) => {
+            return io::Error::other(format!("{why}; start the VM and copy from there"));
+        }
         other => return io::Error::other(other.to_string()),
     };
     errno.into()

@@ -12,8 +12,8 @@ const MAX_LINKS: u32 = 40;
 /// Bytes of a path with the NUL at its end, and of a name, as the kernel has them.
 const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
-/// Bytes of a directory: names of some million files. Its names are held in memory.
-const MAX_DIRECTORY: u64 = 128 << 20;
+/// Bytes of a directory: names of a million files, or so. Its names are held in memory.
+const MAX_DIRECTORY: u64 = 32 << 20;
 /// Bytes of directories read for one path, which may lead through a long one again and again.
 const MAX_WALK: u64 = 1 << 30;
 
@@ -181,7 +181,7 @@ impl<R: ReadAt> View<R> {
             over: BTreeMap::new(),
         };
         if is_overlay {
-            let upper = view.directory(Disk::Changes, UPPER.as_bytes());
+            let upper = view.directory(Disk::Changes, UPPER);
             view.root = Dir::Merged {
                 upper: upper.map_err(of(Disk::Changes))?,
                 lower: Some(FileSystem::<R>::ROOT),
@@ -193,7 +193,7 @@ impl<R: ReadAt> View<R> {
 
     /// What the agent mounts, in its order (`agent/src/boot/root.rs`).
     fn mount(&mut self, release: Option<&str>) -> Result<(), Unopened> {
-        let home = self.directory(Disk::Work, HOME.as_bytes());
+        let home = self.directory(Disk::Work, HOME);
         if let Some(inode) = home.map_err(of(Disk::Work))? {
             let disk = Disk::Work;
             self.put("/root", Dir::Plain { disk, inode })?;
@@ -205,17 +205,17 @@ impl<R: ReadAt> View<R> {
             let place = format!("{MODULES}/{release}");
             let disk = Disk::Modules;
             let inode = FileSystem::<R>::ROOT;
-            let own = self.place(&place)?;
-            let names = own.map(|own| self.list(&own).map_err(of(self.root_disk())));
             // Not where the image has modules of this very kernel.
-            if names.transpose()?.is_some_and(|names| names.is_empty()) {
-                self.put(&place, Dir::Plain { disk, inode })?;
+            if let Some(own) = self.place(&place)?
+                && self.is_empty(&own).map_err(of(self.root_disk()))?
+            {
+                self.over.insert(own, Dir::Plain { disk, inode });
             }
         }
         for place in ENGINE_PLACES {
             let name = place.rsplit('/').next().unwrap_or(place);
             let path = format!("{ENGINES}/{name}");
-            let there = self.directory(Disk::Changes, path.as_bytes());
+            let there = self.directory(Disk::Changes, &path);
             if let Some(inode) = there.map_err(of(Disk::Changes))? {
                 let disk = Disk::Changes;
                 self.put(place, Dir::Plain { disk, inode })?;
@@ -246,12 +246,13 @@ impl<R: ReadAt> View<R> {
         }
     }
 
-    /// The inode of a directory of a disk that may not be there, by its path on the disk; no link is followed.
-    fn directory(&self, disk: Disk, path: &[u8]) -> Result<Option<u32>, ReadError> {
+    /// The inode of a directory of a disk that may not be there, by its path on the disk. A link in place of it is none; one
+    /// on the way to it stays on that disk.
+    fn directory(&self, disk: Disk, path: &str) -> Result<Option<u32>, ReadError> {
         let Some(fs) = self.disks.get(&disk) else {
             return Ok(None);
         };
-        let node = absent(fs.resolve(path, false))?;
+        let node = absent(fs.resolve(path.as_bytes(), false))?;
         let node = node.filter(|node| node.file_type == FileType::Directory);
         Ok(node.map(|node| node.number))
     }
@@ -322,6 +323,16 @@ impl<R: ReadAt> View<R> {
     /// It is damaged.
     pub fn child(&self, dir: &Dir, names: &Names) -> Result<Option<Found>, ReadError> {
         self.found(dir, names, &mut Walk(MAX_WALK))
+    }
+
+    /// Whether a directory shows nothing: what was removed from an image has a name, and is nothing.
+    fn is_empty(&self, dir: &Dir) -> Result<bool, ReadError> {
+        for names in self.list(dir)? {
+            if self.child(dir, &names)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn names(&self, dir: &Dir, walk: &mut Walk) -> Result<Vec<Names>, ReadError> {
@@ -505,10 +516,10 @@ impl<R: ReadAt> View<R> {
         let fs = self.disk(disk)?;
         let node = fs.node(inode)?;
         if node.size > MAX_DIRECTORY {
-            return Err(ReadError::Unsupported("a directory of more than 128 MiB"));
+            return Err(ReadError::Unsupported("a directory of more than 32 MiB"));
         }
         let left = walk.0.checked_sub(node.size);
-        let too_far = ReadError::Damaged("the directories on the way are longer than are read");
+        let too_far = ReadError::Unsupported("a path through so many long directories");
         walk.0 = left.ok_or(too_far)?;
         fs.entries(&node)
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with images, each with the way out.
 
 use crate::NoNamespace;
+use banger_ext4::ReadError;
 use std::{io, path::PathBuf};
 
 /// Shorthand of this crate.
@@ -86,6 +87,14 @@ pub enum Error {
     /// Asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// A tree with files of a user's further ids stays, for who may remove them is not to be had.
+    #[error("{failed}; it takes what building a Debian image takes: {why}")]
+    Unremoved {
+        /// What the user alone was told.
+        failed: Box<Error>,
+        /// What stands in the way.
+        why: Box<Error>,
+    },
     /// The name of a new image is taken.
     #[error("an image named '{name}' already exists ({id})")]
     Exists {
@@ -295,7 +304,11 @@ impl Error {
                 path.display()
             )),
             Error::Exists { name, .. } => Some(format!(
-                "choose another --name, or move it: banger image import --replace … --name {name}"
+                "choose another name, or add --replace: '{name}' moves to the new image then"
+            )),
+            Error::Unremoved { why, .. } => why.hint(),
+            Error::Unreadable(ReadError::Unsupported(_)) => Some(String::from(
+                "it goes out as it is, without being read: banger image bundle IMAGE -o FILE.tar.zst",
             )),
             Error::OtherDigest { id, .. } => Some(format!(
                 "two images with one id are nobody's accident: look at the other one (banger image show {id}) before you use either"

@@ -64,19 +64,19 @@ fn place_layer(
     };
     let mut buffer = vec![0; CHUNK];
     let mut mark = Mark::default();
+    let mut look_up = |stream: Option<&Unpacked<'_>>| match stream {
+        Some(stream) => watch.look_up(stream, &mut mark),
+        None => watch.go_on(None),
+    };
     for winner in winners {
         let mut done = 0;
         while done < winner.len {
             let left = winner.len - done;
             let n = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            bytes.read_at(&mut buffer[..n], winner.from + done)?;
+            bytes.read_at(&mut buffer[..n], winner.from + done, &mut look_up)?;
             let placed = placer.place(winner.inode, winner.offset + done, &buffer[..n]);
             placed.map_err(Error::unwritten)?;
             done += n as u64;
-            match &bytes {
-                Bytes::Stream { stream, .. } => watch.look_up(stream, &mut mark)?,
-                Bytes::Plain(_) => watch.go_on(None)?,
-            }
         }
     }
     Ok(())
@@ -90,19 +90,31 @@ enum Bytes<'a> {
     Stream { stream: Unpacked<'a>, at: u64 },
 }
 
+/// Asks whether to go on with what a stream has given.
+type LookUp<'a> = &'a mut dyn FnMut(Option<&Unpacked<'_>>) -> Result<()>;
+
 impl Bytes<'_> {
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<()> {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64, look_up: LookUp<'_>) -> Result<()> {
         match self {
-            Bytes::Plain(blob) => blob.read_at(buffer, offset).map_err(Error::damaged),
+            Bytes::Plain(blob) => {
+                look_up(None)?;
+                blob.read_at(buffer, offset).map_err(Error::damaged)
+            }
             Bytes::Stream { stream, at } => {
-                let skip = offset.checked_sub(*at).ok_or_else(changed)?;
-                let skipped = io::copy(&mut stream.by_ref().take(skip), &mut io::sink());
-                if skipped.map_err(Error::damaged)? < skip {
-                    return Err(Error::Truncated);
+                let mut skip = offset.checked_sub(*at).ok_or_else(changed)?;
+                // What nobody wants of a layer may be nearly all of it.
+                while skip > 0 {
+                    let part = skip.min(CHUNK as u64);
+                    let skipped = io::copy(&mut stream.by_ref().take(part), &mut io::sink());
+                    if skipped.map_err(Error::damaged)? < part {
+                        return Err(Error::Truncated);
+                    }
+                    skip -= part;
+                    look_up(Some(stream))?;
                 }
                 stream.read_exact(buffer).map_err(Error::damaged)?;
                 *at = offset + buffer.len() as u64;
-                Ok(())
+                look_up(Some(stream))
             }
         }
     }

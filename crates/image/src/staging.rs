@@ -115,9 +115,15 @@ impl<H: Files + Tools + Clock> ImageStore<H> {
                 break;
             }
             self.host.sleep(pause);
-            // Where nothing can be built, what is in the way of removing is not what is in the way of building.
-            let owners = Owners::of(&*self.host).unwrap_or(Owners::Root);
-            removed = self.rm(&owners, path);
+            removed = match Owners::of(&*self.host) {
+                Ok(owners) => self.rm(&owners, path),
+                Err((why, _)) => self
+                    .rm(&Owners::Root, path)
+                    .map_err(|failed| Error::Unremoved {
+                        failed: Box::new(failed),
+                        why: Box::new(why),
+                    }),
+            };
         }
         removed
     }

@@ -9,7 +9,7 @@ mod listing;
 
 use archive::{Tar, header, names, store, tool};
 use banger_ext4::{FileSystem, FileType};
-use banger_image::{Error, Format, Import, Manifest, Silent};
+use banger_image::{Error, Format, Import, Limits, Manifest, Silent};
 use layout::{Layout, Packing, digest, tar_of};
 use listing::{Mounted, listing};
 use std::{
@@ -441,6 +441,43 @@ fn a_bundle_that_is_not_as_it_says_is_refused_and_leaves_nothing() {
         .done();
     let error = import(other.path(), &link, "bad");
     assert!(error.is_err(), "{error:?}");
+    // A hole of terabytes, which would be proven byte by byte.
+    let hollow = with(&|t| t["size"] = 16_000_000_000_000_u64.into());
+    let records: [(&str, &[u8]); 2] = [
+        ("GNU.sparse.map", b"0,512"),
+        ("GNU.sparse.size", b"16000000000000"),
+    ];
+    let hollow = Tar::new().file(json, &hollow).pax(&records);
+    let error = import(other.path(), &hollow.file(ext4, &[0; 512]).done(), "bad");
+    let told = error.unwrap_err().to_string();
+    assert!(told.contains("images.max_size"), "{told}");
+    assert_eq!(names(&other.path().join("images")), [""; 0]);
+}
+
+/// What is said of a bundle may stand behind its file system: that is read twice then, and counts once.
+#[test]
+fn a_bundle_may_be_as_large_as_the_limit() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let image = import(dir.path(), &Tar::new().file("bin/sh", b"sh").done(), "box").unwrap();
+    let files = unbundled(&export(dir.path(), &image, Format::Bundle));
+    let turned: Vec<_> = files.iter().rev().map(|(n, b)| (&**n, &b[..])).collect();
+    let bytes = bundled(&turned);
+    let unpacked = zstd::decode_all(&bytes[..]).unwrap().len() as u64;
+    let within = |most| {
+        let limits = Limits {
+            bytes: most,
+            ..Limits::default()
+        };
+        let import = Import {
+            names: vec!["box".to_owned()],
+            ..Import::default()
+        };
+        store(other.path())
+            .within(limits)
+            .import(&mut &bytes[..], &import, &Silent)
+    };
+    assert!(within(unpacked - 1).is_err());
+    assert_eq!(within(unpacked).unwrap().digest, image.digest);
 }
 
 /// Bytes at the end of a file system that no file has are part of the image all the same.

@@ -7,7 +7,7 @@ mod layout;
 mod listing;
 
 use archive::{Tar, header, look, names, store, tool};
-use banger_image::{Error, Import, Limits, Manifest, Silent};
+use banger_image::{Error, Fetched, Import, Limits, Manifest, Silent};
 use layout::{Layout, Packing, architecture, digest, tar_of};
 use listing::{Mounted, listing};
 use std::{fs, path::Path};
@@ -326,6 +326,35 @@ fn what_is_not_as_it_says_is_refused() {
         );
         assert!(names(&dir.path().join("images")).is_empty(), "{what}");
     }
+}
+
+/// Layers of a registry are read twice, and count once.
+#[test]
+fn layers_that_came_may_be_as_large_as_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let layers = layers();
+    let layout = Layout::new(&dir.path().join("layout"), &layers, Packing::Mixed);
+    let all: usize = layers.iter().map(Vec::len).sum();
+    let fetched: Vec<_> = layout
+        .layers
+        .iter()
+        .map(|sha256| Fetched {
+            sha256: sha256.clone(),
+            path: layout.blob(sha256),
+        })
+        .collect();
+    let config = fs::read(layout.blob(&layout.config)).unwrap();
+    let within = |most: usize| {
+        let limits = Limits {
+            bytes: most as u64,
+            ..Limits::default()
+        };
+        let store = store(dir.path()).within(limits);
+        store.import_layers(&config, &fetched, &Import::default(), &Silent)
+    };
+    let error = within(all - 1).unwrap_err().to_string();
+    assert!(error.contains("images.max_size"), "{error}");
+    within(all).unwrap();
 }
 
 /// All layers together have the limits of one archive, and a hostile entry is refused in whichever it is.

@@ -34,7 +34,13 @@ pub async fn copy(
     wanted: CopyOut,
     upgrade: OnUpgrade,
 ) -> Result<Response<Answer>, ApiError> {
-    let (view, down) = daemon.vms().view_of(down).await?;
+    let (disturbed, name) = (down.disturbed.clone(), down.vm.name.clone());
+    let opened = daemon.vms().view_of(down).await;
+    let (view, down) = opened.map_err(|error| match disturbed.why() {
+        // What is wrong with disks that are gone, or written to, is nothing.
+        Some(_) => End::Disturbed.error(name.as_str()),
+        None => error,
+    })?;
     let (running, _events) = daemon.registry.begin("vm.copy")?;
     running.about(&down.vm);
     running.stage("copy", "not running: its disks are read");
@@ -42,7 +48,7 @@ pub async fn copy(
     let serve = move |client| async move {
         let Peer { reader, mut writer } = client;
         let (frames, queue) = mpsc::channel(QUEUE);
-        let made = daemon.blocking(move || give_out(&view, &wanted, frames));
+        let made = daemon.lasting(move || give_out(&view, &wanted, frames));
         let relay = Relay {
             writer: &mut writer,
             cancel: &running.cancel,

@@ -97,7 +97,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::ImagePull = parse(&body)?;
             events::<api::ImagePull, _>(&d, false, |d, op| async move {
                 let images = d.catalogue();
-                let pulled = d.blocking(move || images.pull(&request, &op)).await?;
+                let pulled = d.lasting(move || images.pull(&request, &op)).await?;
                 pulled.map(Made::from)
             })
         }
@@ -133,7 +133,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::ImageBuild = parse(&body)?;
             events::<api::ImageBuild, _>(&d, false, |d, op| async move {
                 let images = d.catalogue();
-                let made = d.blocking(move || images.build(&request, &op)).await?;
+                let made = d.lasting(move || images.build(&request, &op)).await?;
                 made.map(Made::from)
             })
         }
@@ -141,7 +141,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::ImageRegister = parse(&body)?;
             events::<api::ImageRegister, _>(&d, false, |d, op| async move {
                 let images = d.catalogue();
-                let made = d.blocking(move || images.register(&request, &op)).await?;
+                let made = d.lasting(move || images.register(&request, &op)).await?;
                 made.map(Made::from)
             })
         }
@@ -149,14 +149,14 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::ImagePromote = parse(&body)?;
             events::<api::ImagePromote, _>(&d, false, |d, op| async move {
                 let images = d.catalogue();
-                let made = d.blocking(move || images.promote(&request, &op)).await?;
+                let made = d.lasting(move || images.promote(&request, &op)).await?;
                 made.map(Made::from)
             })
         }
         "image.catalog" => {
             plain::<api::ImageCatalog, _>(&body, |_| async {
                 let images = d.catalogue();
-                d.blocking(move || images.available()).await?
+                d.lasting(move || images.available()).await?
             })
             .await
         }
@@ -180,7 +180,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::KernelPull = parse(&body)?;
             events::<api::KernelPull, _>(&d, false, |d, op| async move {
                 let kernels = d.kernels();
-                let pulled = d.blocking(move || kernels.pull(&request, &op)).await?;
+                let pulled = d.lasting(move || kernels.pull(&request, &op)).await?;
                 pulled.map(Made::from)
             })
         }
@@ -188,7 +188,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
             let request: api::KernelBuild = parse(&body)?;
             events::<api::KernelBuild, _>(&d, false, |d, op| async move {
                 let kernels = d.kernels();
-                let built = d.blocking(move || kernels.build(&request, &op)).await?;
+                let built = d.lasting(move || kernels.build(&request, &op)).await?;
                 built.map(Made::from)
             })
         }
@@ -202,7 +202,7 @@ async fn route(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Re
         "kernel.available" => {
             plain::<api::KernelAvailable, _>(&body, |_| async {
                 let kernels = d.kernels();
-                d.blocking(move || kernels.available()).await?
+                d.lasting(move || kernels.available()).await?
             })
             .await
         }

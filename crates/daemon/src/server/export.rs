@@ -41,7 +41,7 @@ pub async fn export(
         let running = Arc::new(running);
         let (pieces, archive) = mpsc::channel(PIECES);
         let op = Arc::clone(&running);
-        let make = daemon.blocking(move || {
+        let make = daemon.lasting(move || {
             let mut pipe = Pipe {
                 pieces,
                 piece: BytesMut::new(),

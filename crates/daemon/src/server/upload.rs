@@ -136,7 +136,7 @@ async fn begin<M: Import>(
         });
         let (of, operation) = (Arc::clone(&daemon), Arc::clone(&op));
         daemon
-            .blocking(move || {
+            .lasting(move || {
                 let mut source = Source {
                     pieces: source,
                     piece: Bytes::new(),

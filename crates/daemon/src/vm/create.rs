@@ -232,7 +232,7 @@ impl VmService {
         type Made = (Manifest, Pins, (String, Origin), Option<ExecRequest>);
         let (image, pinned, (kernel, kernel_origin), request): Made = self
             .core
-            .blocking(move |core| {
+            .lasting(move |core| {
                 let images = service.peers.images()?;
                 core.recipes
                     .machine()

@@ -12,6 +12,7 @@ use banger_vmm::boot::kernel::Kernel;
 use banger_wire::api::{ApiError, Code};
 use std::{
     fs::File,
+    path::PathBuf,
     sync::{Arc, PoisonError},
 };
 
@@ -104,40 +105,42 @@ impl VmService {
 
 impl Down {
     fn view(&self, core: &Core) -> Result<View<File>> {
-        let start = || format!("banger vm start {}", self.vm.name);
-        if self.vm.spec.drivers.root == RootDriver::DmSnapshot {
-            let message = format!(
-                "the root of VM '{}' is a device-mapper snapshot, which is read only while it runs",
-                self.vm.name
-            );
-            return Err(ApiError::new(Code::Precondition, message).hint(start()));
-        }
-        let unread = |error: &(dyn std::error::Error + 'static)| {
-            let message = format!(
-                "the files of VM '{}' cannot be read while it is down",
-                self.vm.name
-            );
-            ApiError::new(Code::OperationFailed, message)
-                .caused_by(error)
-                .hint(start())
-        };
-        let disks = self.disks(core).map_err(|error| unread(&error))?;
-        View::open(disks).map_err(|error| unread(&error))
+        View::open(self.disks(core)?).map_err(|error| self.unread(&error))
     }
 
-    fn disks(&self, core: &Core) -> std::io::Result<Disks<File>> {
+    fn unread(&self, error: &(dyn std::error::Error + 'static)) -> ApiError {
+        let message = format!(
+            "the files of VM '{}' cannot be read while it is down",
+            self.vm.name
+        );
+        ApiError::new(Code::OperationFailed, message)
+            .caused_by(error)
+            .hint(format!("banger vm start {}", self.vm.name))
+    }
+
+    fn disks(&self, core: &Core) -> Result<Disks<File>> {
         let dir = core.site.vm_dir(self.vm.id);
-        let disk = |role: Role| File::open(dir.join(role.file_name().unwrap_or_default()));
+        let open = |path: PathBuf| File::open(path).map_err(|error| self.unread(&error));
+        let disk = |role: Role| open(dir.join(role.file_name().unwrap_or_default()));
         let root = match self.vm.spec.drivers.root {
             RootDriver::Overlay => {
+                // It says the way out itself: a start fails by it, too.
                 let checked = core.recipes.check_base(&self.vm);
-                checked.map_err(std::io::Error::other)?;
+                checked.map_err(|error| ApiError::of(Code::Precondition, &error))?;
                 RootDisks::Overlay {
-                    base: File::open(core.recipes.rootfs(&self.vm.spec.image_id))?,
+                    base: open(core.recipes.rootfs(&self.vm.spec.image_id))?,
                     changes: disk(Role::OverlayDisk)?,
                 }
             }
-            RootDriver::Reflink | RootDriver::DmSnapshot => RootDisks::One(disk(Role::CowFile)?),
+            RootDriver::Reflink => RootDisks::One(disk(Role::CowFile)?),
+            RootDriver::DmSnapshot => {
+                let message = format!(
+                    "the root of VM '{}' is a device-mapper snapshot, which is read only while it runs",
+                    self.vm.name
+                );
+                return Err(ApiError::new(Code::Precondition, message)
+                    .hint(format!("banger vm start {}", self.vm.name)));
+            }
         };
         // Without its kernel the VM has all but the kernel's modules.
         let kernel = Kernel::load(

@@ -109,15 +109,17 @@ impl VmService {
             found => drop(found?),
         }
         let entry = self.set.entry(id);
+        let of = Arc::clone(&entry);
         let written = self
             .core
             .blocking(move |core| {
-                let free = || !anybody(&entry.users);
+                let free = || !anybody(&of.users);
                 settled::delete_stopped(&core.env(), id, &free)
             })
             .await?;
         match written {
-            Ok(_) => {}
+            // Who came to read its disks at this very moment.
+            Ok(_) => entry.disturb(),
             Err(RequestError::NotFound(_)) => return Ok(false),
             Err(error) => return Err(request_error(&error)),
         }

@@ -96,9 +96,7 @@ impl<R: ReadAt> FileSystem<R> {
             // Blocks of a hash tree look like blocks with one unused entry.
             entries_of(&block[..read], &mut entries)?;
             if entries.len() > MAX_ENTRIES {
-                return Err(ReadError::Damaged(
-                    "a directory has more entries than are read",
-                ));
+                return Err(ReadError::Unsupported("a directory of millions of entries"));
             }
         }
         Ok(entries)
@@ -121,8 +119,8 @@ impl<R: ReadAt> FileSystem<R> {
             let here = way.last().ok_or(ReadError::NotFound)?;
             walked = walked.saturating_add(here.size);
             if here.file_type == FileType::Directory && walked > MAX_WALK {
-                return Err(ReadError::Damaged(
-                    "the directories on the way are longer than are read",
+                return Err(ReadError::Unsupported(
+                    "a path through so many long directories",
                 ));
             }
             let entries = self.entries(here)?;

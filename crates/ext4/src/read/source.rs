@@ -44,7 +44,7 @@ pub enum ReadError {
     #[error("this is no ext4 file system: its superblock has no mark")]
     NotExt4,
     /// The file system, or one file, uses something that is not read here.
-    #[error("the file system uses {0}, which is not read here; start the VM and copy from there")]
+    #[error("the file system uses {0}, which is not read here")]
     Unsupported(&'static str),
     /// What is there contradicts itself.
     #[error("the file system is damaged: {0}; check it with e2fsck")]

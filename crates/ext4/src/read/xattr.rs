@@ -31,6 +31,8 @@ pub fn read<R: ReadAt>(volume: &Volume<R>, node: &Node) -> Result<Vec<Xattr>, Re
 
 fn entries(bytes: &[u8], first: usize, xattrs: &mut Vec<Xattr>) -> Result<(), ReadError> {
     let mut at = first;
+    // Values do not share bytes: together they have no more than their place.
+    let mut room = bytes.len();
     while at + 4 <= bytes.len() && get32(bytes, at) != 0 {
         let entry = bytes.get(at..at + 16).ok_or(DAMAGED)?;
         let length = usize::from(entry[0]);
@@ -46,6 +48,7 @@ fn entries(bytes: &[u8], first: usize, xattrs: &mut Vec<Xattr>) -> Result<(), Re
         } else {
             usize::from(get16(entry, 2))
         };
+        room = room.checked_sub(size).ok_or(DAMAGED)?;
         let value = bytes
             .get(offset..offset.saturating_add(size))
             .ok_or(DAMAGED)?;

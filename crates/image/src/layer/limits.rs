@@ -49,17 +49,26 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses a stream that unpacks to more than it may.
+    /// Refuses what unpacks to more bytes than it may.
     ///
     /// # Errors
     /// It does.
-    pub(crate) fn check_stream(&self, (packed, unpacked): (u64, u64)) -> Result<()> {
+    pub(crate) fn check_size(&self, unpacked: u64) -> Result<()> {
         if unpacked > self.bytes {
             return Err(Error::TooLarge(format!(
                 "it unpacks to more than {} (images.max_size)",
                 banger_model::ByteSize(self.bytes)
             )));
         }
+        Ok(())
+    }
+
+    /// Refuses a stream that unpacks to more than it may.
+    ///
+    /// # Errors
+    /// It does.
+    pub(crate) fn check_stream(&self, (packed, unpacked): (u64, u64)) -> Result<()> {
+        self.check_size(unpacked)?;
         if unpacked > self.ratio_from && unpacked / self.ratio > packed {
             return Err(Error::TooLarge(format!(
                 "each of its bytes unpacks to more than {} (images.max_ratio)",
@@ -145,11 +154,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The same for what has come in before: it is not told of again.
-    pub(crate) fn again(self) -> Self {
+    /// One for what has come in before and is read once more: it counts anew, and tells of nothing.
+    pub(crate) fn again(&self) -> Self {
         Watch {
             tells: false,
-            ..self
+            ..Watch::new(self.limits, self.room, self.progress)
         }
     }
 
