@@ -22,7 +22,7 @@ impl WriteAt for Memory {
 }
 
 /// A tree from bytes: each four say what an inode is, where it is, and what its name begins with.
-fn tree_of(data: &[u8]) -> Tree {
+pub fn tree_of(data: &[u8]) -> Tree {
     let directory = || Kind::Directory(Vec::new());
     let mut inodes = vec![inode(directory(), 0)];
     let mut directories = vec![0];
@@ -59,7 +59,8 @@ fn tree_of(data: &[u8]) -> Tree {
     Tree { inodes }
 }
 
-fn inode(kind: Kind, seed: u8) -> Inode {
+/// An inode whose attributes follow from a byte.
+pub fn inode(kind: Kind, seed: u8) -> Inode {
     let value = vec![seed; usize::from(seed) * 4];
     let xattr = Xattr {
         name: b"user.seed"[..].into(),
@@ -106,14 +107,16 @@ fn sparse(len: u64) -> Kind {
     }
 }
 
-fn options() -> Options {
+/// Small, and as it stays.
+pub fn options() -> Options {
     let mut options = Options::new([7; 16]);
     options.bytes_per_inode = 0;
     options.grow_to = 0;
     options
 }
 
-fn written(tree: &Tree, layout: &Layout) -> Vec<u8> {
+/// A tree's file system, each file full of a byte of its own.
+pub fn written(tree: &Tree, layout: &Layout) -> Vec<u8> {
     let size = usize::try_from(layout.size()).expect("a small file system");
     let memory = Memory(Mutex::new(vec![0; size]));
     layout
@@ -186,6 +189,20 @@ fn compare(tree: &Tree, id: usize, view: &FileSystem<Vec<u8>>, node: &banger_ext
     }
 }
 
+/// What is there, with other bytes where the data say so.
+pub fn changed(whole: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut image = whole.to_vec();
+    for change in data.chunks_exact(4) {
+        // Most of what tells about files is at the beginning.
+        let at = usize::from(change[0]) << 12
+            | usize::from(change[1]) << 4
+            | usize::from(change[2] & 15);
+        let at = at % image.len();
+        image[at] = change[3];
+    }
+    image
+}
+
 /// A file system in which the bytes say which bytes are others: it ends, and takes no more than is there.
 pub fn damaged(data: &[u8]) {
     static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
@@ -198,16 +215,7 @@ pub fn damaged(data: &[u8]) {
         image[1024 + 0x65] &= !0x4;
         image
     });
-    let mut image = whole.clone();
-    for change in data.chunks_exact(4) {
-        // Most of what tells about files is at the beginning.
-        let at = usize::from(change[0]) << 12
-            | usize::from(change[1]) << 4
-            | usize::from(change[2] & 15);
-        let at = at % image.len();
-        image[at] = change[3];
-    }
-    let Ok(view) = FileSystem::open(image) else {
+    let Ok(view) = FileSystem::open(changed(whole, data)) else {
         return;
     };
     for number in 1..80 {

@@ -2,6 +2,7 @@
 //! not hold; `scripts/fuzz` has libFuzzer search for such bytes, the tests give each its seeds and some thousands of
 //! random inputs.
 
+mod disks;
 mod ext4;
 mod files;
 mod frames;
@@ -27,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("texts", texts::texts),
     ("ext4-tree", ext4::written_and_read),
     ("ext4-damaged", ext4::damaged),
+    ("disks-damaged", disks::damaged),
     ("layers", images::layers),
     ("layer-tar", images::layer_tar),
     ("documents", images::documents),

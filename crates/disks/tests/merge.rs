@@ -329,7 +329,7 @@ fn what_cannot_be_told_is_refused_in_words() {
         let why = refused(&view, "/");
         assert!(why.contains(says), "{why}");
     }
-    // A directory that two lead to.
+    // A directory that says it came from the root.
     let redirect = "trusted.overlay.redirect";
     let changes = Maker::of(&[("upper/e", Is::Dir), ("upper/f", Is::Dir)])
         .mark("upper/e", redirect, "/")
@@ -397,7 +397,7 @@ proptest! {
         for (index, byte) in places {
             changes[full[index.index(full.len())]] = byte;
         }
-        let root = RootDisks::Overlay { base: (base), changes: (changes) };
+        let root = RootDisks::Overlay { base, changes };
         if let Ok(view) = View::open(Disks { root, work: None, modules: None }) {
             for path in ["/", "/a/link/c/file", "/moved/"] {
                 let mut sink = Sink::default();

@@ -1,6 +1,6 @@
 //! File trees as tar streams: packing them, and unpacking them where they cannot leave their destination.
 //!
-//! Both ends of a copy use it, the command line on the host and the agent in the guest. [`tar`] is the format and
+//! Both ends of a copy use it: the command line on the host, and the agent in the guest or, of one that is down, the daemon. [`tar`] is the format and
 //! does no I/O of its own; [`pack`] walks a tree, an [`Emitter`] writes
 //! entries of trees that others walk; [`unpack`] makes one, and trusts neither a name nor a link of what
 //! it is given; [`Destination`] decides where a copy comes to lie. All calls block: callers give them a thread.

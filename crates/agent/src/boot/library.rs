@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use banger_wire::guest::disks::MODULES;
 use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 use rustix::mount::MountFlags;
 
@@ -11,7 +12,7 @@ use super::{Reason, disks, mounts};
 /// has modules of this very kernel, nor in an image without `/lib`, which has nothing that would load them.
 pub fn mount(serial: &str) -> Result<(), Reason> {
     let system = rustix::system::uname();
-    let at = format!("/lib/modules/{}", system.release().to_string_lossy());
+    let at = format!("{MODULES}/{}", system.release().to_string_lossy());
     let has_own = std::fs::read_dir(&at).is_ok_and(|mut entries| entries.next().is_some());
     if !has_own && Path::new("/lib").is_dir() {
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;

@@ -15,13 +15,9 @@ use banger_wire::guest::{ClientError, CopyFrame, CopyOutcome, CopyStream};
 use bytes::Bytes;
 use hyper::Response;
 use hyper::upgrade::OnUpgrade;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tracing::Instrument;
-
-/// How long a client may take to read the end of its copy.
-const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How a relayed copy ended for us.
 enum End {
@@ -88,7 +84,7 @@ pub async fn copy(
             }
         };
         if let Some(error) = untold {
-            let _ = timeout(LAST_WORD, writer.send(&Frame::Error(error))).await;
+            writer.send_last(&Frame::Error(error)).await;
         }
         // The operation is over when its last frame has arrived: a daemon that is to end waits that long.
         part(reader, writer).await;
@@ -131,15 +127,8 @@ async fn forward_output(mut output: CopyFrames, writer: &mut Writer, cancel: &Ca
             _ => None,
         };
         let frame = Frame::Copy(frame);
-        let overdue = async {
-            cancel.fired().await;
-            tokio::time::sleep(LAST_WORD).await;
-        };
-        tokio::select! {
-            written = writer.write(&frame) => if written.is_err() {
-                return End::ClientGone;
-            },
-            () = overdue => return End::ClientGone,
+        if !writer.write_unless(&frame.encode(), cancel.fired()).await {
+            return End::ClientGone;
         }
         if let Some(outcome) = outcome {
             return End::Told(outcome);

@@ -14,15 +14,12 @@ use banger_wire::guest::{CopyFrame, CopyOut, CopyOutcome, PathBytes, Sum};
 use bytes::Bytes;
 use hyper::Response;
 use hyper::upgrade::OnUpgrade;
-use std::{fs::File, future::Future, sync::Arc, time::Duration};
+use std::{fs::File, future::Future, sync::Arc};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tracing::Instrument;
 
 /// Frames that wait for the client.
 const QUEUE: usize = 16;
-/// How long a client may take to read the end of its copy.
-const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Begins it.
 ///
@@ -78,7 +75,7 @@ pub async fn copy(
         drop(down);
         let _ = running.end(ended);
         if let Some(last) = last {
-            let _ = timeout(LAST_WORD, writer.send(&last)).await;
+            writer.send_last(&last).await;
         }
         part(reader, writer).await;
     };
@@ -174,34 +171,23 @@ impl Relay<'_> {
         loop {
             let frame = tokio::select! {
                 biased;
-                end = self.ended() => return Err(end),
+                end = ended(self.cancel, self.disturbed) => return Err(end),
                 frame = queue.recv() => match frame {
                     Some(frame) => frame,
                     None => return Ok(()),
                 },
             };
-            // Whole frames only, so that the last word can follow; a client that does not read is not told.
-            let (cancel, disturbed) = (self.cancel, self.disturbed);
-            let overdue = async {
-                tokio::select! {
-                    _ = cancel.fired() => {}
-                    _ = disturbed.fired() => {}
-                }
-                tokio::time::sleep(LAST_WORD).await;
-            };
-            tokio::select! {
-                written = self.writer.write_encoded(&frame) => if written.is_err() {
-                    return Err(End::ClientGone);
-                },
-                () = overdue => return Err(End::ClientGone),
+            let ended = ended(self.cancel, self.disturbed);
+            if !self.writer.write_unless(&frame, ended).await {
+                return Err(End::ClientGone);
             }
         }
     }
+}
 
-    async fn ended(&self) -> End {
-        tokio::select! {
-            why = self.cancel.fired() => End::Cancelled(why),
-            _ = self.disturbed.fired() => End::Disturbed,
-        }
+async fn ended(cancel: &Cancel, disturbed: &Cancel) -> End {
+    tokio::select! {
+        why = cancel.fired() => End::Cancelled(why),
+        _ = disturbed.fired() => End::Disturbed,
     }
 }

@@ -11,15 +11,12 @@ use banger_wire::guest::{CopyFrame, CopyOutcome, Sum};
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
 use hyper::upgrade::OnUpgrade;
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tracing::Instrument;
 
 /// Pieces that wait for the client.
 const PIECES: usize = 16;
-/// How long a client may take to read the last word.
-const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// `image.export`.
 ///
@@ -91,7 +88,7 @@ async fn finish(
         Ok(()) => Frame::Copy(CopyFrame::Outcome(CopyOutcome::Done { sum, entries: 0 })),
         Err(error) => Frame::Error(error),
     };
-    let _ = timeout(LAST_WORD, writer.send(&last)).await;
+    writer.send_last(&last).await;
 }
 
 /// What goes to the client.
@@ -121,17 +118,11 @@ impl Stream<'_> {
                 },
                 _ = self.cancel.fired() => return (self.sum, false),
             };
-            // Whole frames only, so that the last word can follow; a client that does not read is not told.
-            let overdue = async {
-                self.cancel.fired().await;
-                tokio::time::sleep(LAST_WORD).await;
-            };
-            tokio::select! {
-                written = self.writer.write(&frame) => if written.is_err() {
-                    self.cancel.fire(Why::ClientGone);
-                    return (self.sum, false);
-                },
-                () = overdue => return (self.sum, false),
+            let ended = self.cancel.fired();
+            if !self.writer.write_unless(&frame.encode(), ended).await {
+                // Unless it was ended before.
+                self.cancel.fire(Why::ClientGone);
+                return (self.sum, false);
             }
         }
     }

@@ -13,6 +13,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// How often a client that does not read is asked whether it is still there.
 pub const LOOK: Duration = Duration::from_millis(500);
+/// How long a client may take to read the last word.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// How long a client may take to close its end after the last frame.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -165,6 +167,24 @@ impl Writer {
     /// The client is gone.
     pub async fn write_encoded(&mut self, frame: &[u8]) -> io::Result<()> {
         self.write.write_all(frame).await
+    }
+
+    /// Sends a frame as its bytes; whole, so that a last word can follow. Whether it was taken: not by a client that is gone,
+    /// or that does not read when `ended` is over.
+    pub async fn write_unless(&mut self, frame: &[u8], ended: impl Future) -> bool {
+        let overdue = async {
+            ended.await;
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            written = self.write_encoded(frame) => written.is_ok(),
+            () = overdue => false,
+        }
+    }
+
+    /// Sends the last word, to a client that takes it in time.
+    pub async fn send_last(&mut self, frame: &Frame) {
+        let _ = tokio::time::timeout(LAST_WORD, self.send(frame)).await;
     }
 
     /// Sends, or gives up for good: a client that left reads nothing.
