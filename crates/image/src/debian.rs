@@ -4,10 +4,10 @@
 
 use crate::error::Doing;
 use crate::ext4;
-use crate::manifest::{self, Manifest, ROOTFS_FILE};
+use crate::manifest::{self, Manifest};
 use crate::owners::Owners;
 use crate::staging::Staging;
-use crate::{Error, ImageStore, Import, Moves, Progress, Result, digest, import, sources};
+use crate::{Error, ImageStore, Import, Moves, Progress, Result, import, sources};
 use banger_host::{Clock, Files, Tools};
 use std::{
     collections::BTreeMap,
@@ -178,14 +178,9 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         ));
         self.bootstrap(staging.dir(), &root, &sources, build, owners, progress)?;
         let cancelled = || progress.cancelled();
-        let between = || {
-            if progress.cancelled() {
-                Err(Error::Cancelled)
-            } else {
-                Ok(())
-            }
-        };
-        between()?;
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
 
         let packed = self.pack(staging, &root, owners, &cancelled)?;
         self.remove_tree(&root)?;
@@ -193,35 +188,18 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             path: packed.clone(),
             source,
         })?;
-        self.fill(staging, &mut archive, &Import::default(), progress)?;
-        let rootfs = staging.image().join(ROOTFS_FILE);
-        progress.stage("checking the image");
-        ext4::check(&*self.host, &rootfs, &cancelled)?;
-        let (digest, size) = digest::sha256_file(&rootfs, &cancelled)?;
-        between()?;
-        let manifest = Manifest {
-            format: Manifest::FORMAT,
-            id: digest[..Manifest::ID_DIGITS].to_owned(),
-            name: build.name.clone(),
-            distro: format!("debian-{}", sources.suite),
-            arch: std::env::consts::ARCH.to_owned(),
-            digest: format!("sha256:{digest}"),
-            size,
-            created: self.host.now(),
-            kernel: None,
-            names: BTreeMap::new(),
+        let import = Import {
+            names: vec![build.name.clone()],
+            moves: match build.taken {
+                Taken::Refuse => Moves::None,
+                Taken::Use | Taken::Replace => Moves::All,
+            },
+            distro: Some(format!("debian-{}", sources.suite)),
             source: Some(source_of(&sources.suite, &build.packages)),
-            repo_digests: Default::default(),
-            config: None,
-            origin: None,
-            external: None,
+            ..Import::default()
         };
-        let names = [build.name.clone()];
-        let moves = match build.taken {
-            Taken::Refuse => Moves::None,
-            Taken::Use | Taken::Replace => Moves::All,
-        };
-        self.publish(&staging.image(), manifest, &names, moves)
+        let said = self.fill(staging, &mut archive, &import, progress)?;
+        self.import_staged(staging, said, &import, progress)
     }
 
     /// The tree as an archive, as every other image comes: the same bytes for the same packages, whoever installed them. What was

@@ -102,7 +102,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     }
 
     /// Makes an image of a file system that lies in the staging directory.
-    fn import_staged(
+    pub(crate) fn import_staged(
         &self,
         staging: &Staging,
         said: Said,
