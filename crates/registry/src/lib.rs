@@ -6,6 +6,7 @@
 mod answer;
 mod cache;
 mod client;
+mod coming;
 mod error;
 mod fault;
 mod login;

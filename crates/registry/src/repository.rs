@@ -113,7 +113,7 @@ impl Repository {
     pub(crate) async fn blob(&self, blob: &Blob, offset: u64) -> Result<Rest, Fault> {
         let url = self.url(&format!("blobs/{}", blob.digest()));
         let answer = self.ask(|| ranged(self.http.get(&url), offset)).await?;
-        Rest::of(answer, offset)
+        Ok(Rest::of(answer, offset))
     }
 
     async fn manifest(&self, method: Method, what: &str) -> Result<Response, Fault> {

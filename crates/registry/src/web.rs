@@ -99,7 +99,7 @@ impl Place<'_> {
 
 impl Source for Place<'_> {
     async fn rest(&self, _: &Blob, offset: u64) -> Result<Rest, Fault> {
-        Rest::of(self.ask(offset).await?, offset)
+        Ok(Rest::of(self.ask(offset).await?, offset))
     }
 
     fn failed(&self, fault: &Fault, _: &Blob) -> Error {
