@@ -14,6 +14,7 @@ mod prune;
 mod repository;
 mod retry;
 mod route;
+mod runtime;
 mod session;
 mod turns;
 mod web;

@@ -145,3 +145,18 @@ fn hashing_much_is_left_at_once() {
         fs::remove_file(path).unwrap();
     }
 }
+
+/// Who redirects is not told of: the query of a catalog's address may be a secret.
+#[test]
+fn who_is_led_to_hears_nothing_of_where_from() {
+    let (port, heads) = serve(|_, _| answer("200 OK", "", 2, b"{}"));
+    let to = format!("location: http://127.0.0.1:{port}/there\r\n");
+    let (first, _) = serve(move |_, _| answer("302 There", &to, 0, b""));
+    let watch = Patience::of(60);
+    let url = format!("http://127.0.0.1:{first}/catalog.json?key=swordfish");
+    let got = Web::new(&watch).unwrap().document(&url, 10);
+    assert_eq!(got.unwrap(), b"{}");
+    let heads = heads.lock().unwrap().clone();
+    assert!(heads[0].starts_with("get /there"), "{heads:?}");
+    assert!(!heads[0].contains("swordfish"), "{heads:?}");
+}
