@@ -40,9 +40,9 @@ impl Rest {
 /// # Errors
 /// Its status.
 pub(crate) fn good(answer: Response) -> Result<Response, Fault> {
-    match answer.status() {
-        status if status.is_success() => Ok(answer),
-        status => Err(Fault::Status(status.as_u16())),
+    match answer.status().is_success() {
+        true => Ok(answer),
+        false => Err(Fault::of(&answer)),
     }
 }
 

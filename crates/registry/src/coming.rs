@@ -134,7 +134,7 @@ impl Coming {
                 Came::Cut(fault) => fault,
             };
             let passes = matches!(fault.kind(), Kind::Passing | Kind::Unreachable);
-            match retry.failed().filter(|_| passes) {
+            match retry.failed(&fault).filter(|_| passes) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(source.failed(&fault, blob)),
             }

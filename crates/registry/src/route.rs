@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Longest a connection takes to come about.
-const CONNECT: Duration = Duration::from_secs(20);
 /// Hosts that no proxy is asked for.
 const LOCAL: &str = "localhost,127.0.0.0/8,::1";
 /// Who asks.
@@ -21,6 +19,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// Longest a connection takes to come about.
+    pub(crate) const CONNECT: Duration = Duration::from_secs(20);
     /// Longest a registry is silent in the middle of an answer.
     pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 
@@ -51,6 +51,10 @@ impl Route {
     /// # Errors
     /// A proxy's address is none, or TLS has no roots.
     pub(crate) fn http(&self) -> reqwest::Result<reqwest::Client> {
+        self.builder()?.build()
+    }
+
+    pub(crate) fn builder(&self) -> reqwest::Result<reqwest::ClientBuilder> {
         choose_cryptography();
         let no_proxy = reqwest::NoProxy::from_string(&self.no_proxy);
         let mut client = reqwest::Client::builder()
@@ -59,7 +63,7 @@ impl Route {
             // An address may have a secret, which is not for whom it leads to.
             .referer(false)
             .danger_accept_invalid_certs(self.insecure)
-            .connect_timeout(CONNECT)
+            .connect_timeout(Self::CONNECT)
             .read_timeout(Self::SILENCE)
             .user_agent(USER_AGENT);
         if let Some(proxy) = &self.https_proxy {
@@ -68,7 +72,7 @@ impl Route {
         if let Some(proxy) = &self.http_proxy {
             client = client.proxy(reqwest::Proxy::http(proxy)?.no_proxy(no_proxy));
         }
-        client.build()
+        Ok(client)
     }
 }
 

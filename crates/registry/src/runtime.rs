@@ -56,15 +56,16 @@ impl Drop for Runtime {
 mod tests {
     use super::*;
     use crate::Blob;
-    use std::time::Instant;
+    use std::{cell::Cell, time::Instant};
 
-    struct Gone;
+    /// Leaves at the second look.
+    struct Gone(Cell<bool>);
 
     impl Watch for Gone {
         fn moved(&self, _: &[u64]) {}
         fn arrived(&self, _: &Blob, _: usize) {}
         fn cancelled(&self) -> bool {
-            true
+            self.0.replace(true)
         }
     }
 
@@ -72,7 +73,7 @@ mod tests {
     fn its_end_waits_for_no_thread() {
         let began = Instant::now();
         let runtime = Runtime::new().unwrap();
-        let done = runtime.wait(&Gone, async {
+        let done = runtime.wait(&Gone(Cell::new(false)), async {
             // As the system's resolver does it.
             let resolver = || std::thread::sleep(Duration::from_secs(20));
             let _ = tokio::task::spawn_blocking(resolver).await;

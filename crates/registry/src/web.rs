@@ -103,9 +103,9 @@ impl Place<'_> {
 
     fn told(&self, fault: &Fault) -> Error {
         let url = url_without_secrets(self.url);
-        match fault {
-            Fault::Status(code) => Error::Answer { url, code: *code },
-            _ => Error::Offline {
+        match fault.status() {
+            Some(code) => Error::Answer { url, code },
+            None => Error::Offline {
                 url,
                 source: Box::new(Said(fault.told())),
             },

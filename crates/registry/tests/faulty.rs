@@ -16,22 +16,22 @@ fn fetched(
     bytes: &[u8],
     answer: impl Fn(usize, &str) -> Vec<u8> + Send + Sync + 'static,
 ) -> (Result<Vec<u8>, Error>, usize, Vec<String>) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let (cache, blob) = (BlobCache::new(dir.path()), blob(bytes));
     let at = dir.path().join("sha256");
     if !here.is_empty() {
-        fs::create_dir(&at).unwrap();
-        fs::write(at.join(format!("{}.part", blob.sha256)), here).unwrap();
+        fs::create_dir(&at).expect("it works");
+        fs::write(at.join(format!("{}.part", blob.sha256)), here).expect("it works");
     }
     let (port, heads) = serve(answer);
     let watch = Patience::of(20);
-    let web = Web::new(&watch).unwrap();
+    let web = Web::new(&watch).expect("it works");
     let done = web.blob(&cache, &blob, &format!("http://127.0.0.1:{port}/blob"));
-    let asked = heads.lock().unwrap().len();
-    let left = fs::read_dir(&at).unwrap().flatten();
+    let asked = heads.lock().expect("it works").len();
+    let left = fs::read_dir(&at).expect("it works").flatten();
     let left = left.map(|e| e.file_name().to_string_lossy().into_owned());
     (
-        done.map(|path| fs::read(path).unwrap()),
+        done.map(|path| fs::read(path).expect("it works")),
         asked,
         left.collect(),
     )

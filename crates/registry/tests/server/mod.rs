@@ -31,6 +31,10 @@ pub fn serve(answer: impl Fn(usize, &str) -> Vec<u8> + Send + Sync + 'static) ->
                 let (mut head, mut byte) = (Vec::new(), [0]);
                 while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
                     head.push(byte[0]);
+                    // TLS, which nobody speaks here.
+                    if head[0] == 0x16 {
+                        return;
+                    }
                 }
                 let head = String::from_utf8_lossy(&head).to_lowercase();
                 let n = {
