@@ -24,6 +24,18 @@ pub struct BlobCache {
     pub(crate) holds: Holds,
 }
 
+/// Removes a file in which nothing is when it is dropped, whether who made it failed, left, or gave it another name.
+struct Nothing<'a>(&'a Path);
+
+impl Drop for Nothing<'_> {
+    fn drop(&mut self) {
+        if fs::metadata(self.0).is_ok_and(|meta| meta.len() == 0) {
+            // One that stays is an empty file, which the next one goes on with.
+            let _ = fs::remove_file(self.0);
+        }
+    }
+}
+
 /// Where a blob is to be had, and what is said of it if it is not.
 pub(crate) trait Source {
     /// Its bytes from this offset on. Who asks tries again.
@@ -77,17 +89,13 @@ impl BlobCache {
             None => {}
         }
         make(path.parent().unwrap_or(&self.dir)).map_err(broken)?;
-        let mut coming = Coming::open(&part_of(&path)).await.map_err(broken)?;
+        let part = part_of(&path);
+        let _nothing = Nothing(&part);
+        let mut coming = Coming::open(&part).await.map_err(broken)?;
         // What is left of an earlier time may be wrong; what is fetched anew and wrong is the source's.
         loop {
             let resumed = coming.resumed;
-            if let Err(error) = coming.fill(source, blob, told, &broken).await {
-                if coming.len() == 0 {
-                    // What cannot be removed is an empty file, and the error above is why it is here.
-                    let _ = coming.discard();
-                }
-                return Err(error);
-            }
+            coming.fill(source, blob, told, &broken).await?;
             let Some(found) = coming.fault(blob) else {
                 coming.finish(&path).await.map_err(broken)?;
                 return Ok(path);

@@ -162,7 +162,7 @@ impl Coming {
             }
             Ok(Rest::Other) => return Ok(Came::Cut(Fault::Cut)),
             // Nothing lies behind what is here.
-            Err(Fault::Status(416)) => return Ok(Came::All),
+            Err(fault) if fault.status() == Some(416) => return Ok(Came::All),
             Err(fault) => return Ok(Came::Cut(fault)),
         };
         let says_its_end = says_its_end(&answer);

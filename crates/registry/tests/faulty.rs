@@ -123,6 +123,26 @@ fn who_has_nothing_leaves_nothing() {
     assert_eq!(left, Vec::<String>::new());
 }
 
+/// Nor does who leaves before anything comes, as other layers do when one fails.
+#[test]
+fn who_leaves_before_the_first_byte_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, _) = serve(|_, _| {
+        std::thread::sleep(Duration::from_secs(5));
+        answer("404 No", "", 0, b"")
+    });
+    let watch = Patience::of(1);
+    let web = Web::new(&watch).unwrap();
+    let cache = BlobCache::new(dir.path());
+    let done = web.blob(
+        &cache,
+        &blob(b"x"),
+        &format!("http://127.0.0.1:{port}/blob"),
+    );
+    assert!(matches!(done, Err(Error::Cancelled)), "{done:?}");
+    assert_eq!(fs::read_dir(dir.path().join("sha256")).unwrap().count(), 0);
+}
+
 /// What is in the cache is hashed apart: who leaves needs not wait for its end.
 #[test]
 fn hashing_much_is_left_at_once() {
