@@ -351,6 +351,7 @@ fn a_hostile_registry_is_refused_and_nothing_is_left() {
     let (hostile, canary) = (Hostile::start(), Hostile::start());
     let mut cases = layers(&hostile, &canary);
     cases.extend(documents(&hostile));
+    assert_eq!(cases.len(), 46, "docs/design/registry.md says how many");
     let images = home.state().join("images");
     let mut wrong = Vec::new();
     for (repository, word) in &cases {

@@ -10,6 +10,8 @@ pub(crate) enum Rest {
     Continued(Response),
     /// From their beginning: the server knows no ranges.
     Anew(Response),
+    /// Another part, or one that does not say which it is.
+    Other,
 }
 
 /// A request for what lies from this offset on.
@@ -22,18 +24,13 @@ pub(crate) fn ranged(request: RequestBuilder, offset: u64) -> RequestBuilder {
 
 impl Rest {
     /// What a good answer to a request for what lies from this offset on has.
-    ///
-    /// # Errors
-    /// Another part.
-    pub(crate) fn of(answer: Response, offset: u64) -> Result<Self, Fault> {
+    pub(crate) fn of(answer: Response, offset: u64) -> Self {
         if offset == 0 || answer.status() != StatusCode::PARTIAL_CONTENT {
-            return Ok(Rest::Anew(answer));
+            return Rest::Anew(answer);
         }
         match begins(answer.headers()) == Some(offset) {
-            true => Ok(Rest::Continued(answer)),
-            false => Err(Fault::Odd(
-                "it sends another part than was asked for".into(),
-            )),
+            true => Rest::Continued(answer),
+            false => Rest::Other,
         }
     }
 }
@@ -43,9 +40,9 @@ impl Rest {
 /// # Errors
 /// Its status.
 pub(crate) fn good(answer: Response) -> Result<Response, Fault> {
-    match answer.status() {
-        status if status.is_success() => Ok(answer),
-        status => Err(Fault::Status(status.as_u16())),
+    match answer.status().is_success() {
+        true => Ok(answer),
+        false => Err(Fault::of(&answer)),
     }
 }
 

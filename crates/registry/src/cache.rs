@@ -2,14 +2,11 @@
 //! proven and durable. What has come of one stays, and the next who wants it fetches the rest.
 
 use crate::answer::Rest;
-use crate::fault::{Fault, Kind};
+use crate::coming::Coming;
+use crate::fault::Fault;
 use crate::prune::Holds;
-use crate::retry::Retry;
 use crate::turns::Turns;
-use crate::{Blob, Error, Result, hex};
-use banger_host::PartFile;
-use reqwest::{Response, header::TRANSFER_ENCODING};
-use sha2::{Digest, Sha256};
+use crate::{Blob, Error, Result};
 use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
@@ -27,22 +24,16 @@ pub struct BlobCache {
     pub(crate) holds: Holds,
 }
 
-/// A blob on its way.
-struct Coming {
-    part: PartFile,
-    hash: Sha256,
-    /// Whether some of it is from an earlier time.
-    resumed: bool,
-}
+/// Removes a file in which nothing is when it is dropped, whether who made it failed, left, or gave it another name.
+struct Nothing<'a>(&'a Path);
 
-/// What one answer came to.
-enum Came {
-    /// All that there is is here.
-    All,
-    /// It broke off, or there was none.
-    Cut(Fault),
-    /// It has more than the blob.
-    TooMuch,
+impl Drop for Nothing<'_> {
+    fn drop(&mut self) {
+        if fs::metadata(self.0).is_ok_and(|meta| meta.len() == 0) {
+            // One that stays is an empty file, which the next one goes on with.
+            let _ = fs::remove_file(self.0);
+        }
+    }
 }
 
 /// Where a blob is to be had, and what is said of it if it is not.
@@ -89,7 +80,7 @@ impl BlobCache {
             path: path.clone(),
             source,
         };
-        match proven(&path, blob).map_err(broken)? {
+        match proven(&path, blob).await.map_err(broken)? {
             Some(len) if len == blob.size => {
                 told(len);
                 return Ok(path);
@@ -98,17 +89,19 @@ impl BlobCache {
             None => {}
         }
         make(path.parent().unwrap_or(&self.dir)).map_err(broken)?;
-        let mut coming = Coming::open(&part_of(&path)).map_err(broken)?;
+        let part = part_of(&path);
+        let _nothing = Nothing(&part);
+        let mut coming = Coming::open(&part).await.map_err(broken)?;
         // What is left of an earlier time may be wrong; what is fetched anew and wrong is the source's.
         loop {
             let resumed = coming.resumed;
             coming.fill(source, blob, told, &broken).await?;
             let Some(found) = coming.fault(blob) else {
-                coming.part.finish(&path).map_err(broken)?;
+                coming.finish(&path).await.map_err(broken)?;
                 return Ok(path);
             };
             if !resumed {
-                coming.part.discard().map_err(broken)?;
+                coming.discard().map_err(broken)?;
                 return Err(source.wrong(found, blob));
             }
             coming.clear().map_err(broken)?;
@@ -116,134 +109,20 @@ impl BlobCache {
     }
 }
 
-impl Coming {
-    fn open(path: &Path) -> io::Result<Self> {
-        let part = PartFile::open(path)?;
-        let mut hash = Sha256::new();
-        part.each(&mut |bytes| {
-            hash.update(bytes);
-            true
-        })?;
-        Ok(Coming {
-            resumed: !part.is_empty(),
-            part,
-            hash,
-        })
-    }
-
-    /// Adds bytes at its end.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        self.part.append(bytes)
-    }
-
-    /// What is here instead of the blob, if it is something else.
-    fn fault(&self, blob: &Blob) -> Option<String> {
-        let len = self.part.len();
-        if len > blob.size {
-            return Some(format!("more than {} bytes", blob.size));
-        }
-        if len < blob.size {
-            return Some(format!("{len} bytes"));
-        }
-        let found = hex(&self.hash.clone().finalize());
-        (found != blob.sha256).then(|| format!("sha256:{found}"))
-    }
-
-    fn clear(&mut self) -> io::Result<()> {
-        self.part.clear()?;
-        self.hash = Sha256::new();
-        self.resumed = false;
-        Ok(())
-    }
-
-    /// Fetches what is missing, until there is no more, or more than there may be.
-    async fn fill(
-        &mut self,
-        source: &impl Source,
-        blob: &Blob,
-        told: &dyn Fn(u64),
-        broken: &dyn Fn(io::Error) -> Error,
-    ) -> Result<()> {
-        let mut retry = Retry::default();
-        // A request for what lies behind the end would be an error.
-        while self.part.len() < blob.size {
-            let before = self.part.len();
-            let came = self.receive(source, blob, told).await.map_err(broken)?;
-            if self.part.len() > before {
-                retry.progress();
-            }
-            let fault = match came {
-                Came::All | Came::TooMuch => break,
-                // Whole, and its end is all that is wrong.
-                Came::Cut(_) if self.part.len() >= blob.size => break,
-                Came::Cut(fault) => fault,
-            };
-            let passes = matches!(fault.kind(), Kind::Passing | Kind::Unreachable);
-            match retry.failed().filter(|_| passes) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(source.failed(&fault, blob)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes one answer.
-    async fn receive(
-        &mut self,
-        source: &impl Source,
-        blob: &Blob,
-        told: &dyn Fn(u64),
-    ) -> io::Result<Came> {
-        let mut answer = match source.rest(blob, self.part.len()).await {
-            Ok(Rest::Continued(answer)) => answer,
-            Ok(Rest::Anew(answer)) => {
-                self.clear()?;
-                answer
-            }
-            // Nothing lies behind what is here.
-            Err(Fault::Status(416)) => return Ok(Came::All),
-            Err(fault) => return Ok(Came::Cut(fault)),
-        };
-        let says_its_end = says_its_end(&answer);
-        loop {
-            let bytes = match answer.chunk().await {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) if says_its_end => return Ok(Came::All),
-                Ok(None) => return Ok(Came::Cut(Fault::Cut)),
-                Err(error) => return Ok(Came::Cut(error.into())),
-            };
-            // One byte too many is enough to tell.
-            let room = usize::try_from(blob.size.saturating_sub(self.part.len()).saturating_add(1));
-            let taken = bytes.len().min(room.unwrap_or(usize::MAX));
-            self.append(&bytes[..taken])?;
-            if self.part.len() > blob.size {
-                return Ok(Came::TooMuch);
-            }
-            told(self.part.len());
-        }
-    }
-}
-
-/// Whether the end of an answer is told from its connection's (RFC 9112, section 6.3).
-fn says_its_end(answer: &Response) -> bool {
-    answer.content_length().is_some() || answer.headers().contains_key(TRANSFER_ENCODING)
-}
-
 fn part_of(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
 /// Bytes of the blob that is here, whatever somebody says that it has; a file that is not what its name says is removed.
-fn proven(path: &Path, blob: &Blob) -> io::Result<Option<u64>> {
+async fn proven(path: &Path, blob: &Blob) -> io::Result<Option<u64>> {
     if !path.exists() {
         return Ok(None);
     }
-    let here = Coming::open(path)?;
-    if hex(&here.hash.finalize()) == blob.sha256 {
-        return Ok(Some(here.part.len()));
+    let here = Coming::open(path).await?;
+    if here.sha256() == blob.sha256 {
+        return Ok(Some(here.len()));
     }
-    here.part.discard()?;
+    here.discard()?;
     Ok(None)
 }
 

@@ -15,6 +15,7 @@ pub(crate) struct Client {
     repository: Repository,
     reference: ImageReference,
     who: String,
+    anybody: bool,
 }
 
 impl Client {
@@ -39,6 +40,7 @@ impl Client {
                 repository: repository.map_err(|error| Error::Machine(Box::new(error)))?,
                 reference: reference.clone(),
                 who: who.clone(),
+                anybody: access.auth == Auth::Anonymous,
             };
             match client.asked(|| client.repository.greet()).await {
                 Err(error @ Error::Unreachable { .. }) => failure = Some(error),
@@ -85,6 +87,14 @@ impl Client {
     fn told(&self, fault: &Fault, what: &str) -> Error {
         let (registry, what) = (self.reference.registry().to_owned(), what.to_owned());
         let source = Box::new(Said(fault.told()));
+        if fault.is_limit() {
+            return Error::Limited {
+                registry,
+                what,
+                anybody: self.anybody,
+                source,
+            };
+        }
         match fault.kind() {
             Kind::Denied => Error::Denied {
                 registry,

@@ -46,6 +46,19 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It gives no more for now.
+    #[error("the registry {registry} does not give {what} for now")]
+    Limited {
+        /// The registry.
+        registry: String,
+        /// What was asked for.
+        what: String,
+        /// Whether it was asked by nobody that it knows.
+        anybody: bool,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// It gave other bytes than were asked for.
     #[error("the registry {registry} gives other bytes than {what} has: {found}")]
     Tampered {
@@ -134,6 +147,16 @@ impl Error {
             Error::Failed { .. } => Some(String::from(
                 "try again: what has come is kept, and the rest is fetched",
             )),
+            Error::Limited {
+                registry, anybody, ..
+            } => Some(match anybody {
+                true => format!(
+                    "{registry} limits how much who does not log in may fetch: docker login {registry}, or wait; what has come is kept"
+                ),
+                false => {
+                    format!("{registry} limits how much is fetched: wait; what has come is kept")
+                }
+            }),
             Error::LongDocument { .. } => Some(String::from(
                 "is this an image? Whoever runs the registry knows what it is",
             )),

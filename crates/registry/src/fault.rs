@@ -1,6 +1,13 @@
 //! Why a request to a registry came to nothing, and whether asking again may help.
 
 use crate::route::Route;
+use reqwest::{Response, Url, header::RETRY_AFTER};
+use std::time::Duration;
+
+/// Longest a server's word is taken for how long to wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Too many requests (RFC 6585).
+const TOO_MANY: u16 = 429;
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -8,6 +15,9 @@ pub(crate) enum Fault {
     /// This status.
     #[error("it answers {0}")]
     Status(u16),
+    /// This status, and how long to wait before it is asked again.
+    #[error("it answers {0}")]
+    Wait(u16, Duration),
     /// No answer, or one that broke off.
     #[error(transparent)]
     Request(reqwest::Error),
@@ -17,6 +27,14 @@ pub(crate) enum Fault {
     /// One that means nothing.
     #[error("{0}")]
     Odd(String),
+    /// Of the server that gives tokens for it.
+    #[error("its token server {host}: {fault}")]
+    Token {
+        /// That server.
+        host: String,
+        /// What is wrong with it.
+        fault: Box<Fault>,
+    },
 }
 
 /// What a fault means for who asked.
@@ -35,13 +53,71 @@ pub(crate) enum Kind {
 }
 
 impl Fault {
+    /// The status of an answer that is none of success.
+    pub(crate) fn of(answer: &Response) -> Self {
+        let code = answer.status().as_u16();
+        let after = answer.headers().get(RETRY_AFTER);
+        // A date is for who has the same time.
+        let after = after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        match after.map(Duration::from_secs) {
+            Some(after) if after <= PATIENCE => Fault::Wait(code, after),
+            _ => Fault::Status(code),
+        }
+    }
+
+    /// That of the server that gives tokens at this address.
+    pub(crate) fn of_tokens(self, url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        Fault::Token {
+            host: match url.port() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            },
+            fault: Box::new(self),
+        }
+    }
+
+    /// The status it is, if it is one.
+    pub(crate) const fn status(&self) -> Option<u16> {
+        match self {
+            Fault::Status(code) | Fault::Wait(code, _) => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// How long the server wants to be left alone.
+    pub(crate) fn after(&self) -> Duration {
+        match self {
+            Fault::Wait(_, after) => *after,
+            Fault::Token { fault, .. } => fault.after(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether it is that too much was asked for.
+    pub(crate) fn is_limit(&self) -> bool {
+        match self {
+            Fault::Token { fault, .. } => fault.is_limit(),
+            other => other.status() == Some(TOO_MANY),
+        }
+    }
+
     /// What it means.
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Fault::Status(401 | 403) => Kind::Denied,
-            Fault::Status(404) => Kind::Missing,
-            Fault::Status(408 | 429 | 500..=599) | Fault::Cut => Kind::Passing,
-            Fault::Status(_) | Fault::Odd(_) => Kind::Lasting,
+            Fault::Status(code) | Fault::Wait(code, _) => match *code {
+                401 | 403 => Kind::Denied,
+                404 => Kind::Missing,
+                408 | TOO_MANY | 500..=599 => Kind::Passing,
+                _ => Kind::Lasting,
+            },
+            Fault::Cut => Kind::Passing,
+            Fault::Odd(_) => Kind::Lasting,
+            // What is not there is no image.
+            Fault::Token { fault, .. } => match fault.kind() {
+                Kind::Missing => Kind::Lasting,
+                kind => kind,
+            },
             Fault::Request(error) if error.is_connect() => Kind::Unreachable,
             Fault::Request(error) if error.is_builder() || error.is_redirect() => Kind::Lasting,
             Fault::Request(_) => Kind::Passing,
@@ -52,8 +128,12 @@ impl Fault {
     pub(crate) fn told(&self) -> String {
         let mut text = match self {
             Fault::Request(error) if error.is_timeout() => {
-                return format!("no answer for {} s", Route::SILENCE.as_secs());
+                return match error.is_connect() {
+                    true => format!("no connection for {} s", Route::CONNECT.as_secs()),
+                    false => format!("no answer for {} s", Route::SILENCE.as_secs()),
+                };
             }
+            Fault::Token { host, fault } => format!("its token server {host}: {}", fault.told()),
             other => other.to_string(),
         };
         let mut source = std::error::Error::source(self);
@@ -98,7 +178,36 @@ mod tests {
             (416, Kind::Lasting),
         ] {
             assert_eq!(Fault::Status(code).kind(), means, "{code}");
+            assert_eq!(Fault::Wait(code, PATIENCE).kind(), means, "{code}");
+            let url = Url::parse("https://auth.test:444/token").unwrap();
+            let of_tokens = Fault::Status(code).of_tokens(&url);
+            let told = format!("its token server auth.test:444: it answers {code}");
+            assert_eq!(of_tokens.told(), told);
+            let means = match means {
+                Kind::Missing => Kind::Lasting,
+                same => same,
+            };
+            assert_eq!(of_tokens.kind(), means, "{code} of a token server");
         }
         assert_eq!(Fault::Cut.kind(), Kind::Passing);
+    }
+
+    /// A connection that does not come about is not one that is silent.
+    #[tokio::test]
+    async fn a_silence_is_told_as_it_is() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let soon = Duration::from_millis(100);
+        let route = Route::of_environment(true, true);
+        // Nobody shakes hands, and nobody answers.
+        for (scheme, told) in [
+            ("https", "no connection for 20 s"),
+            ("http", "no answer for 30 s"),
+        ] {
+            let http = route.builder().unwrap();
+            let http = http.connect_timeout(soon).read_timeout(soon * 5).build();
+            let sent = http.unwrap().get(format!("{scheme}://{at}/")).send().await;
+            assert_eq!(Fault::from(sent.unwrap_err()).told(), told);
+        }
     }
 }

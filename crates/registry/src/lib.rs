@@ -6,6 +6,7 @@
 mod answer;
 mod cache;
 mod client;
+mod coming;
 mod error;
 mod fault;
 mod login;
@@ -13,6 +14,7 @@ mod prune;
 mod repository;
 mod retry;
 mod route;
+mod runtime;
 mod session;
 mod turns;
 mod web;

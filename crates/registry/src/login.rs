@@ -24,9 +24,12 @@ pub(crate) struct Login {
 
 /// What shows who asks.
 #[derive(Clone, PartialEq, Eq)]
-enum Proof {
+pub(crate) enum Proof {
+    /// Nothing does.
     Nothing,
+    /// The user's.
     Password,
+    /// This one.
     Token(String),
 }
 
@@ -55,22 +58,30 @@ impl Login {
         }
     }
 
-    /// The request with what shows who asks.
-    pub(crate) fn sign(&self, request: RequestBuilder) -> RequestBuilder {
-        match (&*self.proof.borrow(), &self.auth) {
+    /// The request with what shows who asks, and that.
+    pub(crate) fn sign(&self, request: RequestBuilder) -> (RequestBuilder, Proof) {
+        let proof = self.proof.borrow().clone();
+        let signed = match (&proof, &self.auth) {
             (Proof::Token(token), _) => request.bearer_auth(token),
             (Proof::Password, Auth::Basic(user, password)) => {
                 request.basic_auth(user, Some(password))
             }
             _ => request,
-        }
+        };
+        (signed, proof)
     }
 
-    /// Takes up what an answer of the registry wants; whether asking again can bring another answer.
+    /// Takes up what an answer of the registry wants; whether asking again can bring another answer than the one to a
+    /// request that showed this. What others that ask at the same time show by now says nothing of that.
     ///
     /// # Errors
     /// The token server refuses or fails, or it must not have the password.
-    pub(crate) async fn answer(&self, http: &Client, answer: &Response) -> Result<bool, Fault> {
+    pub(crate) async fn answer(
+        &self,
+        http: &Client,
+        answer: &Response,
+        shown: &Proof,
+    ) -> Result<bool, Fault> {
         let wanted = match answer.status() {
             StatusCode::UNAUTHORIZED => challenge(answer.headers()),
             _ => return Ok(false),
@@ -83,9 +94,9 @@ impl Login {
             (Some(Challenge::Basic), Auth::Basic(..)) => Proof::Password,
             _ => return Ok(false),
         };
-        let same = *self.proof.borrow() == proof;
+        let other = proof != *shown;
         *self.proof.borrow_mut() = proof;
-        Ok(!same)
+        Ok(other)
     }
 
     /// A token for what is asked for.
@@ -95,8 +106,19 @@ impl Login {
         realm: &str,
         service: Option<&str>,
     ) -> Result<String, Fault> {
-        let odd = |what: &str| Fault::Odd(format!("its token server {what}"));
-        let mut url = Url::parse(realm).map_err(|_| odd("has no address"))?;
+        let none = |_| Fault::Odd("its token server has no address".to_owned());
+        let url = Url::parse(realm).map_err(none)?;
+        let token = self.token_of(http, url.clone(), service).await;
+        token.map_err(|fault| fault.of_tokens(&url))
+    }
+
+    async fn token_of(
+        &self,
+        http: &Client,
+        mut url: Url,
+        service: Option<&str>,
+    ) -> Result<String, Fault> {
+        let odd = |what: &str| Fault::Odd(format!("it {what}"));
         let plain = url.scheme() == "http";
         if !plain && url.scheme() != "https" {
             return Err(odd("is not of the web"));

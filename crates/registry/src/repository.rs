@@ -2,7 +2,7 @@
 
 use crate::answer::{Rest, good, ranged, whole};
 use crate::fault::Fault;
-use crate::login::Login;
+use crate::login::{Login, Proof};
 use crate::route::Route;
 use crate::{Auth, Blob, hex};
 use banger_model::ImageReference;
@@ -69,9 +69,10 @@ impl Repository {
     /// Nobody answers, or there is no token.
     pub(crate) async fn greet(&self) -> Result<(), Fault> {
         let answer = self.http.get(&self.base).send().await?;
-        self.login.answer(&self.http, &answer).await?;
+        let shown = &Proof::Nothing;
+        self.login.answer(&self.http, &answer, shown).await?;
         match answer.status().as_u16() {
-            status @ (408 | 429 | 500..=599) => Err(Fault::Status(status)),
+            408 | 429 | 500..=599 => Err(Fault::of(&answer)),
             _ => Ok(()),
         }
     }
@@ -113,7 +114,7 @@ impl Repository {
     pub(crate) async fn blob(&self, blob: &Blob, offset: u64) -> Result<Rest, Fault> {
         let url = self.url(&format!("blobs/{}", blob.digest()));
         let answer = self.ask(|| ranged(self.http.get(&url), offset)).await?;
-        Rest::of(answer, offset)
+        Ok(Rest::of(answer, offset))
     }
 
     async fn manifest(&self, method: Method, what: &str) -> Result<Response, Fault> {
@@ -128,9 +129,10 @@ impl Repository {
 
     /// An answer that is none of failure, before its body. Where what shows who asks has run out, it is asked once more.
     async fn ask(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, Fault> {
-        let mut answer = self.login.sign(request()).send().await?;
-        if self.login.answer(&self.http, &answer).await? {
-            answer = self.login.sign(request()).send().await?;
+        let (signed, shown) = self.login.sign(request());
+        let mut answer = signed.send().await?;
+        if self.login.answer(&self.http, &answer, &shown).await? {
+            answer = self.login.sign(request()).0.send().await?;
         }
         good(answer)
     }

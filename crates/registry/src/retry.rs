@@ -20,10 +20,11 @@ impl Retry {
         self.failed = 0;
     }
 
-    /// How long to wait after one more failure; `None` if that was the last.
-    pub(crate) fn failed(&mut self) -> Option<Duration> {
+    /// How long to wait after one more failure, as long as its server says at least; `None` if that was the last.
+    pub(crate) fn failed(&mut self, fault: &Fault) -> Option<Duration> {
         self.failed += 1;
-        (self.failed < TRIES).then(|| FIRST * (1 << (self.failed - 1)))
+        let wait = |n: u32| (FIRST * (1 << n)).max(fault.after());
+        (self.failed < TRIES).then(|| wait(self.failed - 1))
     }
 }
 
@@ -41,7 +42,10 @@ where
             Ok(answer) => return Ok(answer),
             Err(fault) => fault,
         };
-        match retry.failed().filter(|_| fault.kind() == Kind::Passing) {
+        match retry
+            .failed(&fault)
+            .filter(|_| fault.kind() == Kind::Passing)
+        {
             Some(wait) => tokio::time::sleep(wait).await,
             None => return Err(fault),
         }
@@ -55,10 +59,12 @@ mod tests {
     #[test]
     fn it_doubles_ends_and_begins_anew_with_progress() {
         let mut retry = Retry::default();
-        let waits: Vec<_> = std::iter::from_fn(|| retry.failed()).collect();
+        let waits: Vec<_> = std::iter::from_fn(|| retry.failed(&Fault::Cut)).collect();
         assert_eq!(waits.len(), 4);
         assert!(waits.windows(2).all(|w| w[1] == w[0] * 2), "{waits:?}");
         retry.progress();
-        assert_eq!(retry.failed(), Some(FIRST));
+        assert_eq!(retry.failed(&Fault::Cut), Some(FIRST));
+        let told = Duration::from_secs(7);
+        assert_eq!(retry.failed(&Fault::Wait(429, told)), Some(told));
     }
 }

@@ -3,8 +3,9 @@
 
 use crate::cache::BlobCache;
 use crate::client::Client;
+use crate::runtime::Runtime;
 use crate::turns::{Turn, Turns};
-use crate::{Access, Blob, Error, Result};
+use crate::{Access, Blob, Result};
 use banger_model::ImageReference;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{
@@ -13,10 +14,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tokio::runtime::{Builder, Runtime};
 
-/// How often it is looked whether the pull is still wanted.
-const LOOK: Duration = Duration::from_millis(50);
 /// How often it is told how much has come.
 pub(crate) const TELL: Duration = Duration::from_millis(200);
 /// Blobs on their way at once; Docker has as many.
@@ -45,8 +43,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Nobody answers, it wants another user, or cancelled.
     pub fn open(reference: &ImageReference, access: &Access, watch: &'a dyn Watch) -> Result<Self> {
-        let runtime = runtime()?;
-        let client = wait(&runtime, watch, Client::open(reference, access))?;
+        let runtime = Runtime::new()?;
+        let client = runtime.wait(watch, Client::open(reference, access))?;
         Ok(Session {
             runtime,
             client,
@@ -105,36 +103,8 @@ impl<'a> Session<'a> {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        wait(&self.runtime, self.watch, work)
+        self.runtime.wait(self.watch, work)
     }
-}
-
-/// A runtime for this thread alone.
-///
-/// # Errors
-/// The machine has no more of what it takes.
-pub(crate) fn runtime() -> Result<Runtime> {
-    let runtime = Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Error::Machine(Box::new(error)))
-}
-
-/// Waits for work that has its own timeouts, as long as it is wanted.
-pub(crate) fn wait<T>(
-    runtime: &Runtime,
-    watch: &dyn Watch,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    runtime.block_on(async {
-        let unwanted = async {
-            while !watch.cancelled() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            () = unwanted => Err(Error::Cancelled),
-        }
-    })
 }
 
 /// Adds up what has come of all blobs.

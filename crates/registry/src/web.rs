@@ -6,11 +6,18 @@ use crate::cache::Source;
 use crate::fault::{Fault, Said};
 use crate::retry::until_answered;
 use crate::route::Route;
-use crate::session::{TELL, runtime, wait};
+use crate::runtime::Runtime;
+use crate::session::TELL;
 use crate::{Blob, BlobCache, Error, Result, Watch};
 use banger_model::url_without_secrets;
-use std::{cell::Cell, path::PathBuf, time::Instant};
-use tokio::runtime::Runtime;
+use std::{
+    cell::Cell,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Longest a document takes. Silence alone would let a server that sends a byte now and then hold up whoever asks for ever.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A client of the web, for a thread that may wait.
 pub struct Web<'a> {
@@ -33,17 +40,21 @@ impl<'a> Web<'a> {
     pub fn new(watch: &'a dyn Watch) -> Result<Self> {
         let http = Route::of_environment(true, false).http();
         Ok(Web {
-            runtime: runtime()?,
+            runtime: Runtime::new()?,
             http: http.map_err(|error| Error::Machine(Box::new(error)))?,
             watch,
         })
     }
 
-    /// A document of at most so many bytes.
+    /// A document of at most so many bytes, within a minute.
     ///
     /// # Errors
     /// It cannot be fetched, is longer, or cancelled.
     pub fn document(&self, url: &str, most: u64) -> Result<Vec<u8>> {
+        self.document_within(DEADLINE, url, most)
+    }
+
+    fn document_within(&self, deadline: Duration, url: &str, most: u64) -> Result<Vec<u8>> {
         let place = Place {
             http: &self.http,
             url,
@@ -57,7 +68,11 @@ impl<'a> Web<'a> {
                     most,
                 })
         };
-        wait(&self.runtime, self.watch, get)
+        let late = |_| Fault::Odd(format!("it is not here after {} s", deadline.as_secs()));
+        self.runtime.wait(self.watch, async {
+            let got = tokio::time::timeout(deadline, get).await;
+            got.map_err(|error| place.told(&late(error)))?
+        })
     }
 
     /// The file of these bytes; fetched, if it is not in the cache. Of several that want it one fetches it.
@@ -76,7 +91,8 @@ impl<'a> Web<'a> {
                 self.watch.moved(&[bytes]);
             }
         };
-        wait(&self.runtime, self.watch, cache.fetch(&place, blob, &told))
+        self.runtime
+            .wait(self.watch, cache.fetch(&place, blob, &told))
     }
 }
 
@@ -87,9 +103,9 @@ impl Place<'_> {
 
     fn told(&self, fault: &Fault) -> Error {
         let url = url_without_secrets(self.url);
-        match fault {
-            Fault::Status(code) => Error::Answer { url, code: *code },
-            _ => Error::Offline {
+        match fault.status() {
+            Some(code) => Error::Answer { url, code },
+            None => Error::Offline {
                 url,
                 source: Box::new(Said(fault.told())),
             },
@@ -99,7 +115,7 @@ impl Place<'_> {
 
 impl Source for Place<'_> {
     async fn rest(&self, _: &Blob, offset: u64) -> Result<Rest, Fault> {
-        Rest::of(self.ask(offset).await?, offset)
+        Ok(Rest::of(self.ask(offset).await?, offset))
     }
 
     fn failed(&self, fault: &Fault, _: &Blob) -> Error {
@@ -112,5 +128,44 @@ impl Source for Place<'_> {
             found,
             wanted: format!("{} bytes of {}", blob.size, blob.digest()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write, net::TcpListener, thread};
+
+    struct Nobody;
+
+    impl Watch for Nobody {
+        fn moved(&self, _: &[u64]) {}
+        fn arrived(&self, _: &Blob, _: usize) {}
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    /// Never silent, and never done.
+    #[test]
+    fn a_document_that_trickles_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/catalog.json", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
+            let mut sent = stream.write_all(head);
+            for _ in 0..300 {
+                thread::sleep(Duration::from_millis(100));
+                sent = sent.and_then(|()| stream.write_all(b" "));
+            }
+        });
+        let began = Instant::now();
+        let web = Web::new(&Nobody).unwrap();
+        let got = web.document_within(Duration::from_secs(1), &url, 1 << 20);
+        let error = got.unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(source, "it is not here after 1 s");
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 }
