@@ -6,7 +6,7 @@ use crate::ops::{Operation, Why};
 use crate::pull::unmade;
 use banger_image::{Import, Moves};
 use banger_model::{
-    CATALOG_MAX, Catalog, CatalogEntry, CatalogKind, CatalogPlace, is_catalog_name,
+    CATALOG_MAX, Catalog, CatalogEntry, CatalogKind, CatalogPlace, hex, is_catalog_name,
 };
 use banger_registry::{Blob, Held, Watch, Web};
 use banger_wire::api::{self, ApiError, CatalogView, Code, ImageView};
@@ -197,7 +197,7 @@ fn proven(path: &Path, blob: &Blob, op: &Operation) -> Result<File> {
             }
         }
     }
-    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found = hex::encode(&hash.finalize());
     if (found.as_str(), len) != (blob.sha256.as_str(), blob.size) {
         let (path, wanted) = (path.display(), &blob.sha256);
         let why = format!(

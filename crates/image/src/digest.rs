@@ -1,6 +1,7 @@
 //! Digest of a file.
 
 use crate::{Error, Result};
+use banger_model::hex;
 use sha2::{Digest, Sha256};
 use std::{fs::File, io::Read, path::Path};
 
@@ -19,7 +20,7 @@ pub(crate) fn sha256_file(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<(
             return Err(Error::Cancelled);
         }
         match file.read(&mut buffer).map_err(failed)? {
-            0 => return Ok((hex(&hash.finalize()), length)),
+            0 => return Ok((hex::encode(&hash.finalize()), length)),
             n => {
                 hash.update(&buffer[..n]);
                 length += n as u64;
@@ -30,12 +31,7 @@ pub(crate) fn sha256_file(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<(
 
 /// Lower-case hex sha256 of bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(&Sha256::digest(bytes))
 }
 
 /// A version 8 (free-form, RFC 9562 section 5.8) UUID made of a text's digest.
@@ -89,6 +85,6 @@ mod tests {
         );
         assert_eq!(first.as_bytes()[14], b'8');
         assert_ne!(first, uuid("b"));
-        assert_eq!(hex(&uuid_bytes("a")), first.replace('-', ""));
+        assert_eq!(hex::encode(&uuid_bytes("a")), first.replace('-', ""));
     }
 }

@@ -7,6 +7,7 @@
 pub mod catalog;
 pub mod drivers;
 pub mod handles;
+pub mod hex;
 pub mod id;
 pub mod image;
 pub mod image_origin;

@@ -4,8 +4,9 @@ use crate::answer::Rest;
 use crate::cache::Source;
 use crate::fault::{Fault, Kind};
 use crate::retry::Retry;
-use crate::{Blob, Error, Result, hex};
+use crate::{Blob, Error, Result};
 use banger_host::PartFile;
+use banger_model::hex;
 use reqwest::{Response, header::TRANSFER_ENCODING};
 use sha2::{Digest, Sha256};
 use std::{
@@ -69,7 +70,7 @@ impl Coming {
 
     /// The digest of what is here, in hex.
     pub(crate) fn sha256(&self) -> String {
-        hex(&self.hash.clone().finalize())
+        hex::encode(&self.hash.clone().finalize())
     }
 
     /// What is here instead of the blob, if it is something else.

@@ -49,11 +49,6 @@ impl Blob {
     }
 }
 
-/// Bytes in hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Who asks a registry.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Auth {

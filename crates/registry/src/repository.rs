@@ -4,8 +4,8 @@ use crate::answer::{Rest, good, ranged, whole};
 use crate::fault::Fault;
 use crate::login::{Login, Proof};
 use crate::route::Route;
-use crate::{Auth, Blob, hex};
-use banger_model::ImageReference;
+use crate::{Auth, Blob};
+use banger_model::{ImageReference, hex};
 use reqwest::header::ACCEPT;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use sha2::{Digest, Sha256};
@@ -100,7 +100,7 @@ impl Repository {
         let Some(bytes) = whole(answer, LONGEST).await? else {
             return Ok(Document::TooLong);
         };
-        let found = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
+        let found = format!("sha256:{}", hex::encode(&Sha256::digest(&bytes)));
         Ok(match found == digest {
             true => Document::Proven(bytes),
             false => Document::Other(found),

@@ -3,6 +3,7 @@
 use super::dispatch::bad;
 use crate::daemon::Daemon;
 use crate::ops::{Begin, Begun, Key, Operation};
+use banger_model::hex;
 use banger_wire::api::{
     ApiError, IDEMPOTENCY_HEADER, MAX_KEY, OPERATIONS, PREFER_HEADER, RESPOND_ASYNC,
 };
@@ -105,8 +106,7 @@ impl Call {
 }
 
 fn digest(value: &Value) -> String {
-    let digest = Sha256::digest(value.to_string());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(value.to_string()))
 }
 
 /// A key as text. In the draft of the header it is a quoted string; without quotes it is taken as well.

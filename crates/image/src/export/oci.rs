@@ -5,7 +5,7 @@ use super::{END, Exported, file_header, layer, put};
 use crate::manifest::pulled_name;
 use crate::{Error, Manifest, Progress, Result, digest};
 use banger_ext4::{FileSystem, ReadAt};
-use banger_model::{ImageConfig, ImageReference, ImageStep};
+use banger_model::{ImageConfig, ImageReference, ImageStep, hex};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
@@ -74,7 +74,7 @@ pub(super) fn write<R: ReadAt>(
     let sockets = layer::write(fs, &mut weighed, progress)?;
     let layer = Blob {
         kind: LAYER,
-        sha256: digest::hex(&weighed.hash.finalize()),
+        sha256: hex::encode(&weighed.hash.finalize()),
         len: weighed.len,
     };
     let config_text = text(&config(image, &layer.sha256))?;

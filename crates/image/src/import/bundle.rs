@@ -4,7 +4,8 @@ use super::{Said, archive, spool};
 use crate::bundle::{BundleManifest, MANIFEST_NAME, ROOTFS_NAME};
 use crate::layer::{self, Content, Entry, Piece, Watch, What};
 use crate::oci::DOCUMENT_MAX;
-use crate::{Error, Result, digest};
+use crate::{Error, Result};
+use banger_model::hex;
 use sha2::{Digest, Sha256};
 use std::{io::Read, os::unix::fs::FileExt, path::Path};
 
@@ -116,7 +117,7 @@ impl Bundle {
             file.write_all_at(bytes, offset).map_err(Error::unwritten)
         })?;
         hash_holes(&mut sha256, at, self.rootfs.size)?;
-        let found = format!("sha256:{}", digest::hex(&sha256.finalize()));
+        let found = format!("sha256:{}", hex::encode(&sha256.finalize()));
         if found != told.digest {
             let why = format!(
                 "{ROOTFS_NAME} has the digest {found}, and should have {}",

@@ -1,6 +1,7 @@
 //! A layer as it lies in a file, and digests of what passes.
 
-use crate::{Error, Result, digest};
+use crate::{Error, Result};
+use banger_model::hex;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -87,7 +88,7 @@ pub(crate) struct Digests {
 impl Digests {
     /// Lower-case hex.
     pub(crate) fn sha256(&self) -> String {
-        digest::hex(&self.hash.clone().finalize())
+        hex::encode(&self.hash.clone().finalize())
     }
 }
 

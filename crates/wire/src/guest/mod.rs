@@ -18,11 +18,11 @@ pub mod forward;
 pub mod frame;
 pub mod h2;
 pub mod handshake;
-pub mod hex;
 pub mod inspect;
 pub mod last_word;
 
 pub use banger_model::Init;
+pub use banger_model::hex;
 pub use boot::{BootFacts, Network, PowerOff, Root, SshFacts, StaticNetwork};
 pub use client::{ClientError, ExecEvent, ExecInput, ExecOutput, ExecStream, GuestClient};
 pub use clock::{ClockDone, ClockReading, ClockSet, Correction, Entropy};
