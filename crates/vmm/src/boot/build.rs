@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::apt::{self, Fetched};
+use super::cache;
 use super::config::KernelConfig;
 use super::deb::{self, Walk};
 use super::kernel::{Kernel, KernelError, hex};
@@ -223,7 +224,7 @@ pub fn build<H: Files + Tools>(
             // 80 000 files: whoever waits for the kernel, or for the daemon's end, does not wait for their removal.
             (shelf.discard)(&work);
             let vmlinux = made?;
-            keep(host, &kept(&key(&package.name, &package.version)), &vmlinux)
+            cache::keep(host, &kept(&key(&package.name, &package.version)), &vmlinux)
                 .map_err(|source| KernelError::Files { source })?;
             (package.name, package.version, vmlinux)
         }
@@ -259,11 +260,6 @@ fn built(source: BuildError) -> KernelError {
 fn io_error(path: &Path, source: io::Error) -> BuildError {
     let what = format!("{} cannot be read or written", path.display());
     BuildError::Io { what, source }
-}
-
-/// A file that is there whole or not at all.
-fn keep<F: Files>(files: &F, path: &Path, bytes: &[u8]) -> Result<(), banger_host::Error> {
-    banger_host::state_file::replace(files, path, bytes)
 }
 
 fn compiler<H: Tools>(host: &H, cwd: &Path) -> Result<String, BuildError> {
