@@ -328,14 +328,14 @@ mod tests {
     use crate::boot::pins::KernelNames;
     use banger_host::linux::{LinuxConfig, LinuxHost};
 
-    fn package(leave_out: &str) -> Vec<u8> {
+    fn package_files() -> Vec<(&'static str, Vec<u8>)> {
         let elf = tiny_vmlinux(true);
         let mut payload = zstd::bulk::compress(&elf, 1).unwrap();
         payload.extend((elf.len() as u32).to_le_bytes());
         let image = bzimage(&payload);
         let module = |needs: &str| tiny_module(format!("depends={needs}\0").as_bytes());
         let xz_like = zstd::bulk::compress(&module(""), 1).unwrap();
-        let all: Vec<(&str, Vec<u8>)> = vec![
+        vec![
             ("boot/vmlinuz-6.1.0-1", image),
             (
                 "lib/modules/6.1.0-1/kernel/drivers/virtio/virtio.ko",
@@ -373,7 +373,11 @@ mod tests {
                 "lib/modules/6.1.0-1/modules.builtin",
                 b"kernel/fs/ext4/ext4.ko\n".to_vec(),
             ),
-        ];
+        ]
+    }
+
+    fn package(leave_out: &str) -> Vec<u8> {
+        let all = package_files();
         let kept: Vec<(&str, &[u8])> = all
             .iter()
             .filter(|(p, _)| leave_out.is_empty() || !p.contains(leave_out))
@@ -469,6 +473,33 @@ mod tests {
                 .modules_dep
                 .contains("modules/virtio_ring.ko: modules/virtio.ko")
         );
+    }
+
+    /// R-IMG-7: modules of one release in `lib/modules` and in `usr/lib/modules`, as an archive of both has them.
+    #[test]
+    fn a_tree_in_two_places_is_unpacked_from_both() {
+        let files: Vec<(String, Vec<u8>)> = package_files()
+            .into_iter()
+            .map(|(path, bytes)| match path.contains("/drivers/") {
+                true => (format!("usr/{path}"), bytes),
+                false => (path.to_owned(), bytes),
+            })
+            .collect();
+        let files: Vec<_> = files.iter().map(|(p, b)| (p.as_str(), &b[..])).collect();
+        let source = KernelSource::Packages(vec![tiny_deb(&files, true)]);
+        let mut tree = Vec::new();
+        let mut sink = |path: &str, _: &[u8]| {
+            tree.push(path.to_owned());
+            Ok(())
+        };
+        let made = KernelParts::of(&source, &NewKernel::default(), &mut sink, &|| false).unwrap();
+        let manifest = &made.manifest;
+        for file in manifest.first.iter().chain(&manifest.second) {
+            assert!(made.modules.contains_key(file), "{file}");
+        }
+        for file in ["drivers/virtio/virtio.ko", "fs/overlayfs/overlay.ko.zst"] {
+            assert!(tree.contains(&format!("kernel/{file}")), "{file}: {tree:?}");
+        }
     }
 
     #[test]

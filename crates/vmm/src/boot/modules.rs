@@ -60,6 +60,15 @@ pub enum ModulesError {
         /// One of them.
         name: String,
     },
+    /// A file with what the modules say, larger than any kernel's.
+    #[error("what the modules say makes {file} larger than any kernel's")]
+    TooLarge {
+        /// Which.
+        file: &'static str,
+    },
+    /// Whoever wants it changed their mind.
+    #[error("it was cancelled")]
+    Cancelled,
     /// Modules that need each other.
     #[error("modules need each other in a circle through {name:?}")]
     Circle {
@@ -117,7 +126,10 @@ impl ModuleIndex {
 
     /// Adds one module: its path and the names of the modules it needs.
     pub fn insert(&mut self, path: &str, needs: Vec<String>) {
-        let needs = needs.iter().map(|n| name_of(n)).collect();
+        // Once each: a module may name the same one a hundred thousand times.
+        let mut seen = BTreeSet::new();
+        let mut needs: Vec<String> = needs.iter().map(|n| name_of(n)).collect();
+        needs.retain(|need| seen.insert(need.clone()));
         self.modules.insert(
             name_of(path),
             Entry {
@@ -130,6 +142,12 @@ impl ModuleIndex {
     /// The path of a loadable module.
     pub fn path(&self, name: &str) -> Option<&str> {
         self.modules.get(&name_of(name)).map(|e| e.path.as_str())
+    }
+
+    /// Names of the modules that a loadable one needs, each once.
+    #[cfg(test)]
+    pub(super) fn needs(&self, name: &str) -> Option<&[String]> {
+        self.modules.get(name).map(|entry| &entry.needs[..])
     }
 
     /// The same index as `modules.dep` text.

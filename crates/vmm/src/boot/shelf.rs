@@ -253,7 +253,10 @@ fn fill_stage<F: Files>(
     if (shelf.cancelled)() {
         return Err(KernelError::Cancelled);
     }
-    tree::remove(files, &unpacked).map_err(failed)?;
+    // It may be of many files: whoever waits for the kernel does not wait for their removal.
+    let aside = shelf.private("tree");
+    files.rename(&unpacked, &aside).map_err(failed)?;
+    (shelf.discard)(&aside);
     write_parts(files, stage, &parts).map_err(failed)?;
     Ok(parts.manifest)
 }

@@ -21,6 +21,9 @@ pub const LARGEST_TREE: u64 = 4 << 30;
 /// The longest name, and the longest header that carries one.
 const LONGEST_NAME: u64 = 4096;
 const LONGEST_HEADER: u64 = 64 << 10;
+/// The longest path, and the deepest, of a file: with the directory of ours before it, it can still be named and removed.
+const LONGEST_PATH: usize = 1024;
+const DEEPEST_PATH: usize = 32;
 /// Where the boot protocol has its mark.
 const HDRS_AT: usize = 0x202;
 
@@ -319,10 +322,15 @@ fn check_name(path: &str) -> io::Result<()> {
         || path.starts_with('/')
         || path.contains('\0')
         || path.split('/').any(|part| part == "..");
-    match bad {
-        true => Err(io::Error::other(format!(
-            "the name {path:?} leads out of it"
-        ))),
+    let told = |why| {
+        let start: String = path.chars().take(100).collect();
+        Err(io::Error::other(format!("the name {start:?} {why}")))
+    };
+    if bad {
+        return told("leads out of it");
+    }
+    match path.len() > LONGEST_PATH || path.split('/').count() > DEEPEST_PATH {
+        true => told("and what follows is longer or deeper than any kernel's"),
         false => Ok(()),
     }
 }
@@ -414,11 +422,28 @@ pub(crate) mod tests {
 
     #[test]
     fn long_names_are_whole() {
-        let long = format!("lib/modules/6/{}x.ko", "deep/".repeat(40));
+        let long = format!("lib/modules/6/{}x.ko", "deeply/".repeat(20));
         assert_eq!(
             seen(&tar_of(&[(&long, b"m")])).unwrap(),
             [(long, b"m".to_vec())]
         );
+    }
+
+    /// What is unpacked below a directory of ours must be there to be removed.
+    #[test]
+    fn names_that_no_directory_of_ours_has_room_for_are_refused() {
+        let named = |path: &str| seen(&tar_of(&[(path, b"m")]));
+        let deep = |depth: usize| format!("{}x.ko", "d/".repeat(depth - 1));
+        let long = |bytes: usize| {
+            let part = format!("{}/", "n".repeat(255));
+            format!("{}{}", part.repeat(3), "x".repeat(bytes - 3 * part.len()))
+        };
+        assert_eq!(named(&deep(DEEPEST_PATH)).unwrap().len(), 1);
+        assert_eq!(named(&long(LONGEST_PATH)).unwrap().len(), 1);
+        for name in [deep(DEEPEST_PATH + 1), long(LONGEST_PATH + 1)] {
+            let told = named(&name).unwrap_err();
+            assert!(told.contains("longer or deeper"), "{told}");
+        }
     }
 
     #[test]
