@@ -100,6 +100,16 @@ pub enum AptError {
         /// How many it has.
         bytes: u64,
     },
+    /// Not what was asked for.
+    #[error("{package} is {wanted} packages, and apt-get left {found} files of packages")]
+    Amount {
+        /// Which.
+        package: String,
+        /// It, and those that it is split into.
+        wanted: usize,
+        /// What is there.
+        found: usize,
+    },
     /// The file that apt-get left cannot be read.
     #[error("the package that apt-get fetched cannot be read ({path})")]
     Read {
@@ -330,6 +340,10 @@ impl<H: Files + Tools> Apt<'_, H> {
     }
 
     fn download(&mut self, found: &Found, lists: Lists) -> Result<(), banger_host::Error> {
+        // Packages of a download that failed half-way are of another version.
+        let dir = self.work.join("deb");
+        tree::remove(self.host, &dir)?;
+        self.host.mkdir(&dir)?;
         let Found { name, version, .. } = found;
         (self.progress)(&format!("fetching {name} {version}"));
         let package = format!("{name}={version}");
@@ -345,11 +359,19 @@ impl<H: Files + Tools> Apt<'_, H> {
             .list(&dir)
             .map_err(|source| AptError::Files { source })?;
         let debs = files.iter().filter(|file| file.ends_with(".deb"));
-        let mut paths: Vec<PathBuf> = debs.map(|file| dir.join(file)).collect();
-        if paths.is_empty() {
-            paths.push(dir.join("none.deb"));
+        let paths: Vec<PathBuf> = debs.map(|file| dir.join(file)).collect();
+        let Found {
+            name,
+            version,
+            parts,
+        } = found;
+        if paths.len() != 1 + parts.len() {
+            return Err(AptError::Amount {
+                package: name,
+                wanted: 1 + parts.len(),
+                found: paths.len(),
+            });
         }
-        let Found { name, version, .. } = found;
         let debs = paths.iter().map(|path| read(&name, path));
         let debs = debs.collect::<Result<_, _>>()?;
         Ok(Fetched::Package(FetchedPackage {
@@ -476,7 +498,12 @@ fn parts(name: &str, record: &str) -> Vec<String> {
             None => package.to_owned(),
         })
     };
-    depends.split(',').filter_map(part).collect()
+    let mut parts: Vec<String> = depends.split(',').filter_map(part).collect();
+    // Each is one file, whether it is said once or with its version too.
+    let name = |part: &String| part.split('=').next().map(str::to_owned);
+    parts.sort_by_key(|part| (name(part), std::cmp::Reverse(part.len())));
+    parts.dedup_by_key(|part| name(part));
+    parts
 }
 
 /// A field of the first record of a control file.
@@ -515,6 +542,7 @@ mod tests {
         let record = "Package: linux-image-7.2.13+deb14-cloud-amd64\nVersion: 7.2.13-1\n\
             Depends: dracut | initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool, \
             linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-base-7.2.13+deb14-amd64, \
+            linux-base-7.2.13+deb14-cloud-amd64, \
             linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-modules-7.2.13+deb14-cloud-amd64\n";
         assert_eq!(
             parts(name, record),
@@ -587,14 +615,39 @@ mod tests {
         assert!(told.to_string().contains("more than 512 MiB"), "{told}");
     }
 
+    #[test]
+    fn more_or_fewer_packages_than_were_asked_for_are_no_kernel() {
+        for (there, parts) in [(0, 0), (2, 0), (1, 1), (3, 1)] {
+            let read = in_apt(|apt| {
+                for i in 0..there {
+                    std::fs::write(apt.work.join(format!("deb/{i}.deb")), "x").unwrap();
+                }
+                apt.read(Found {
+                    name: "x".to_owned(),
+                    version: "1".to_owned(),
+                    parts: vec!["y=1".to_owned(); parts],
+                })
+            });
+            let told = read.unwrap_err().to_string();
+            assert!(told.contains(&format!("left {there} files")), "{told}");
+        }
+    }
+
     /// A machine whose own lists are missing or stale: they are fetched, from its own sources, to our place.
     #[test]
     fn fresh_lists_lead_to_a_package() {
-        let fetched = in_apt(|apt| apt.with_fresh_lists("hostname")).unwrap();
+        let fetched = in_apt(|apt| {
+            // Of a download with the machine's lists that did not come to its end.
+            let old = apt.work.join("deb/hostname_0_all.deb");
+            std::fs::write(old, "!<arch>\nof another version").unwrap();
+            apt.with_fresh_lists("hostname")
+        })
+        .unwrap();
         let Fetched::Package(fetched) = fetched else {
             panic!("{fetched:?}")
         };
         assert_eq!(fetched.name, "hostname");
+        assert_eq!(fetched.debs.len(), 1);
         assert!(fetched.debs[0].starts_with(b"!<arch>\n"));
     }
 
