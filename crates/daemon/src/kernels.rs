@@ -375,7 +375,7 @@ impl Kernels {
     /// No such kernel, or something refers to it.
     pub fn delete(&self, name: &str) -> Result<KernelDeleted> {
         self.core.writable()?;
-        // Held only until it is out of the list: whoever ends a pin waits for it.
+        // Held until it is out of the list: whoever begins to read it waits, and then finds none.
         let names = self.core.recipes.kernel_names().lock();
         match self.find(name) {
             // One that nobody can boot can at least go.
@@ -403,9 +403,8 @@ impl Kernels {
             false => Ok(()),
         };
         free?;
-        let taken = shelf::take_away(&*self.core.host, &self.dir(), name, &names);
+        let taken = shelf::take_away(&*self.core.host, &self.dir(), name, names);
         let rest = taken.map_err(|error| told(&error))?;
-        drop(names);
         trash::discard(&self.core.host, &rest);
         self.drop_bases();
         let name = name.to_owned();
@@ -575,7 +574,9 @@ mod tests {
         let refused = kernels.delete("mine").unwrap_err();
         assert_eq!(refused.code, Code::Conflict);
         assert!(
-            refused.to_string().contains("created or started"),
+            refused
+                .to_string()
+                .contains("created, started, stopped or deleted"),
             "{refused}"
         );
         assert!(kernels.show("mine").is_ok());

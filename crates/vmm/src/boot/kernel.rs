@@ -132,7 +132,9 @@ pub enum KernelError {
         name: String,
     },
     /// It is being read, and does not come free.
-    #[error("the kernel '{name}' is being used by a VM that is created or started")]
+    #[error(
+        "the kernel '{name}' is being used by a VM that is created, started, stopped or deleted"
+    )]
     Pinned {
         /// The name.
         name: String,

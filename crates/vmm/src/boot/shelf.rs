@@ -96,8 +96,8 @@ pub fn disk_usage(kernel: &Path) -> u64 {
         .sum()
 }
 
-/// Takes a kernel off the shelf: with this rename it is gone. What is left of it is to be [`clear`]ed; who does not come
-/// to that leaves it to the next start of the daemon.
+/// Takes a kernel off the shelf: with this rename it is gone, and the lock is given back before the disk is waited for.
+/// What is left of it is to be [`clear`]ed; who does not come to that leaves it to the next start of the daemon.
 ///
 /// # Errors
 /// An effect fails.
@@ -105,7 +105,7 @@ pub fn take_away<F: Files>(
     files: &F,
     kernels: &Path,
     name: &str,
-    _names: &HeldNames<'_>,
+    names: HeldNames<'_>,
 ) -> Result<PathBuf, KernelError> {
     check_name(name)?;
     let failed = |source| KernelError::Files { source };
@@ -118,6 +118,7 @@ pub fn take_away<F: Files>(
             Err(error) if error.kind == ErrorKind::Exists && tries < 1000 => tries += 1,
             other => {
                 other.map_err(failed)?;
+                drop(names);
                 files.sync_dir(kernels).map_err(failed)?;
                 return Ok(aside);
             }
