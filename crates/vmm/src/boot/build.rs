@@ -68,6 +68,14 @@ pub enum BuildError {
         /// The package.
         package: String,
     },
+    /// What came of the options does not run banger's guests.
+    #[error("the kernel would lack what banger needs: {}", .lacks.join(", "))]
+    Lacks {
+        /// Options, each with its reason.
+        lacks: Vec<String>,
+        /// Whether the user has given options.
+        configured: bool,
+    },
     /// A line of the user's options is none.
     #[error("'{line}' is no option: {why}")]
     Option {
@@ -113,6 +121,17 @@ impl Recipe<'_> {
         match self.more {
             "" => FRAGMENT.to_owned(),
             more => format!("{FRAGMENT}\n{more}\n"),
+        }
+    }
+
+    /// The error of a kernel that was made by this: one that lacks something was not chosen like this by anybody.
+    fn of(&self, error: KernelError) -> KernelError {
+        match error {
+            KernelError::Lacks { lacks } => built(BuildError::Lacks {
+                lacks,
+                configured: !self.more.is_empty(),
+            }),
+            other => other,
         }
     }
 }
@@ -203,20 +222,30 @@ pub fn build<H: Files + Tools>(
         hex(&Sha256::digest(of))
     };
     let kept = |key: &str| recipe.cache.join(kept_name(key));
-    let fetched = apt::fetch_unless(
-        host,
-        (SOURCE_PACKAGE, "linux-source-"),
-        &shelf.private("fetch"),
-        &mut |line| progress(line),
-        cancelled,
-        &|name, version| kept(&key(name, version)).is_file(),
-    );
-    let (name, version, vmlinux) = match fetched.map_err(|source| KernelError::Fetch { source })? {
+    let fetch = |look: bool, progress: &mut Progress<'_>| {
+        let fetched = apt::fetch_unless(
+            host,
+            (SOURCE_PACKAGE, "linux-source-"),
+            &shelf.private("fetch"),
+            &mut |line| progress(line),
+            cancelled,
+            &|name, version| look && kept(&key(name, version)).is_file(),
+        );
+        fetched.map_err(|source| KernelError::Fetch { source })
+    };
+    let mut fetched = fetch(true, progress)?;
+    let mut before = None;
+    if let Fetched::Known { name, version } = &fetched {
+        before = kept_bytes(&kept(&key(name, version)))?;
+        if before.is_none() {
+            // Somebody has pruned it since it was looked for.
+            fetched = fetch(false, progress)?;
+        }
+    }
+    let (name, version, vmlinux) = match fetched {
         Fetched::Known { name, version } => {
             progress("it was built before");
-            let path = kept(&key(&name, &version));
-            let vmlinux = std::fs::read(&path).map_err(|source| built(io_error(&path, source)))?;
-            (name, version, vmlinux)
+            (name, version, before.unwrap_or_default())
         }
         Fetched::Package(package) => {
             let work = shelf.private("build");
@@ -237,7 +266,15 @@ pub fn build<H: Files + Tools>(
         built_of: Some(&key),
         ..new.clone()
     };
-    shelf::make(host, shelf, &KernelSource::Image(vmlinux), &new)
+    shelf::make(host, shelf, &KernelSource::Image(vmlinux), &new).map_err(|error| recipe.of(error))
+}
+
+/// What was built before and is kept in this file, if it is there still.
+fn kept_bytes(path: &Path) -> Result<Option<Vec<u8>>, KernelError> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(|error| built(io_error(path, error))),
+    }
 }
 
 /// Name of the file in which what was built of this is kept.
@@ -348,7 +385,8 @@ impl<H: Files + Tools> Maker<'_, '_, H> {
             &[&fragment, "allnoconfig"],
             "configuring the kernel",
         )?;
-        self.check(&linux, &text)?;
+        self.check(&linux, &text)
+            .map_err(|error| recipe.of(error))?;
 
         (self.progress)("compiling; this takes minutes");
         let jobs = format!("-j{}", recipe.jobs.max(1));
@@ -540,6 +578,16 @@ mod tests {
         let config = KernelConfig::parse("CONFIG_A=y\nCONFIG_B=\"x\"\nCONFIG_D=64\n").unwrap();
         let fragment = "CONFIG_A=y\nCONFIG_B=\"x\"\nCONFIG_C=y\nCONFIG_D=32\nCONFIG_E=n\n# CONFIG_F is not set\n";
         assert_eq!(left_out(fragment, &config), ["CONFIG_C", "CONFIG_D"]);
+    }
+
+    #[test]
+    fn what_was_built_and_is_pruned_is_built_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmlinux-v1-0");
+        assert_eq!(kept_bytes(&path).unwrap(), None);
+        std::fs::write(&path, "kernel").unwrap();
+        assert_eq!(kept_bytes(&path).unwrap().unwrap(), b"kernel");
+        assert!(kept_bytes(dir.path()).is_err());
     }
 
     #[test]

@@ -126,34 +126,17 @@ pub fn is_stale(name: &str, agent: &Agent) -> bool {
     !(base.starts_with(&format!("{BASE_FORMAT}-")) && base.ends_with(&ours))
 }
 
-/// Writes one VM's initramfs: the base with the VM's facts behind it. Not synced: every start writes it anew.
+/// One VM's initramfs: the base with an archive of the VM's facts behind it. It need not be synced: every start makes it
+/// anew.
 ///
 /// # Errors
 /// See [`InitramfsError`].
-pub fn write_vm<F: Files>(
-    files: &F,
-    base: &Path,
-    facts: &BootFacts,
-    out: &Path,
-) -> Result<(), InitramfsError> {
-    let mut bytes = read(base)?;
-    bytes.extend(vm_archive(facts)?);
-    files
-        .write(out, &bytes)
-        .map_err(|source| InitramfsError::Files { source })
-}
-
-/// The archive of one VM's facts, to stand behind the base.
-///
-/// # Errors
-/// The facts cannot be written as JSON.
-pub fn vm_archive(facts: &BootFacts) -> Result<Vec<u8>, InitramfsError> {
+pub fn of_vm(base: &Path, facts: &BootFacts) -> Result<Vec<u8>, InitramfsError> {
     let json = serde_json::to_vec(facts).map_err(|source| InitramfsError::Facts { source })?;
-    Ok(cpio::write(&[CpioEntry::file(
-        BOOT_FACTS_PATH.trim_start_matches('/'),
-        0o600,
-        json,
-    )]))
+    let mut bytes = read(base)?;
+    let path = BOOT_FACTS_PATH.trim_start_matches('/');
+    bytes.extend(cpio::write(&[CpioEntry::file(path, 0o600, json)]));
+    Ok(bytes)
 }
 
 fn kernel_digest(kernel: &Kernel) -> String {

@@ -7,8 +7,7 @@
 //!                modules.ext4    all modules and what depmod writes: the guest's /lib/modules/<release>, read-only;
 //!                                not where everything is built in
 //!                modules/*.ko    plain (never compressed), flat
-//!                modules.dep     the same modules, for who wants to order others
-//!                modules.builtin
+//!                modules.builtin  what needs no loading, for who takes the directory for a source
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -30,7 +29,8 @@ use super::source::{KernelSource, SourceError};
 /// Debian's kernel for virtual machines; the name resolves to the newest one that the machine's sources have.
 pub const DEBIAN_CLOUD: &str = "linux-image-cloud-amd64";
 
-/// Bumped when the directory's layout or the lists of modules change; a kernel of another format is fetched anew.
+/// Bumped when the directory's layout or the lists of modules change; a kernel of another format is none (the default
+/// one is fetched anew).
 pub const KERNEL_FORMAT: u32 = 2;
 /// File name of the modules disk.
 pub(super) const MODULES_DISK: &str = "modules.ext4";
@@ -110,6 +110,12 @@ pub enum KernelError {
     Several {
         /// Their paths.
         paths: Vec<String>,
+    },
+    /// The name of a kernel, and not the file.
+    #[error("{path} is a link, and the kernel that it leads to did not come along")]
+    Linked {
+        /// Its path.
+        path: String,
     },
     /// Modules that the kernel would refuse.
     #[error("the kernel is of release {release}, and its modules are of {modules}")]
@@ -231,8 +237,10 @@ pub enum KernelError {
         source: banger_host::Error,
     },
     /// The manifest on disk is damaged.
-    #[error("{path} is damaged; remove the directory and the kernel is fetched again")]
+    #[error("the kernel '{name}' is damaged: {path} cannot be understood")]
     Manifest {
+        /// The kernel.
+        name: String,
         /// The manifest.
         path: PathBuf,
         /// Why.
@@ -258,7 +266,7 @@ impl Kernel {
         there.then(|| self.dir.join(MODULES_DISK))
     }
 
-    /// The kernel `name` under `kernels`; `None` if it is not there or of another format (then fetch it).
+    /// The kernel `name` under `kernels`; `None` if it is not there or of another format.
     ///
     /// # Errors
     /// The manifest cannot be read or is damaged.
@@ -275,8 +283,10 @@ impl Kernel {
         else {
             return Ok(None);
         };
-        let manifest: KernelManifest = serde_json::from_slice(&bytes)
-            .map_err(|source| KernelError::Manifest { path, source })?;
+        let manifest: KernelManifest = serde_json::from_slice(&bytes).map_err(|source| {
+            let name = name.to_owned();
+            KernelError::Manifest { name, path, source }
+        })?;
         Ok((manifest.format == KERNEL_FORMAT).then_some(Kernel { dir, manifest }))
     }
 }
@@ -470,11 +480,6 @@ mod tests {
             tiny_module(b"depends=\0"),
             "compressed modules are kept plain"
         );
-        assert!(
-            parts
-                .modules_dep
-                .contains("modules/virtio_ring.ko: modules/virtio.ko")
-        );
     }
 
     /// R-IMG-7: modules of one release in `lib/modules` and in `usr/lib/modules`, as an archive of both has them.
@@ -605,6 +610,6 @@ mod tests {
         let damaged = Kernel::load(&host, kernels.path(), "k")
             .unwrap_err()
             .to_string();
-        assert!(damaged.contains("manifest.json is damaged"), "{damaged}");
+        assert!(damaged.contains("the kernel 'k' is damaged"), "{damaged}");
     }
 }

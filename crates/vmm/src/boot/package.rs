@@ -10,7 +10,7 @@ use super::bzimage::vmlinux_of;
 use super::config::{KernelConfig, release_in};
 use super::depmod::{self, KernelLists, ModuleFacts};
 use super::kernel::{KERNEL_FORMAT, KernelError, KernelManifest, hex};
-use super::modinfo::{LARGEST_MODULE, depends, plain_module};
+use super::modinfo::{LARGEST_MODULE, plain_module};
 use super::modules::{FIRST, HELPFUL, ModuleIndex, ModulesError, SECOND, name_of};
 use super::needs::{self, Evidence};
 use super::source::{KernelSource, bytes_of};
@@ -31,7 +31,6 @@ pub struct KernelParts {
     pub(super) config: Option<String>,
     /// The modules that start a guest, by file name, plain.
     pub(super) modules: BTreeMap<String, Vec<u8>>,
-    pub(super) modules_dep: String,
     pub(super) modules_builtin: String,
 }
 
@@ -133,7 +132,6 @@ impl KernelParts {
             write_lists(&modules, lists, tree, cancelled)?;
         }
 
-        let kept = kept_index(&builtin, &modules)?;
         let files = |paths: &[String]| paths.iter().map(|p| file_of(p)).collect();
         let version = match new.version {
             "" => &release,
@@ -159,27 +157,9 @@ impl KernelParts {
             vmlinux,
             config,
             modules,
-            modules_dep: kept.to_modules_dep(),
             modules_builtin: builtin,
         })
     }
-
-    /// What the kernel will say about itself.
-    pub fn manifest(&self) -> &KernelManifest {
-        &self.manifest
-    }
-}
-
-fn kept_index(
-    builtin: &str,
-    modules: &BTreeMap<String, Vec<u8>>,
-) -> Result<ModuleIndex, KernelError> {
-    let mut kept = ModuleIndex::with_builtin(builtin);
-    for (file, bytes) in modules {
-        let needs = depends(bytes).map_err(|source| bad(file, source))?;
-        kept.insert(&format!("modules/{file}"), needs);
-    }
-    Ok(kept)
 }
 
 fn write_lists(

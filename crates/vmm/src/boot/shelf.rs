@@ -298,7 +298,6 @@ fn write_parts<F: Files>(
     if let Some(config) = &parts.config {
         put(stage.join("config"), config.as_bytes())?;
     }
-    put(stage.join("modules.dep"), parts.modules_dep.as_bytes())?;
     put(
         stage.join("modules.builtin"),
         parts.modules_builtin.as_bytes(),

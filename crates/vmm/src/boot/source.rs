@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::deb::{self, DebError, Walk};
 use super::elf;
+use super::survey::{image_rank, in_tree};
 use super::unpack::{Cancellable, Cancelled, Packing, reader};
 
 /// The largest kernel image, packed or not, and the largest package; Debian's largest have 60 and 110 MB.
@@ -24,6 +25,8 @@ const LONGEST_HEADER: u64 = 64 << 10;
 /// The longest path, and the deepest, of a file: with the directory of ours before it, it can still be named and removed.
 const LONGEST_PATH: usize = 1024;
 const DEEPEST_PATH: usize = 32;
+/// Links with a kernel's name that are remembered, to tell the first of them.
+const TOLD_LINKS: usize = 8;
 /// Where the boot protocol has its mark.
 const HDRS_AT: usize = 0x202;
 
@@ -123,7 +126,8 @@ impl KernelSource {
         }
     }
 
-    /// Calls `visit` with path and content of each regular file.
+    /// Calls `visit` with path and content of each regular file. What comes back are paths that name a kernel and are
+    /// links, the first ones.
     ///
     /// # Errors
     /// Damage, what `visit` returns, or it was cancelled.
@@ -131,22 +135,22 @@ impl KernelSource {
         &self,
         cancelled: &Cancelled<'_>,
         visit: &mut Visit<'_>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<Vec<String>, SourceError> {
         match self {
             KernelSource::Packages(debs) => {
-                let mut done = false;
+                let (mut done, mut links) = (false, Vec::new());
                 for deb in debs {
                     let mut seen = |path: &str, body: &mut dyn Read| {
                         let walk = visit(path, body)?;
                         done |= walk == Walk::Done;
                         Ok(walk)
                     };
-                    deb::for_each_file(deb, cancelled, &mut seen)?;
+                    links.extend(deb::for_each_file(deb, cancelled, &mut seen)?);
                     if done {
                         break;
                     }
                 }
-                Ok(())
+                Ok(links)
             }
             KernelSource::Image(image) => {
                 let name = if elf::is_elf(image) {
@@ -155,7 +159,7 @@ impl KernelSource {
                     "vmlinuz"
                 };
                 let seen = visit(name, &mut image.as_slice());
-                seen.map(drop)
+                seen.map(|_| Vec::new())
                     .map_err(|source| SourceError::Archive { source })
             }
             KernelSource::Archive(path) => {
@@ -206,12 +210,28 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Calls `visit` with path and content of each regular file of a plain tar.
+/// What is to be done about something in an archive that is no regular file. A second name of a module is content that
+/// would be missed; a name of a kernel is told if there is no other one.
+fn no_file(path: &str, kind: EntryType, links: &mut Vec<String>) -> io::Result<()> {
+    let path = path.trim_start_matches("./");
+    let is_image = image_rank(path).is_some();
+    if is_image && (kind.is_symlink() || kind.is_hard_link()) && links.len() < TOLD_LINKS {
+        links.push(path.to_owned());
+    }
+    if kind.is_hard_link() && !is_image && in_tree(path).is_some() {
+        return Err(io::Error::other(format!(
+            "{path} is a hard link; pack it with --hard-dereference"
+        )));
+    }
+    Ok(())
+}
+
+/// Calls `visit` with path and content of each regular file of a plain tar; see [`KernelSource::for_each_file`].
 pub(super) fn walk_tar(
     tar: Box<dyn Read + '_>,
     cancelled: &Cancelled<'_>,
     visit: &mut Visit<'_>,
-) -> io::Result<()> {
+) -> io::Result<Vec<String>> {
     let counted = Counted {
         inner: Cancellable {
             inner: tar,
@@ -222,6 +242,7 @@ pub(super) fn walk_tar(
     };
     let mut archive = tar::Archive::new(counted);
     let mut named: Option<String> = None;
+    let mut links = Vec::new();
     // Raw: a header that says it is a name of a gigabyte is not read into memory.
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
@@ -262,6 +283,7 @@ pub(super) fn walk_tar(
             )));
         }
         if !kind.is_file() {
+            no_file(&path, kind, &mut links)?;
             continue;
         }
         let path = path.trim_start_matches("./");
@@ -271,13 +293,13 @@ pub(super) fn walk_tar(
             inner: &mut entry,
         };
         if visit(path, &mut body)? == Walk::Done {
-            return Ok(());
+            return Ok(links);
         }
     }
     if archive.into_inner().zeros < 512 {
         return Err(cut());
     }
-    Ok(())
+    Ok(links)
 }
 
 /// A body that ends early is an error, never a shorter file.
@@ -482,6 +504,28 @@ pub(crate) mod tests {
         header.set_cksum();
         let endless = [header.as_bytes().as_slice(), &vec![b'a'; 1 << 20]].concat();
         assert!(seen(&endless).unwrap_err().contains("too long"));
+    }
+
+    #[test]
+    fn second_names_of_files_are_no_empty_files() {
+        let linked = |path: &str, kind: EntryType| {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_entry_type(kind);
+            tar.append_link(&mut header, path, "elsewhere").unwrap();
+            seen(&tar.into_inner().unwrap())
+        };
+        let told = linked("lib/modules/6/b.ko", EntryType::Link).unwrap_err();
+        assert!(told.contains("--hard-dereference"), "{told}");
+        for (path, kind) in [
+            ("lib/modules/6/build", EntryType::Symlink),
+            ("lib/modules/6/build/b.h", EntryType::Link),
+            ("boot/vmlinuz-6", EntryType::Link),
+            ("etc/b", EntryType::Link),
+        ] {
+            assert_eq!(linked(path, kind).unwrap(), [], "{path}");
+        }
     }
 
     #[test]

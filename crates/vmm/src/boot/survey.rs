@@ -49,6 +49,8 @@ pub(super) struct Survey {
     rank: usize,
     images: BTreeSet<String>,
     image: Vec<u8>,
+    /// What would be an image and is a link.
+    links: Vec<String>,
     /// Configurations by the release that their name or directory tells; empty where neither does.
     configs: BTreeMap<String, String>,
     /// Trees of modules by the release that their directory names; empty where it names none.
@@ -83,12 +85,12 @@ impl From<KernelError> for Refused {
 /// What is called for each file of a pass.
 type VisitFile<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<(), Refused> + 'a;
 
-/// Calls `visit` for each file of a source, until it refuses one.
+/// Calls `visit` for each file of a source, until it refuses one; kernels' names that are links come back.
 pub(super) fn visited(
     source: &KernelSource,
     cancelled: &Cancelled<'_>,
     visit: &mut VisitFile<'_>,
-) -> Result<(), KernelError> {
+) -> Result<Vec<String>, KernelError> {
     let mut failed = None;
     let walked = source.for_each_file(cancelled, &mut |path, body| match visit(path, body) {
         Ok(()) => Ok(Walk::On),
@@ -98,8 +100,8 @@ pub(super) fn visited(
             Ok(Walk::Done)
         }
     });
-    walked.map_err(|source| KernelError::Source { source })?;
-    failed.map_or(Ok(()), Err)
+    let links = walked.map_err(|source| KernelError::Source { source })?;
+    failed.map_or(Ok(links), Err)
 }
 
 impl Survey {
@@ -112,6 +114,7 @@ impl Survey {
             rank: usize::MAX,
             images: BTreeSet::new(),
             image: Vec::new(),
+            links: Vec::new(),
             configs: BTreeMap::new(),
             trees: BTreeMap::new(),
             modules: 0,
@@ -119,7 +122,7 @@ impl Survey {
             left: MOST_SAID,
             unfolded_left: LARGEST_TREE,
         };
-        visited(source, cancelled, &mut |path, body| {
+        let links = visited(source, cancelled, &mut |path, body| {
             if in_tree(path).is_some() {
                 survey.count(path)?;
             }
@@ -133,6 +136,7 @@ impl Survey {
                 Ok(())
             }
         })?;
+        survey.links = links;
         Ok(survey)
     }
 
@@ -257,9 +261,12 @@ impl Survey {
         let mut paths = std::mem::take(&mut self.images).into_iter();
         match (paths.next(), paths.next()) {
             (Some(path), None) => Ok((path, std::mem::take(&mut self.image))),
-            (None, _) => Err(KernelError::Incomplete {
-                package: package.to_owned(),
-                what: "kernel: a vmlinux, bzImage or vmlinuz-*",
+            (None, _) => Err(match self.links.first() {
+                Some(link) => KernelError::Linked { path: link.clone() },
+                None => KernelError::Incomplete {
+                    package: package.to_owned(),
+                    what: "kernel: a vmlinux, bzImage or vmlinuz-*",
+                },
             }),
             (Some(one), Some(two)) => Err(KernelError::Several {
                 paths: [one, two].into_iter().chain(paths).collect(),
@@ -461,6 +468,15 @@ mod tests {
             both.image("x").unwrap(),
             ("boot/vmlinuz-6.1".to_owned(), elf)
         );
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::Symlink);
+        tar.append_link(&mut header, "./vmlinuz", "boot/vmlinuz-6.1")
+            .unwrap();
+        let linked = survey_of(&tar.into_inner().unwrap()).unwrap().image("x");
+        let told = linked.unwrap_err().to_string();
+        assert!(told.starts_with("vmlinuz is a link"), "{told}");
         let mut two = survey_of(&tar_of(&[("vmlinuz", b"1"), ("boot/vmlinuz", b"2")])).unwrap();
         assert!(matches!(two.image("x"), Err(KernelError::Several { .. })));
     }
