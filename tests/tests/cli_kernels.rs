@@ -60,6 +60,10 @@ fn one(home: &Home, name: &str) -> Value {
 fn a_directory_becomes_a_kernel_that_is_listed_shown_and_deleted() {
     let home = Home::bare();
     let dir = kernel_dir(&home, "mine", &config(""));
+    // Two names of one file, as a tree has them that was copied by links.
+    fs::create_dir(dir.join("modules")).expect("a directory");
+    fs::write(dir.join("modules/one"), "data").expect("a file");
+    fs::hard_link(dir.join("modules/one"), dir.join("modules/two")).expect("a link");
     let source = dir.to_str().expect("UTF-8");
     assert_eq!(import(&home, source, &[]).exits(0).out(), "mine");
     let kernel = one(&home, "mine");
