@@ -197,7 +197,7 @@ impl Kernels {
             .is_some_and(|jobs| !(1..=JOBS_MAX).contains(&jobs))
         {
             let what = format!("1 to {JOBS_MAX} compilers can run at a time");
-            return Err(ApiError::new(Code::BadRequest, what));
+            return Err(ApiError::new(Code::BadRequest, what).hint("--jobs NUMBER"));
         }
         let there = Kernel::load(&*self.core.host, &self.dir(), name);
         if let Ok(Some(there)) = there

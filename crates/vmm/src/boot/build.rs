@@ -212,7 +212,6 @@ pub fn build<H: Files + Tools>(
     new: &NewKernel<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<Kernel, KernelError> {
-    let cancelled = shelf.cancelled;
     obstacle(host).map_err(built)?;
     shelf::check_name(new.name)?;
     let compiler = compiler(host, shelf.kernels).map_err(built)?;
@@ -221,39 +220,23 @@ pub fn build<H: Files + Tools>(
         let of = format!("{BUILD_FORMAT}\n{name}\n{version}\n{compiler}\n{fragment}");
         hex(&Sha256::digest(of))
     };
-    let kept = |key: &str| recipe.cache.join(kept_name(key));
-    let fetch = |look: bool, progress: &mut Progress<'_>| {
-        let fetched = apt::fetch_unless(
-            host,
-            (SOURCE_PACKAGE, "linux-source-"),
-            &shelf.private("fetch"),
-            &mut |line| progress(line),
-            cancelled,
-            &|name, version| look && kept(&key(name, version)).is_file(),
-        );
-        fetched.map_err(|source| KernelError::Fetch { source })
-    };
-    let mut fetched = fetch(true, progress)?;
-    let mut before = None;
-    if let Fetched::Known { name, version } = &fetched {
-        before = kept_bytes(&kept(&key(name, version)))?;
-        if before.is_none() {
-            // Somebody has pruned it since it was looked for.
-            fetched = fetch(false, progress)?;
-        }
-    }
-    let (name, version, vmlinux) = match fetched {
-        Fetched::Known { name, version } => {
+    let kept = |name: &str, version: &str| recipe.cache.join(kept_name(&key(name, version)));
+    let (name, version, vmlinux) = match obtain(host, shelf, &kept, true, progress)? {
+        Obtained::Built {
+            name,
+            version,
+            vmlinux,
+        } => {
             progress("it was built before");
-            (name, version, before.unwrap_or_default())
+            (name, version, vmlinux)
         }
-        Fetched::Package(package) => {
+        Obtained::Source(package) => {
             let work = shelf.private("build");
-            let made = compile(host, &work, recipe, &package, progress, cancelled);
+            let made = compile(host, &work, recipe, &package, progress, shelf.cancelled);
             // 80 000 files: whoever waits for the kernel, or for the daemon's end, does not wait for their removal.
             (shelf.discard)(&work);
             let vmlinux = made?;
-            cache::keep(host, &kept(&key(&package.name, &package.version)), &vmlinux)
+            cache::keep(host, &kept(&package.name, &package.version), &vmlinux)
                 .map_err(|source| KernelError::Files { source })?;
             (package.name, package.version, vmlinux)
         }
@@ -267,6 +250,47 @@ pub fn build<H: Files + Tools>(
         ..new.clone()
     };
     shelf::make(host, shelf, &KernelSource::Image(vmlinux), &new).map_err(|error| recipe.of(error))
+}
+
+/// What a kernel is made of.
+enum Obtained {
+    Built {
+        name: String,
+        version: String,
+        vmlinux: Vec<u8>,
+    },
+    Source(apt::FetchedPackage),
+}
+
+/// What was built before of the newest source, if it is to be looked for and there; else that source.
+fn obtain<H: Files + Tools>(
+    host: &H,
+    shelf: &Shelf<'_>,
+    kept: &dyn Fn(&str, &str) -> PathBuf,
+    look: bool,
+    progress: &mut Progress<'_>,
+) -> Result<Obtained, KernelError> {
+    let fetched = apt::fetch_unless(
+        host,
+        (SOURCE_PACKAGE, "linux-source-"),
+        &shelf.private("fetch"),
+        &mut |line| progress(line),
+        shelf.cancelled,
+        &|name, version| look && kept(name, version).is_file(),
+    );
+    let (name, version) = match fetched.map_err(|source| KernelError::Fetch { source })? {
+        Fetched::Package(package) => return Ok(Obtained::Source(package)),
+        Fetched::Known { name, version } => (name, version),
+    };
+    match kept_bytes(&kept(&name, &version))? {
+        Some(vmlinux) => Ok(Obtained::Built {
+            name,
+            version,
+            vmlinux,
+        }),
+        // Somebody has pruned it since it was looked for.
+        None => obtain(host, shelf, kept, false, progress),
+    }
 }
 
 /// What was built before and is kept in this file, if it is there still.

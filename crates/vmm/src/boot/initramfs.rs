@@ -280,6 +280,33 @@ mod tests {
     }
 
     #[test]
+    fn a_vms_facts_stand_behind_the_base() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        std::fs::write(&base, "base").unwrap();
+        let facts = BootFacts {
+            hostname: "box".to_owned(),
+            token: banger_wire::guest::Token([3; 16]),
+            port: "banger.agent".to_owned(),
+            root: banger_wire::guest::boot::Root::Overlay {
+                base: "base".to_owned(),
+                overlay: "overlay".to_owned(),
+            },
+            work: None,
+            modules: None,
+            network: Default::default(),
+            power_off: Default::default(),
+            init: Default::default(),
+            ssh: None,
+        };
+        let bytes = of_vm(&base, &facts).unwrap();
+        let behind = bytes.strip_prefix(b"base").unwrap();
+        let json = serde_json::to_vec(&facts).unwrap();
+        assert!(behind.starts_with(b"070701"), "an archive");
+        assert!(behind.windows(json.len()).any(|part| part == json));
+    }
+
+    #[test]
     fn other_modules_are_another_base() {
         let (one, mut two) = (kernel(), kernel());
         two.manifest.second.clear();
