@@ -17,8 +17,8 @@ const HAS_CHILDREN: u32 = 0x2000_0000;
 
 /// The longest key that is written; aliases of real devices have 200 bytes or so. The writer is as deep as keys are long.
 const LONGEST_KEY: usize = 512;
-/// The largest file. The format has 28 bits for a place; the largest of Debian's has 3 MB, and two keys that end in
-/// distant bytes take 500.
+/// The largest file. The format has 28 bits for a place; the largest of Debian's cloud kernel has 300 kB. Where two keys part
+/// in distant bytes, half a kilobyte is written.
 const LARGEST: usize = 64 << 20;
 /// Entries between two questions whether it is cancelled.
 const ASKED_AT: usize = 4096;
