@@ -60,6 +60,10 @@ fn one(home: &Home, name: &str) -> Value {
 fn a_directory_becomes_a_kernel_that_is_listed_shown_and_deleted() {
     let home = Home::bare();
     let dir = kernel_dir(&home, "mine", &config(""));
+    // Two names of one file, as a tree has them that was copied by links.
+    fs::create_dir(dir.join("modules")).expect("a directory");
+    fs::write(dir.join("modules/one"), "data").expect("a file");
+    fs::hard_link(dir.join("modules/one"), dir.join("modules/two")).expect("a link");
     let source = dir.to_str().expect("UTF-8");
     assert_eq!(import(&home, source, &[]).exits(0).out(), "mine");
     let kernel = one(&home, "mine");
@@ -167,6 +171,22 @@ fn what_is_no_kernel_is_refused_with_its_reason_and_leaves_nothing() {
     let empty = empty.to_str().expect("UTF-8");
     let told = import(&home, empty, &[]).exits(125).err();
     assert!(told.contains("has no kernel: a vmlinux"), "{told}");
+
+    let linked = home.scratch().join("linked");
+    fs::create_dir(&linked).expect("a directory");
+    std::os::unix::fs::symlink("../two/vmlinux", linked.join("vmlinux")).expect("a link");
+    let told = import(&home, linked.to_str().expect("UTF-8"), &[]);
+    let told = told.exits(125).err();
+    assert!(
+        told.contains("vmlinux is a link") && told.contains("the file that it leads to"),
+        "{told}"
+    );
+    let none = home.banger(&["kernel", "import", "--from-host=0.0-none"]);
+    let none = none.exits(125).err();
+    assert!(
+        none.contains("keeps no kernel 0.0-none") && none.contains("kernel list --available"),
+        "{none}"
+    );
 
     let two = kernel_dir(&home, "two", &config(""));
     fs::write(two.join("vmlinux-6.2"), vmlinux("6.2", true)).expect("another kernel");
@@ -311,7 +331,11 @@ fn what_is_kept_of_kernels_that_are_gone_goes() {
         "initramfs-v1-0123456789abcdef-0123456789abcdef.cpio",
         "vmlinux-v1-0123456789abcdef",
     );
-    let unfinished = [format!(".{base}.tmp"), format!(".{built}.part")];
+    let unfinished = [
+        format!(".{base}.tmp"),
+        format!(".{base}.17-4.part"),
+        format!(".{built}.part"),
+    ];
     let put = || {
         for name in [base, built] {
             fs::write(caches.join(name), name).expect("a cache");

@@ -132,12 +132,12 @@ pub fn spawn_tar(directory: &Path) -> io::Result<Child> {
     )
 }
 
-/// Starts `tar` as [`spawn_tar`] does, for the content of some entries of a directory only.
+/// Starts `tar` as [`spawn_tar`] does, for the content of some entries of a directory only; each name of a file has it.
 ///
 /// # Errors
 /// The operating system's; there is no `tar`.
 pub fn spawn_tar_of(directory: &Path, entries: &[String]) -> io::Result<Child> {
-    tar(directory, &[], entries)
+    tar(directory, &["--hard-dereference"], entries)
 }
 
 fn tar(directory: &Path, options: &[&str], entries: &[String]) -> io::Result<Child> {

@@ -2,7 +2,8 @@
 
 use crate::catalogue::{Catalogue, Pinned, Told, image_failed};
 use crate::core::{Core, DaemonHost};
-use crate::kernels::{default_kernel, no_kernel, pack, told as kernel_failed};
+use crate::kernel_errors::told as kernel_failed;
+use crate::kernels::{default_kernel, no_kernel, pack};
 use crate::ops::{self, Operation, Registry, SharedWork};
 use crate::trash;
 use banger_host::{ErrorKind, Files, linux::shares_blocks};
@@ -192,7 +193,7 @@ impl Images for ImageService {
         // Before the look: what is seen then stays.
         let look = || {
             let pinned = self.core.recipes.kernel_names().pin(name);
-            let kernel = Kernel::load(host, &dir, name).map_err(|e| failed(&e))?;
+            let kernel = Kernel::load(host, &dir, name).map_err(|e| kernel_failed(&e))?;
             Ok(kernel.map(|kernel| (kernel, pinned)))
         };
         if let Some(found) = look()? {
@@ -219,7 +220,7 @@ impl Images for ImageService {
                 .err()
                 .map(|e| ApiError::of(Code::Precondition, &e).hint(put_kernel(&dir.join(name)))),
             Ok(None) => Some(no_kernel(&self.core, name)),
-            Err(error) => Some(failed(&error)),
+            Err(error) => Some(kernel_failed(&error)),
         };
         missing.into_iter().collect()
     }
@@ -286,7 +287,7 @@ impl Images for ImageService {
 
 fn fetch_kernel(core: &Core, op: &Operation) -> Result<(), ApiError> {
     let (host, dir) = (&*core.host, core.recipes.kernels_dir());
-    let there = Kernel::load(host, &dir, DEFAULT_KERNEL).map_err(|e| failed(&e))?;
+    let there = Kernel::load(host, &dir, DEFAULT_KERNEL).map_err(|e| kernel_failed(&e))?;
     if there.is_some() {
         return Ok(()); // whoever fetched it was done just before we began
     }

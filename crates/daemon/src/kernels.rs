@@ -3,6 +3,7 @@
 use crate::catalogue::Catalogue;
 use crate::core::Core;
 use crate::image_service::{DEFAULT_KERNEL, make_dir};
+use crate::kernel_errors::{WAYS, remake, told};
 use crate::ops::{self, Operation, Why};
 use crate::trash;
 use banger_converge::Ledger;
@@ -36,10 +37,6 @@ pub const OWN_KERNEL: &str = "banger";
 /// Most compilers at a time.
 const JOBS_MAX: u32 = 1024;
 
-/// The three ways to a kernel.
-const WAYS: &str = "banger kernel pull PACKAGE brings one of this machine's package sources, banger kernel import DIRECTORY \
-    one that you have, banger kernel import --from-host the host's own";
-
 /// The kernels. Every method may block.
 #[derive(Debug)]
 pub struct Kernels {
@@ -71,9 +68,18 @@ pub fn pack<'a>(core: &'a Core, cancelled: &'a dyn Fn() -> bool) -> Box<Pack<'a>
     })
 }
 
-/// No kernel of this name: which there are, and the ways to one.
+/// No kernel of this name that could be used: which there are, and the ways to one.
 pub fn no_kernel(core: &Core, name: &str) -> ApiError {
-    let kernels = shelf::list(&*core.host, &core.recipes.kernels_dir()).unwrap_or_default();
+    let dir = core.recipes.kernels_dir();
+    if there(core, name) {
+        let dir = dir.join(name);
+        let what = format!(
+            "no kernel that this version of banger reads is in {}",
+            dir.display()
+        );
+        return ApiError::new(Code::Precondition, what).hint(remake(name));
+    }
+    let kernels = shelf::list(&*core.host, &dir).unwrap_or_default();
     let names: Vec<_> = kernels.into_iter().map(|(name, _)| name).collect();
     let there = match names[..] {
         [] => format!("there are none yet: '{DEFAULT_KERNEL}' is fetched when it is first used"),
@@ -83,57 +89,10 @@ pub fn no_kernel(core: &Core, name: &str) -> ApiError {
         .hint(format!("{there}; {WAYS}"))
 }
 
-/// An error of a kernel, with its way out.
-pub fn told(error: &KernelError) -> ApiError {
-    use KernelError as E;
-    let code = match error {
-        E::Exists { .. } => Code::AlreadyExists,
-        E::Cancelled | E::Pinned { .. } => Code::Conflict,
-        E::Fetch {
-            source: apt::AptError::Unknown { .. },
-        } => Code::NotFound,
-        E::Fetch {
-            source: apt::AptError::Missing { .. },
-        } => Code::Precondition,
-        E::Source { .. }
-        | E::Several { .. }
-        | E::OtherRelease { .. }
-        | E::Lacks { .. }
-        | E::BadName { .. }
-        | E::TooLarge { .. }
-        | E::TooMuch { .. }
-        | E::Receive { .. }
-        | E::Incomplete { .. }
-        | E::Image { .. }
-        | E::Module { .. }
-        | E::Modules { .. } => Code::BadRequest,
-        _ => Code::OperationFailed,
-    };
-    if let E::Build {
-        source: build::BuildError::Missing { packages, .. },
-    } = error
-    {
-        return ApiError::of(Code::Precondition, error)
-            .hint(format!("apt install {}", packages.join(" ")));
-    }
-    let hint = match error {
-        E::Pinned { .. } => {
-            "when it runs it is a user of the kernel; banger operation list tells what is being done"
-        }
-        E::Exists { .. } => "--replace puts the new one in its place; --name gives another name",
-        E::Several { .. } => "banger kernel import FILE, with one of them",
-        E::OtherRelease { .. } => "import the kernel with its own modules",
-        E::Lacks { .. } => {
-            "use a kernel that has them (banger kernel build makes one); --force takes this one as it is"
-        }
-        E::BadName { .. } => "--name NAME",
-        E::Fetch {
-            source: apt::AptError::Unknown { .. },
-        } => "banger kernel list --available",
-        E::Source { .. } | E::Incomplete { .. } | E::Image { .. } | E::Modules { .. } => WAYS,
-        _ => return ApiError::of(code, error),
-    };
-    ApiError::of(code, error).hint(hint)
+/// Whether something has the place of a kernel of this name, whether it can be used or not.
+fn there(core: &Core, name: &str) -> bool {
+    let path = core.recipes.kernels_dir().join(name);
+    shelf::check_name(name).is_ok() && matches!(core.host.stat(&path), Ok(Some(_)))
 }
 
 impl Kernels {
@@ -231,16 +190,14 @@ impl Kernels {
     pub fn build(&self, request: &api::KernelBuild, op: &Operation) -> Result<KernelView> {
         let name = request.name.as_deref().unwrap_or(OWN_KERNEL);
         self.check_new(name, true)?;
-        build::check_options(request.config.as_deref().unwrap_or_default()).map_err(|error| {
-            ApiError::of(Code::BadRequest, &error)
-                .hint("lines as in a kernel's .config: CONFIG_WIREGUARD=y")
-        })?;
+        build::check_options(request.config.as_deref().unwrap_or_default())
+            .map_err(|source| told(&KernelError::Build { source }))?;
         if request
             .jobs
             .is_some_and(|jobs| !(1..=JOBS_MAX).contains(&jobs))
         {
             let what = format!("1 to {JOBS_MAX} compilers can run at a time");
-            return Err(ApiError::new(Code::BadRequest, what));
+            return Err(ApiError::new(Code::BadRequest, what).hint("--jobs NUMBER"));
         }
         let there = Kernel::load(&*self.core.host, &self.dir(), name);
         if let Ok(Some(there)) = there
@@ -312,8 +269,11 @@ impl Kernels {
         for (name, kernel) in kernels {
             match kernel {
                 Ok(Some(kernel)) => views.push(self.view(&kernel, &users)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, kernel = name, "not listed"),
+                Ok(None) => views.push(self.unusable(name, "of another version of banger", &users)),
+                Err(error) => {
+                    tracing::warn!(%error, kernel = name, "it cannot be used");
+                    views.push(self.unusable(name, "damaged", &users));
+                }
             }
         }
         Ok(views)
@@ -375,12 +335,11 @@ impl Kernels {
     /// No such kernel, or something refers to it.
     pub fn delete(&self, name: &str) -> Result<KernelDeleted> {
         self.core.writable()?;
-        // Held only until it is out of the list: whoever ends a pin waits for it.
+        // Held until it is out of the list: whoever begins to read it waits, and then finds none.
         let names = self.core.recipes.kernel_names().lock();
-        match self.find(name) {
-            // One that nobody can boot can at least go.
-            Err(error) if error.code != Code::NotFound => {}
-            found => drop(found?),
+        // One that is damaged or of another version nobody can boot; it can at least go.
+        if !there(&self.core, name) {
+            self.find(name)?;
         }
         let users = self.users()?.remove(name).unwrap_or_default();
         let in_use = |what: String, hint: &str| {
@@ -403,9 +362,8 @@ impl Kernels {
             false => Ok(()),
         };
         free?;
-        let taken = shelf::take_away(&*self.core.host, &self.dir(), name, &names);
+        let taken = shelf::take_away(&*self.core.host, &self.dir(), name, names);
         let rest = taken.map_err(|error| told(&error))?;
-        drop(names);
         trash::discard(&self.core.host, &rest);
         self.drop_bases();
         let name = name.to_owned();
@@ -476,11 +434,25 @@ impl Kernels {
         Ok(users)
     }
 
+    /// One that takes room and can only be deleted.
+    fn unusable(&self, name: String, why: &str, users: &BTreeMap<String, Users>) -> KernelView {
+        let used = users.get(&name).cloned().unwrap_or_default();
+        KernelView {
+            unusable: Some(why.to_owned()),
+            disk_usage: shelf::disk_usage(&self.dir().join(&name)),
+            used_by: used.vms,
+            images: used.images,
+            name,
+            ..KernelView::default()
+        }
+    }
+
     fn view(&self, kernel: &Kernel, users: &BTreeMap<String, Users>) -> KernelView {
         let manifest = kernel.manifest.clone();
         let used = users.get(&manifest.name).cloned().unwrap_or_default();
         let check = manifest.check;
         KernelView {
+            unusable: None,
             default: manifest.name == default_kernel(&self.core),
             digest: format!("sha256:{}", manifest.vmlinux_sha256),
             disk_usage: shelf::disk_usage(&kernel.dir),
@@ -502,6 +474,9 @@ impl Kernels {
 
 /// Files of the directory of caches that are of no kernel. Where one kernel cannot be read, none is known to be.
 pub fn unused_caches(core: &Core, unused: Unused) -> Vec<String> {
+    // Before the kernels: what is made for one that comes meanwhile is not among them.
+    let names = core.host.list(&core.recipes.templates_dir());
+    let mut names = names.unwrap_or_default();
     let kernels = shelf::list(&*core.host, &core.recipes.kernels_dir()).and_then(|kernels| {
         let read = kernels.into_iter().map(|(_, kernel)| kernel);
         read.collect::<std::result::Result<Vec<_>, _>>()
@@ -511,8 +486,6 @@ pub fn unused_caches(core: &Core, unused: Unused) -> Vec<String> {
     };
     let kernels: Vec<Kernel> = kernels.into_iter().flatten().collect();
     let agent = core.recipes.agent().ok();
-    let names = core.host.list(&core.recipes.templates_dir());
-    let mut names = names.unwrap_or_default();
     names.retain(|name| cache::goes(name, &kernels, agent, unused));
     names
 }
@@ -545,44 +518,4 @@ fn missing(check: &KernelCheck) -> Vec<KernelOption> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::services::{Peers, tests::core, wire_services};
-    use banger_vmm::boot::kernel::{KERNEL_FORMAT, KernelManifest};
-
-    fn with_kernel(dir: &Path) -> Kernels {
-        let core = core(dir);
-        let peers = Peers::default();
-        wire_services(&peers, &core, &Arc::default(), &Default::default());
-        let kernel = core.recipes.kernels_dir().join("mine");
-        std::fs::create_dir_all(&kernel).unwrap();
-        let manifest = KernelManifest {
-            format: KERNEL_FORMAT,
-            name: "mine".to_owned(),
-            ..KernelManifest::default()
-        };
-        let manifest = serde_json::to_vec(&manifest).unwrap();
-        std::fs::write(kernel.join("manifest.json"), manifest).unwrap();
-        Kernels::new(core, peers.catalogue().unwrap())
-    }
-
-    /// R-IMG-7: between the look at a kernel and the row or the image that names it, it stays.
-    #[test]
-    fn a_kernel_that_is_read_is_not_deleted() {
-        let dir = tempfile::tempdir().unwrap();
-        let kernels = with_kernel(dir.path());
-        let reads = kernels.usable("mine").unwrap();
-        let refused = kernels.delete("mine").unwrap_err();
-        assert_eq!(refused.code, Code::Conflict);
-        assert!(
-            refused.to_string().contains("created or started"),
-            "{refused}"
-        );
-        assert!(kernels.show("mine").is_ok());
-        drop(reads);
-        assert_eq!(kernels.delete("mine").unwrap().name, "mine");
-        assert!(kernels.usable("mine").is_err());
-        let left = std::fs::read_dir(kernels.dir()).unwrap().count();
-        assert_eq!(left, 0, "nothing is left of it");
-    }
-}
+mod tests;

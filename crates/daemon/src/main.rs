@@ -18,6 +18,7 @@ mod image_build;
 mod image_out;
 mod image_outside;
 mod image_service;
+mod kernel_errors;
 mod kernels;
 mod ledger;
 mod metrics;

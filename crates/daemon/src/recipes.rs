@@ -389,14 +389,8 @@ impl Recipes for DriverRecipes {
         let plan = self.qemu_plan(vm, &kernel)?;
         let spec = spawn_spec(&plan).map_err(recipe("QEMU cannot be started like this"))?;
         let base = self.initramfs_base(&kernel)?;
-        let mut bytes = std::fs::read(&base).map_err(recipe(format!(
-            "the initramfs {} cannot be read",
-            base.display()
-        )))?;
-        bytes.extend(
-            initramfs::vm_archive(&self.boot_facts(vm, &kernel)?)
-                .map_err(recipe("the boot facts cannot be written"))?,
-        );
+        let bytes = initramfs::of_vm(&base, &self.boot_facts(vm, &kernel)?)
+            .map_err(recipe("the VM's initramfs cannot be made"))?;
         let files = vec![BootFile {
             path: plan.initramfs,
             bytes,

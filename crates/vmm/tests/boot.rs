@@ -79,7 +79,8 @@ impl Vm {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let base = initramfs::base(&host, cache, kernel, agent).unwrap();
-        initramfs::write_vm(&host, &base, &facts(), &at("initramfs.cpio")).unwrap();
+        let initramfs = initramfs::of_vm(&base, &facts()).unwrap();
+        fs::write(at("initramfs.cpio"), initramfs).unwrap();
         let disk = |serial: &str, read_only| {
             let path = at(serial);
             fs::File::create(&path).unwrap().set_len(64 << 20).unwrap();

@@ -32,7 +32,8 @@ const IMPORT_EXAMPLES: &str = "Examples:\n  \
   banger kernel import ./linux/vmlinux --name mine       one that you built\n  \
   banger kernel import ./linux-image-6.1.0_amd64.deb     a package of Debian or Ubuntu\n  \
   banger kernel import ./kernel                          a directory: vmlinux or vmlinuz, config, lib/modules/RELEASE\n  \
-  banger kernel import --from-host --name host           what this machine runs\n\n\
+  banger kernel import --from-host --name host           what this machine runs\n  \
+  banger kernel import --from-host=6.1.0-9-amd64         another one that is installed here\n\n\
 What SOURCE is, is told by its content. A bzImage is unpacked (gzip, xz, zstd, lz4); modules may be plain or packed. An initrd \
 is left out: banger makes its own. A kernel that lacks an option that banger needs is refused, and the option named.";
 
@@ -88,10 +89,10 @@ pub struct KernelImportArgs {
         conflicts_with = "from_host"
     )]
     pub source: Option<std::path::PathBuf>,
-    /// Take the kernel that this machine runs, from /boot and /lib/modules
-    #[arg(long)]
-    pub from_host: bool,
-    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the source's]
+    /// Take a kernel of this machine, from /boot and /lib/modules: the one that it runs, or of another release
+    #[arg(long, value_name = "RELEASE", num_args = 0..=1, require_equals = true)]
+    pub from_host: Option<Option<String>>,
+    /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the source's, the release, or `host`]
     #[arg(long)]
     pub name: Option<String>,
     /// Take the place of a kernel of that name

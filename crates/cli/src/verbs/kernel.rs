@@ -36,7 +36,10 @@ async fn list(args: KernelListArgs) -> Result<ExitCode, Failure> {
     let row = |kernel: &KernelView| {
         vec![
             kernel.name.clone(),
-            kernel.release.clone(),
+            match kernel.release.as_str() {
+                "" => "-".to_owned(),
+                release => release.to_owned(),
+            },
             mib(kernel.disk_usage),
             if kernel.default { "yes" } else { "" }.to_owned(),
             kernel.used_by.len().to_string(),
@@ -78,7 +81,11 @@ async fn available(args: KernelListArgs) -> Result<ExitCode, Failure> {
 
 fn origin(kernel: &KernelView) -> String {
     let package = || format!("{} {}", kernel.package, kernel.version);
-    kernel.source.clone().unwrap_or_else(package)
+    let unusable = kernel.unusable.as_ref();
+    let unusable = unusable.map(|why| format!("{why}: banger kernel delete {}", kernel.name));
+    unusable
+        .or_else(|| kernel.source.clone())
+        .unwrap_or_else(package)
 }
 
 /// Whole MiB, rounded up: exact bytes are in the JSON.

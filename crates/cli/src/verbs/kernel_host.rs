@@ -7,17 +7,18 @@ use super::import::{self, Opened};
 use crate::{failure::Failure, spawn};
 use banger_wire::api::KernelOffer;
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 /// Directories of trees of modules, each named after its release; often the same by a link.
 const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 
-/// The kernel that runs here, with its modules and its configuration.
-pub(super) fn open() -> Result<(PathBuf, Opened), Failure> {
-    let found = HostKernel::find(Path::new("/"), &running())?;
+/// The kernel of a release, or the one that runs here, with its modules and its configuration.
+pub(super) fn open(release: Option<&str>) -> Result<(PathBuf, Opened), Failure> {
+    let release = release.map_or_else(running, str::to_owned);
+    let found = HostKernel::find(Path::new("/"), &release)?;
     let tar = spawn::spawn_tar_of(Path::new("/"), &found.entries);
     let tar = tar.map_err(|e| import::no_tar(&e))?;
     Ok((Path::new("/").join(found.image), Opened::Archive(tar)))
@@ -26,6 +27,15 @@ pub(super) fn open() -> Result<(PathBuf, Opened), Failure> {
 fn running() -> String {
     let uname = rustix::system::uname();
     uname.release().to_string_lossy().into_owned()
+}
+
+/// What a kernel of this release is called here, where nobody says.
+pub(super) fn name_of(release: &str) -> String {
+    let legal = |c: char| match c {
+        'a'..='z' | '0'..='9' | '.' | '_' | '-' => c,
+        _ => '-',
+    };
+    release.to_ascii_lowercase().chars().map(legal).collect()
 }
 
 /// What a host has of one release.
@@ -40,26 +50,32 @@ struct HostKernel {
 impl HostKernel {
     fn find(root: &Path, release: &str) -> Result<HostKernel, Failure> {
         const WAYS: &str = "banger kernel pull PACKAGE, or banger kernel import DIRECTORY with a kernel and its modules";
+        match HostKernel::look(root, release) {
+            Some((kernel, Ok(()))) => Ok(kernel),
+            Some((kernel, Err(error))) => {
+                let what = format!("/{} cannot be read by you", kernel.image);
+                let by_root = kernel.by_root(&name_of(release));
+                let failure = Failure::new(what).caused_by(&error);
+                Err(failure.hint(format!("{by_root}; {WAYS}")))
+            }
+            None => {
+                let what =
+                    format!("this machine keeps no kernel {release} in /boot or /usr/lib/modules");
+                let hint = format!("banger kernel list --available tells which it keeps; {WAYS}");
+                Err(Failure::new(what).hint(hint))
+            }
+        }
+    }
+
+    /// What there is of a release, if its image is anywhere, and whether that can be read.
+    fn look(root: &Path, release: &str) -> Option<(HostKernel, io::Result<()>)> {
         let there: Vec<_> = images(release)
             .filter(|path| root.join(path).is_file())
             .collect();
-        let Some(first) = there.first() else {
-            let what =
-                format!("this machine keeps no kernel {release} in /boot or /usr/lib/modules");
-            return Err(Failure::new(what).hint(WAYS));
-        };
         // Of two, one may be readable by root alone.
-        let read = |path: &String| fs::File::open(root.join(path));
-        let image = match there.iter().find(|path| read(path).is_ok()) {
-            Some(image) => image,
-            None => read(first).map(|_| first).map_err(|error| {
-                Failure::new(format!("/{first} cannot be read by you"))
-                    .caused_by(&error)
-                    .hint(format!(
-                        "sudo cp /{first} . && banger kernel import FILE; {WAYS}"
-                    ))
-            })?,
-        };
+        let read = |path: &String| fs::File::open(root.join(path)).map(drop);
+        let readable = there.iter().find(|path| read(path).is_ok());
+        let image = readable.or(there.first())?;
         let modules = MODULES.map(|dir| format!("{dir}/{release}"));
         let modules = modules.into_iter().find(|dir| root.join(dir).is_dir());
         let config = format!("boot/config-{release}");
@@ -69,8 +85,15 @@ impl HostKernel {
         }
         entries.extend(Some(config).filter(|path| root.join(path).is_file()));
         entries.extend(modules);
+        let readable = read(image);
         let image = image.clone();
-        Ok(HostKernel { image, entries })
+        Some((HostKernel { image, entries }, readable))
+    }
+
+    /// What imports it where only root can read its image: without its modules no VM of most kernels would start.
+    fn by_root(&self, name: &str) -> String {
+        let entries = self.entries.join(" ");
+        format!("sudo tar -C / -cf - {entries} | banger kernel import - --name {name}")
     }
 }
 
@@ -97,40 +120,36 @@ fn offers_in(root: &Path, running: &str) -> Vec<KernelOffer> {
         let entries = fs::read_dir(root.join(dir)).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok())
     };
-    let mut releases = BTreeMap::new();
-    for name in names("boot") {
-        if let Some(release) = name.strip_prefix("vmlinuz-") {
-            releases.insert(release.to_owned(), format!("boot/{name}"));
-        }
-    }
-    for release in MODULES.iter().flat_map(|dir| names(dir)) {
-        let mut beside = images(&release).skip(1);
-        if let Some(image) = beside.find(|path| root.join(path).is_file()) {
-            releases.entry(release).or_insert(image);
-        }
-    }
-    let offered = releases.into_iter();
-    offered
-        .map(|(release, image)| offer(root, release, &image, running))
-        .collect()
+    let in_boot = names("boot");
+    let in_boot = in_boot.filter_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
+    // What is no plain word would be another command in a shell.
+    let plain = |release: &String| {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"._+~-".contains(&b);
+        release.bytes().all(legal)
+    };
+    let beside_modules = MODULES.iter().flat_map(|dir| names(dir));
+    let releases: BTreeSet<String> = in_boot.chain(beside_modules).filter(plain).collect();
+    let offered = releases.into_iter().filter_map(|release| {
+        let (kernel, readable) = HostKernel::look(root, &release)?;
+        Some(offer(&kernel, release, running, readable.is_ok()))
+    });
+    offered.collect()
 }
 
-fn offer(root: &Path, release: String, image: &str, running: &str) -> KernelOffer {
-    let name = release.to_ascii_lowercase();
-    let (what, command) = match fs::File::open(root.join(image)) {
-        Ok(_) if release == running => (
+fn offer(kernel: &HostKernel, release: String, running: &str, readable: bool) -> KernelOffer {
+    let name = name_of(&release);
+    let (what, command) = match readable {
+        true if release == running => (
             "what this machine runs",
             "banger kernel import --from-host".to_owned(),
         ),
-        Ok(_) => (
+        true => (
             "installed on this machine",
-            format!("banger kernel import /{image} --name {name}"),
+            format!("banger kernel import --from-host={release} --name {name}"),
         ),
-        Err(_) => (
+        false => (
             "installed on this machine, and not for you to read",
-            format!(
-                "sudo cp /{image} vmlinuz-{release} && banger kernel import vmlinuz-{release} --name {name}"
-            ),
+            kernel.by_root(&name),
         ),
     };
     KernelOffer {
@@ -208,6 +227,10 @@ mod tests {
             "usr/lib/modules/6.1/vmlinuz",
             "usr/lib/modules/6.9-Arch/vmlinuz",
             "usr/lib/modules/6.10/kernel/x.ko",
+            "boot/vmlinuz-7.2+deb14",
+            "boot/config-7.2+deb14",
+            "lib/modules/7.2+deb14/kernel/x.ko",
+            "boot/vmlinuz-$(id)",
         ]);
         let offers = offers_in(root.path(), "6.1");
         let told: Vec<_> = offers
@@ -220,9 +243,24 @@ mod tests {
                 ("6.1", "banger kernel import --from-host"),
                 (
                     "6.9-Arch",
-                    "banger kernel import /usr/lib/modules/6.9-Arch/vmlinuz --name 6.9-arch"
+                    "banger kernel import --from-host=6.9-Arch --name 6.9-arch"
+                ),
+                (
+                    "7.2+deb14",
+                    "banger kernel import --from-host=7.2+deb14 --name 7.2-deb14"
                 ),
             ]
+        );
+        // What is offered can be found again, and all of it comes along.
+        for (release, _) in told {
+            HostKernel::find(root.path(), release).unwrap();
+        }
+        let (kernel, _) = HostKernel::look(root.path(), "7.2+deb14").unwrap();
+        let by_root = offer(&kernel, "7.2+deb14".to_owned(), "6.1", false);
+        assert_eq!(
+            by_root.command,
+            "sudo tar -C / -cf - boot/vmlinuz-7.2+deb14 boot/config-7.2+deb14 lib/modules/7.2+deb14 \
+             | banger kernel import - --name 7.2-deb14"
         );
     }
 }

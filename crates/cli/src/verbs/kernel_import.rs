@@ -18,9 +18,10 @@ use std::{fs, path::Path, process::ExitCode};
 
 /// Imports a kernel; prints its name.
 pub(super) async fn import(args: KernelImportArgs) -> Result<ExitCode, Failure> {
+    let release = args.from_host.as_ref().and_then(Option::as_deref);
     let (source, opened) = match &args.source {
         Some(source) => (source.clone(), open(source)?),
-        None => kernel_host::open()?,
+        None => kernel_host::open(release)?,
     };
     let name = match (&args.name, &args.source) {
         (Some(name), _) => name.clone(),
@@ -31,7 +32,7 @@ pub(super) async fn import(args: KernelImportArgs) -> Result<ExitCode, Failure> 
             let what = format!("'{}' gives no name for the kernel", source.display());
             Failure::new(what).hint("--name NAME")
         })?,
-        (None, None) => "host".to_owned(),
+        (None, None) => release.map_or("host".to_owned(), kernel_host::name_of),
     };
     let request = KernelImport {
         name,

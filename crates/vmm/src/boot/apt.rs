@@ -12,6 +12,7 @@ use std::time::Duration;
 use banger_host::{Files, ToolCall, Tools};
 use thiserror::Error;
 
+use super::control::{field, parts, real_package};
 use super::source::LARGEST_IMAGE;
 use crate::tree;
 
@@ -33,9 +34,6 @@ struct Found {
     /// Packages that a kernel is split into, as `apt-get download` wants them: `name=version`.
     parts: Vec<String>,
 }
-
-/// What Debian splits `linux-image-<release>` into from Linux 7 on, where that package itself is empty.
-const PARTS: [&str; 3] = ["linux-binary-", "linux-modules-", "linux-base-"];
 
 /// What came of asking for a package.
 #[derive(Debug)]
@@ -99,6 +97,16 @@ pub enum AptError {
         package: String,
         /// How many it has.
         bytes: u64,
+    },
+    /// Not what was asked for.
+    #[error("{package} is {wanted} packages, and apt-get left {found} files of packages")]
+    Amount {
+        /// Which.
+        package: String,
+        /// It, and those that it is split into.
+        wanted: usize,
+        /// What is there.
+        found: usize,
     },
     /// The file that apt-get left cannot be read.
     #[error("the package that apt-get fetched cannot be read ({path})")]
@@ -330,6 +338,10 @@ impl<H: Files + Tools> Apt<'_, H> {
     }
 
     fn download(&mut self, found: &Found, lists: Lists) -> Result<(), banger_host::Error> {
+        // Packages of a download that failed half-way are of another version.
+        let dir = self.work.join("deb");
+        tree::remove(self.host, &dir)?;
+        self.host.mkdir(&dir)?;
         let Found { name, version, .. } = found;
         (self.progress)(&format!("fetching {name} {version}"));
         let package = format!("{name}={version}");
@@ -345,11 +357,19 @@ impl<H: Files + Tools> Apt<'_, H> {
             .list(&dir)
             .map_err(|source| AptError::Files { source })?;
         let debs = files.iter().filter(|file| file.ends_with(".deb"));
-        let mut paths: Vec<PathBuf> = debs.map(|file| dir.join(file)).collect();
-        if paths.is_empty() {
-            paths.push(dir.join("none.deb"));
+        let paths: Vec<PathBuf> = debs.map(|file| dir.join(file)).collect();
+        let Found {
+            name,
+            version,
+            parts,
+        } = found;
+        if paths.len() != 1 + parts.len() {
+            return Err(AptError::Amount {
+                package: name,
+                wanted: 1 + parts.len(),
+                found: paths.len(),
+            });
         }
-        let Found { name, version, .. } = found;
         let debs = paths.iter().map(|path| read(&name, path));
         let debs = debs.collect::<Result<_, _>>()?;
         Ok(Fetched::Package(FetchedPackage {
@@ -443,90 +463,10 @@ fn options(work: &Path, lists: Lists) -> Vec<OsString> {
     out
 }
 
-/// The package that a control record stands for: a meta package's first dependency with this beginning, or itself.
-fn real_package(meta: &str, prefix: &str, record: &str) -> Option<String> {
-    field(record, "Package")?;
-    let depends = field(record, "Depends").unwrap_or_default();
-    let names = depends
-        .split([',', '|'])
-        .filter_map(|d| d.split_whitespace().next());
-    let image = names
-        .map(|n| n.split(':').next().unwrap_or(n))
-        .find(|n| n.starts_with(prefix));
-    Some(image.unwrap_or(meta).to_owned())
-}
-
-/// The packages that a kernel's is split into, of its control record.
-fn parts(name: &str, record: &str) -> Vec<String> {
-    let Some(release) = name.strip_prefix("linux-image-") else {
-        return Vec::new();
-    };
-    let depends = field(record, "Depends").unwrap_or_default();
-    let part = |one: &str| {
-        let one = one.trim();
-        let package = one.split([' ', ':', '(']).next().unwrap_or(one);
-        let is_part = PARTS
-            .iter()
-            .any(|part| package.strip_prefix(part) == Some(release));
-        let version = one
-            .split_once("(=")
-            .and_then(|(_, rest)| rest.split_once(')'));
-        is_part.then(|| match version {
-            Some((version, _)) => format!("{package}={}", version.trim()),
-            None => package.to_owned(),
-        })
-    };
-    depends.split(',').filter_map(part).collect()
-}
-
-/// A field of the first record of a control file.
-fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
-    record
-        .lines()
-        .take_while(|l| !l.is_empty())
-        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use banger_host::linux::{LinuxConfig, LinuxHost};
-
-    const META: &str = "Package: linux-image-cloud-amd64\nVersion: 6.1.192-2\n\
-        Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\nDescription: x\n\nPackage: other\n";
-
-    #[test]
-    fn the_package_behind_a_meta_package_is_found() {
-        let real = real_package("linux-image-cloud-amd64", "linux-image-", META);
-        assert_eq!(real.as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
-        let own = "Package: linux-image-6.1.0-56-cloud-amd64\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools\n";
-        assert_eq!(
-            real_package("linux-image-6.1.0-56-cloud-amd64", "linux-image-", own).as_deref(),
-            Some("linux-image-6.1.0-56-cloud-amd64")
-        );
-        assert_eq!(real_package("x", "linux-image-", ""), None);
-        assert_eq!(field(META, "Version"), Some("6.1.192-2"));
-    }
-
-    #[test]
-    fn a_kernel_may_be_split_into_packages() {
-        let name = "linux-image-7.2.13+deb14-cloud-amd64";
-        let record = "Package: linux-image-7.2.13+deb14-cloud-amd64\nVersion: 7.2.13-1\n\
-            Depends: dracut | initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool, \
-            linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-base-7.2.13+deb14-amd64, \
-            linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-modules-7.2.13+deb14-cloud-amd64\n";
-        assert_eq!(
-            parts(name, record),
-            [
-                "linux-base-7.2.13+deb14-cloud-amd64=7.2.13-1",
-                "linux-binary-7.2.13+deb14-cloud-amd64=7.2.13-1",
-                "linux-modules-7.2.13+deb14-cloud-amd64",
-            ]
-        );
-        assert_eq!(parts("linux-source-7.2", record), [""; 0]);
-        assert_eq!(parts("linux-image-cloud-amd64", META), [""; 0]);
-    }
 
     #[test]
     fn kernels_for_vms_are_offered_first_and_what_is_none_is_not() {
@@ -587,14 +527,39 @@ mod tests {
         assert!(told.to_string().contains("more than 512 MiB"), "{told}");
     }
 
+    #[test]
+    fn more_or_fewer_packages_than_were_asked_for_are_no_kernel() {
+        for (there, parts) in [(0, 0), (2, 0), (1, 1), (3, 1)] {
+            let read = in_apt(|apt| {
+                for i in 0..there {
+                    std::fs::write(apt.work.join(format!("deb/{i}.deb")), "x").unwrap();
+                }
+                apt.read(Found {
+                    name: "x".to_owned(),
+                    version: "1".to_owned(),
+                    parts: vec!["y=1".to_owned(); parts],
+                })
+            });
+            let told = read.unwrap_err().to_string();
+            assert!(told.contains(&format!("left {there} files")), "{told}");
+        }
+    }
+
     /// A machine whose own lists are missing or stale: they are fetched, from its own sources, to our place.
     #[test]
     fn fresh_lists_lead_to_a_package() {
-        let fetched = in_apt(|apt| apt.with_fresh_lists("hostname")).unwrap();
+        let fetched = in_apt(|apt| {
+            // Of a download with the machine's lists that did not come to its end.
+            let old = apt.work.join("deb/hostname_0_all.deb");
+            std::fs::write(old, "!<arch>\nof another version").unwrap();
+            apt.with_fresh_lists("hostname")
+        })
+        .unwrap();
         let Fetched::Package(fetched) = fetched else {
             panic!("{fetched:?}")
         };
         assert_eq!(fetched.name, "hostname");
+        assert_eq!(fetched.debs.len(), 1);
         assert!(fetched.debs[0].starts_with(b"!<arch>\n"));
     }
 

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::apt::{self, Fetched};
+use super::cache;
 use super::config::KernelConfig;
 use super::deb::{self, Walk};
 use super::kernel::{Kernel, KernelError, hex};
@@ -67,6 +68,14 @@ pub enum BuildError {
         /// The package.
         package: String,
     },
+    /// What came of the options does not run banger's guests.
+    #[error("the kernel would lack what banger needs: {}", .lacks.join(", "))]
+    Lacks {
+        /// Options, each with its reason.
+        lacks: Vec<String>,
+        /// Whether the user has given options.
+        configured: bool,
+    },
     /// A line of the user's options is none.
     #[error("'{line}' is no option: {why}")]
     Option {
@@ -112,6 +121,17 @@ impl Recipe<'_> {
         match self.more {
             "" => FRAGMENT.to_owned(),
             more => format!("{FRAGMENT}\n{more}\n"),
+        }
+    }
+
+    /// The error of a kernel that was made by this: one that lacks something was not chosen like this by anybody.
+    fn of(&self, error: KernelError) -> KernelError {
+        match error {
+            KernelError::Lacks { lacks } => built(BuildError::Lacks {
+                lacks,
+                configured: !self.more.is_empty(),
+            }),
+            other => other,
         }
     }
 }
@@ -192,7 +212,6 @@ pub fn build<H: Files + Tools>(
     new: &NewKernel<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<Kernel, KernelError> {
-    let cancelled = shelf.cancelled;
     obstacle(host).map_err(built)?;
     shelf::check_name(new.name)?;
     let compiler = compiler(host, shelf.kernels).map_err(built)?;
@@ -201,29 +220,23 @@ pub fn build<H: Files + Tools>(
         let of = format!("{BUILD_FORMAT}\n{name}\n{version}\n{compiler}\n{fragment}");
         hex(&Sha256::digest(of))
     };
-    let kept = |key: &str| recipe.cache.join(kept_name(key));
-    let fetched = apt::fetch_unless(
-        host,
-        (SOURCE_PACKAGE, "linux-source-"),
-        &shelf.private("fetch"),
-        &mut |line| progress(line),
-        cancelled,
-        &|name, version| kept(&key(name, version)).is_file(),
-    );
-    let (name, version, vmlinux) = match fetched.map_err(|source| KernelError::Fetch { source })? {
-        Fetched::Known { name, version } => {
+    let kept = |name: &str, version: &str| recipe.cache.join(kept_name(&key(name, version)));
+    let (name, version, vmlinux) = match obtain(host, shelf, &kept, true, progress)? {
+        Obtained::Built {
+            name,
+            version,
+            vmlinux,
+        } => {
             progress("it was built before");
-            let path = kept(&key(&name, &version));
-            let vmlinux = std::fs::read(&path).map_err(|source| built(io_error(&path, source)))?;
             (name, version, vmlinux)
         }
-        Fetched::Package(package) => {
+        Obtained::Source(package) => {
             let work = shelf.private("build");
-            let made = compile(host, &work, recipe, &package, progress, cancelled);
+            let made = compile(host, &work, recipe, &package, progress, shelf.cancelled);
             // 80 000 files: whoever waits for the kernel, or for the daemon's end, does not wait for their removal.
             (shelf.discard)(&work);
             let vmlinux = made?;
-            keep(host, &kept(&key(&package.name, &package.version)), &vmlinux)
+            cache::keep(host, &kept(&package.name, &package.version), &vmlinux)
                 .map_err(|source| KernelError::Files { source })?;
             (package.name, package.version, vmlinux)
         }
@@ -236,7 +249,56 @@ pub fn build<H: Files + Tools>(
         built_of: Some(&key),
         ..new.clone()
     };
-    shelf::make(host, shelf, &KernelSource::Image(vmlinux), &new)
+    shelf::make(host, shelf, &KernelSource::Image(vmlinux), &new).map_err(|error| recipe.of(error))
+}
+
+/// What a kernel is made of.
+enum Obtained {
+    Built {
+        name: String,
+        version: String,
+        vmlinux: Vec<u8>,
+    },
+    Source(apt::FetchedPackage),
+}
+
+/// What was built before of the newest source, if it is to be looked for and there; else that source.
+fn obtain<H: Files + Tools>(
+    host: &H,
+    shelf: &Shelf<'_>,
+    kept: &dyn Fn(&str, &str) -> PathBuf,
+    look: bool,
+    progress: &mut Progress<'_>,
+) -> Result<Obtained, KernelError> {
+    let fetched = apt::fetch_unless(
+        host,
+        (SOURCE_PACKAGE, "linux-source-"),
+        &shelf.private("fetch"),
+        &mut |line| progress(line),
+        shelf.cancelled,
+        &|name, version| look && kept(name, version).is_file(),
+    );
+    let (name, version) = match fetched.map_err(|source| KernelError::Fetch { source })? {
+        Fetched::Package(package) => return Ok(Obtained::Source(package)),
+        Fetched::Known { name, version } => (name, version),
+    };
+    match kept_bytes(&kept(&name, &version))? {
+        Some(vmlinux) => Ok(Obtained::Built {
+            name,
+            version,
+            vmlinux,
+        }),
+        // Somebody has pruned it since it was looked for.
+        None => obtain(host, shelf, kept, false, progress),
+    }
+}
+
+/// What was built before and is kept in this file, if it is there still.
+fn kept_bytes(path: &Path) -> Result<Option<Vec<u8>>, KernelError> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(|error| built(io_error(path, error))),
+    }
 }
 
 /// Name of the file in which what was built of this is kept.
@@ -259,11 +321,6 @@ fn built(source: BuildError) -> KernelError {
 fn io_error(path: &Path, source: io::Error) -> BuildError {
     let what = format!("{} cannot be read or written", path.display());
     BuildError::Io { what, source }
-}
-
-/// A file that is there whole or not at all.
-fn keep<F: Files>(files: &F, path: &Path, bytes: &[u8]) -> Result<(), banger_host::Error> {
-    banger_host::state_file::replace(files, path, bytes)
 }
 
 fn compiler<H: Tools>(host: &H, cwd: &Path) -> Result<String, BuildError> {
@@ -352,7 +409,8 @@ impl<H: Files + Tools> Maker<'_, '_, H> {
             &[&fragment, "allnoconfig"],
             "configuring the kernel",
         )?;
-        self.check(&linux, &text)?;
+        self.check(&linux, &text)
+            .map_err(|error| recipe.of(error))?;
 
         (self.progress)("compiling; this takes minutes");
         let jobs = format!("-j{}", recipe.jobs.max(1));
@@ -544,6 +602,16 @@ mod tests {
         let config = KernelConfig::parse("CONFIG_A=y\nCONFIG_B=\"x\"\nCONFIG_D=64\n").unwrap();
         let fragment = "CONFIG_A=y\nCONFIG_B=\"x\"\nCONFIG_C=y\nCONFIG_D=32\nCONFIG_E=n\n# CONFIG_F is not set\n";
         assert_eq!(left_out(fragment, &config), ["CONFIG_C", "CONFIG_D"]);
+    }
+
+    #[test]
+    fn what_was_built_and_is_pruned_is_built_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmlinux-v1-0");
+        assert_eq!(kept_bytes(&path).unwrap(), None);
+        std::fs::write(&path, "kernel").unwrap();
+        assert_eq!(kept_bytes(&path).unwrap().unwrap(), b"kernel");
+        assert!(kept_bytes(dir.path()).is_err());
     }
 
     #[test]

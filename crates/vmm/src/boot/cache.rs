@@ -1,5 +1,10 @@
 //! What is kept of kernels besides themselves, and when it goes: initramfs bases, and what was built.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use banger_host::{Files, state_file};
+
 use super::build;
 use super::initramfs::{self, Agent};
 use super::kernel::Kernel;
@@ -14,6 +19,23 @@ pub enum Unused {
     /// Those of gone kernels, and whatever no kernel that is there was made with: bases of other agents, what was built
     /// for a kernel that was deleted since.
     Everything,
+}
+
+/// Puts a file into the directory of caches, whole or not at all. Several may put the same one at once: each writes under a
+/// name of its own, and the last one stays.
+pub(super) fn keep<F: Files>(
+    files: &F,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(), banger_host::Error> {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.{}-{turn}.part", std::process::id()));
+    state_file::replace_through(files, &part, path, bytes).inspect_err(|_| {
+        // Nobody else writes it again: on a full disk each try would leave one until the daemon's next start.
+        let _ = files.unlink(&part);
+    })
 }
 
 /// Whether the file of this name in the directory of caches goes. Files of others are none of these.
@@ -77,6 +99,7 @@ mod tests {
             old_built.to_owned(),
             format!(".{built}.part"),
             format!(".{gone}.tmp"),
+            format!(".{gone}.17-4.part"),
             "ext4-v3-banger-overlay-8.img".to_owned(),
             ".ext4-v3-x.part".to_owned(),
             ".lock".to_owned(),
@@ -93,7 +116,12 @@ mod tests {
         assert_eq!(going(Unused::OfGoneKernels), [&gone]);
         assert_eq!(
             going(Unused::Unfinished),
-            [&gone, &format!(".{built}.part"), &format!(".{gone}.tmp")]
+            [
+                &gone,
+                &format!(".{built}.part"),
+                &format!(".{gone}.tmp"),
+                &format!(".{gone}.17-4.part")
+            ]
         );
         assert_eq!(
             going(Unused::Everything),

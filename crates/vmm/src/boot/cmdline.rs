@@ -84,6 +84,24 @@ mod tests {
         );
     }
 
+    /// The table says why each word is there, and which modules there are without which no guest starts.
+    #[test]
+    fn the_document_has_every_word_and_every_module() {
+        let doc = include_str!("../../../../docs/design/boot.md");
+        let table: Vec<_> = doc.lines().filter(|line| line.starts_with("| `")).collect();
+        let words = ALWAYS.iter().chain(EMULATED);
+        for word in words.chain(&["initcall_blacklist=", "tsc_early_khz=", "maxcpus=1"]) {
+            let has = |line: &&str| line.split('`').nth(1).is_some_and(|row| row.contains(word));
+            assert!(table.iter().any(has), "{word}");
+        }
+        let list = doc.split("3. **Modules.**").nth(1).unwrap_or_default();
+        let list = list.split("4. **").next().unwrap_or_default();
+        use crate::boot::modules::{FIRST, HELPFUL, SECOND};
+        for module in [FIRST, SECOND, HELPFUL].concat() {
+            assert!(list.contains(module), "{module}");
+        }
+    }
+
     #[test]
     fn further_processors_wait_for_the_agent_under_emulation() {
         let line = |cpus| kernel_cmdline(Accel::Tcg { tsc_khz: 2 }, cpus);

@@ -43,7 +43,8 @@ pub enum Walk {
     Done,
 }
 
-/// Calls `visit` with the path (no leading `./`) and the content of each regular file, in the package's order.
+/// Calls `visit` with the path (no leading `./`) and the content of each regular file, in the package's order. What comes
+/// back are paths that name a kernel and are links.
 ///
 /// # Errors
 /// Damage of the package, what `visit` returns while reading, or it was cancelled.
@@ -51,7 +52,7 @@ pub fn for_each_file(
     deb: &[u8],
     cancelled: &Cancelled<'_>,
     visit: &mut Visit<'_>,
-) -> Result<(), DebError> {
+) -> Result<Vec<String>, DebError> {
     let data = member(deb, "data.tar")?;
     let tar: Box<dyn Read + '_> = match Packing::of(data) {
         Some(packing) => reader(packing, data).map_err(|source| DebError::Unpack { source })?,

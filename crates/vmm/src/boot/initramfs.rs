@@ -12,6 +12,7 @@ use banger_wire::guest::{BOOT_FACTS_PATH, MODULES_PATH};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::cache;
 use super::cpio::{self, CpioEntry, CpioKind};
 use super::kernel::{Kernel, hex};
 
@@ -74,13 +75,13 @@ impl Agent {
     }
 }
 
-/// The file of the base for this kernel and agent under `cache`, made if it is not there.
+/// The file of the base for this kernel and agent in this directory, made if it is not there; several may ask at once.
 ///
 /// # Errors
 /// See [`InitramfsError`]; a base is there whole or not at all.
 pub fn base<F: Files>(
     files: &F,
-    cache: &Path,
+    dir: &Path,
     kernel: &Kernel,
     agent: &Agent,
 ) -> Result<PathBuf, InitramfsError> {
@@ -90,18 +91,14 @@ pub fn base<F: Files>(
         key(kernel),
         &agent.digest[..16]
     );
-    let path = cache.join(&name);
+    let path = dir.join(name);
     if files.stat(&path).map_err(files_err)?.is_some() {
         return Ok(path);
     }
     let bytes = cpio::write(&base_entries(kernel, &read(&agent.path)?, |file| {
         read(&kernel.module(file))
     })?);
-    let temporary = cache.join(format!(".{name}.tmp"));
-    files.write(&temporary, &bytes).map_err(files_err)?;
-    files.sync_file(&temporary).map_err(files_err)?;
-    files.rename(&temporary, &path).map_err(files_err)?;
-    files.sync_dir(cache).map_err(files_err)?;
+    cache::keep(files, &path, &bytes).map_err(files_err)?;
     Ok(path)
 }
 
@@ -129,34 +126,17 @@ pub fn is_stale(name: &str, agent: &Agent) -> bool {
     !(base.starts_with(&format!("{BASE_FORMAT}-")) && base.ends_with(&ours))
 }
 
-/// Writes one VM's initramfs: the base with the VM's facts behind it. Not synced: every start writes it anew.
+/// One VM's initramfs: the base with an archive of the VM's facts behind it. It need not be synced: every start makes it
+/// anew.
 ///
 /// # Errors
 /// See [`InitramfsError`].
-pub fn write_vm<F: Files>(
-    files: &F,
-    base: &Path,
-    facts: &BootFacts,
-    out: &Path,
-) -> Result<(), InitramfsError> {
-    let mut bytes = read(base)?;
-    bytes.extend(vm_archive(facts)?);
-    files
-        .write(out, &bytes)
-        .map_err(|source| InitramfsError::Files { source })
-}
-
-/// The archive of one VM's facts, to stand behind the base.
-///
-/// # Errors
-/// The facts cannot be written as JSON.
-pub fn vm_archive(facts: &BootFacts) -> Result<Vec<u8>, InitramfsError> {
+pub fn of_vm(base: &Path, facts: &BootFacts) -> Result<Vec<u8>, InitramfsError> {
     let json = serde_json::to_vec(facts).map_err(|source| InitramfsError::Facts { source })?;
-    Ok(cpio::write(&[CpioEntry::file(
-        BOOT_FACTS_PATH.trim_start_matches('/'),
-        0o600,
-        json,
-    )]))
+    let mut bytes = read(base)?;
+    let path = BOOT_FACTS_PATH.trim_start_matches('/');
+    bytes.extend(cpio::write(&[CpioEntry::file(path, 0o600, json)]));
+    Ok(bytes)
 }
 
 fn kernel_digest(kernel: &Kernel) -> String {
@@ -267,6 +247,63 @@ mod tests {
         for path in list.first.iter().chain(&list.second) {
             assert!(paths.contains(&path.trim_start_matches('/')), "{path}");
         }
+    }
+
+    /// R-IMG-7: VMs of one kernel start side by side, and each reads a base as soon as it is told of one.
+    #[test]
+    fn a_base_that_several_make_at_once_is_whole_for_each() {
+        let host = banger_host::linux::LinuxHost::new(Default::default());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent");
+        std::fs::write(&path, vec![7; 4 << 20]).unwrap();
+        let agent = Agent::at(&path).unwrap();
+        let mut kernel = kernel();
+        (kernel.manifest.first, kernel.manifest.second) = (Vec::new(), Vec::new());
+        for round in 0..10 {
+            let cache = dir.path().join(round.to_string());
+            std::fs::create_dir(&cache).unwrap();
+            let begin = std::sync::Barrier::new(3);
+            let made = || {
+                begin.wait();
+                let base = base(&host, &cache, &kernel, &agent).unwrap();
+                std::fs::metadata(base).unwrap().len()
+            };
+            std::thread::scope(|scope| {
+                let makers: Vec<_> = (0..3).map(|_| scope.spawn(made)).collect();
+                for maker in makers {
+                    assert!(maker.join().unwrap() > 4 << 20, "half a base");
+                }
+            });
+            let left = std::fs::read_dir(&cache).unwrap().count();
+            assert_eq!(left, 1, "the base, and nothing of its makers");
+        }
+    }
+
+    #[test]
+    fn a_vms_facts_stand_behind_the_base() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        std::fs::write(&base, "base").unwrap();
+        let facts = BootFacts {
+            hostname: "box".to_owned(),
+            token: banger_wire::guest::Token([3; 16]),
+            port: "banger.agent".to_owned(),
+            root: banger_wire::guest::boot::Root::Overlay {
+                base: "base".to_owned(),
+                overlay: "overlay".to_owned(),
+            },
+            work: None,
+            modules: None,
+            network: Default::default(),
+            power_off: Default::default(),
+            init: Default::default(),
+            ssh: None,
+        };
+        let bytes = of_vm(&base, &facts).unwrap();
+        let behind = bytes.strip_prefix(b"base").unwrap();
+        let json = serde_json::to_vec(&facts).unwrap();
+        assert!(behind.starts_with(b"070701"), "an archive");
+        assert!(behind.windows(json.len()).any(|part| part == json));
     }
 
     #[test]

@@ -7,8 +7,7 @@
 //!                modules.ext4    all modules and what depmod writes: the guest's /lib/modules/<release>, read-only;
 //!                                not where everything is built in
 //!                modules/*.ko    plain (never compressed), flat
-//!                modules.dep     the same modules, for who wants to order others
-//!                modules.builtin
+//!                modules.builtin  what needs no loading, for who takes the directory for a source
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -30,7 +29,8 @@ use super::source::{KernelSource, SourceError};
 /// Debian's kernel for virtual machines; the name resolves to the newest one that the machine's sources have.
 pub const DEBIAN_CLOUD: &str = "linux-image-cloud-amd64";
 
-/// Bumped when the directory's layout or the lists of modules change; a kernel of another format is fetched anew.
+/// Bumped when the directory's layout or the lists of modules change; a kernel of another format is none (the default
+/// one is fetched anew).
 pub const KERNEL_FORMAT: u32 = 2;
 /// File name of the modules disk.
 pub(super) const MODULES_DISK: &str = "modules.ext4";
@@ -111,6 +111,12 @@ pub enum KernelError {
         /// Their paths.
         paths: Vec<String>,
     },
+    /// The name of a kernel, and not the file.
+    #[error("{path} is a link, and the kernel that it leads to did not come along")]
+    Linked {
+        /// Its path.
+        path: String,
+    },
     /// Modules that the kernel would refuse.
     #[error("the kernel is of release {release}, and its modules are of {modules}")]
     OtherRelease {
@@ -132,7 +138,9 @@ pub enum KernelError {
         name: String,
     },
     /// It is being read, and does not come free.
-    #[error("the kernel '{name}' is being used by a VM that is created or started")]
+    #[error(
+        "the kernel '{name}' is being used by a VM that is created, started, stopped or deleted"
+    )]
     Pinned {
         /// The name.
         name: String,
@@ -229,8 +237,10 @@ pub enum KernelError {
         source: banger_host::Error,
     },
     /// The manifest on disk is damaged.
-    #[error("{path} is damaged; remove the directory and the kernel is fetched again")]
+    #[error("the kernel '{name}' is damaged: {path} cannot be understood")]
     Manifest {
+        /// The kernel.
+        name: String,
         /// The manifest.
         path: PathBuf,
         /// Why.
@@ -256,7 +266,7 @@ impl Kernel {
         there.then(|| self.dir.join(MODULES_DISK))
     }
 
-    /// The kernel `name` under `kernels`; `None` if it is not there or of another format (then fetch it).
+    /// The kernel `name` under `kernels`; `None` if it is not there or of another format.
     ///
     /// # Errors
     /// The manifest cannot be read or is damaged.
@@ -273,8 +283,10 @@ impl Kernel {
         else {
             return Ok(None);
         };
-        let manifest: KernelManifest = serde_json::from_slice(&bytes)
-            .map_err(|source| KernelError::Manifest { path, source })?;
+        let manifest: KernelManifest = serde_json::from_slice(&bytes).map_err(|source| {
+            let name = name.to_owned();
+            KernelError::Manifest { name, path, source }
+        })?;
         Ok((manifest.format == KERNEL_FORMAT).then_some(Kernel { dir, manifest }))
     }
 }
@@ -328,14 +340,14 @@ mod tests {
     use crate::boot::pins::KernelNames;
     use banger_host::linux::{LinuxConfig, LinuxHost};
 
-    fn package(leave_out: &str) -> Vec<u8> {
+    fn package_files() -> Vec<(&'static str, Vec<u8>)> {
         let elf = tiny_vmlinux(true);
         let mut payload = zstd::bulk::compress(&elf, 1).unwrap();
         payload.extend((elf.len() as u32).to_le_bytes());
         let image = bzimage(&payload);
         let module = |needs: &str| tiny_module(format!("depends={needs}\0").as_bytes());
         let xz_like = zstd::bulk::compress(&module(""), 1).unwrap();
-        let all: Vec<(&str, Vec<u8>)> = vec![
+        vec![
             ("boot/vmlinuz-6.1.0-1", image),
             (
                 "lib/modules/6.1.0-1/kernel/drivers/virtio/virtio.ko",
@@ -373,7 +385,11 @@ mod tests {
                 "lib/modules/6.1.0-1/modules.builtin",
                 b"kernel/fs/ext4/ext4.ko\n".to_vec(),
             ),
-        ];
+        ]
+    }
+
+    fn package(leave_out: &str) -> Vec<u8> {
+        let all = package_files();
         let kept: Vec<(&str, &[u8])> = all
             .iter()
             .filter(|(p, _)| leave_out.is_empty() || !p.contains(leave_out))
@@ -464,11 +480,33 @@ mod tests {
             tiny_module(b"depends=\0"),
             "compressed modules are kept plain"
         );
-        assert!(
-            parts
-                .modules_dep
-                .contains("modules/virtio_ring.ko: modules/virtio.ko")
-        );
+    }
+
+    /// R-IMG-7: modules of one release in `lib/modules` and in `usr/lib/modules`, as an archive of both has them.
+    #[test]
+    fn a_tree_in_two_places_is_unpacked_from_both() {
+        let files: Vec<(String, Vec<u8>)> = package_files()
+            .into_iter()
+            .map(|(path, bytes)| match path.contains("/drivers/") {
+                true => (format!("usr/{path}"), bytes),
+                false => (path.to_owned(), bytes),
+            })
+            .collect();
+        let files: Vec<_> = files.iter().map(|(p, b)| (p.as_str(), &b[..])).collect();
+        let source = KernelSource::Packages(vec![tiny_deb(&files, true)]);
+        let mut tree = Vec::new();
+        let mut sink = |path: &str, _: &[u8]| {
+            tree.push(path.to_owned());
+            Ok(())
+        };
+        let made = KernelParts::of(&source, &NewKernel::default(), &mut sink, &|| false).unwrap();
+        let manifest = &made.manifest;
+        for file in manifest.first.iter().chain(&manifest.second) {
+            assert!(made.modules.contains_key(file), "{file}");
+        }
+        for file in ["drivers/virtio/virtio.ko", "fs/overlayfs/overlay.ko.zst"] {
+            assert!(tree.contains(&format!("kernel/{file}")), "{file}: {tree:?}");
+        }
     }
 
     #[test]
@@ -572,6 +610,6 @@ mod tests {
         let damaged = Kernel::load(&host, kernels.path(), "k")
             .unwrap_err()
             .to_string();
-        assert!(damaged.contains("manifest.json is damaged"), "{damaged}");
+        assert!(damaged.contains("the kernel 'k' is damaged"), "{damaged}");
     }
 }

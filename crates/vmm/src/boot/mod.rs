@@ -6,6 +6,7 @@ pub mod bzimage;
 pub mod cache;
 pub mod cmdline;
 pub mod config;
+mod control;
 pub mod cpio;
 pub mod deb;
 pub mod depmod;

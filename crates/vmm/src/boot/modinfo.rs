@@ -57,22 +57,10 @@ pub(crate) fn info(module: &[u8]) -> Result<&[u8], ModuleError> {
         .ok_or(ModuleError::NoModinfo)
 }
 
-/// The modules that a plain module needs to be loaded first, as it names them.
-pub fn depends(module: &[u8]) -> Result<Vec<String>, ModuleError> {
-    let fields = info(module)?
-        .split(|b| *b == 0)
-        .filter_map(|f| std::str::from_utf8(f).ok());
-    Ok(fields
-        .filter_map(|f| f.strip_prefix("depends="))
-        .flat_map(|list| list.split(','))
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect())
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::boot::depmod::ModuleFacts;
 
     /// A relocatable ELF file with one `.modinfo` section.
     pub(crate) fn tiny_module(modinfo: &[u8]) -> Vec<u8> {
@@ -104,16 +92,11 @@ pub(crate) mod tests {
     #[test]
     fn depends_is_read_and_empty_means_none() {
         let m = tiny_module(b"license=GPL\0depends=failover,net_failover\0name=virtio_net\0");
-        assert_eq!(depends(&m).unwrap(), ["failover", "net_failover"]);
-        assert!(
-            depends(&tiny_module(b"depends=\0name=x\0"))
-                .unwrap()
-                .is_empty()
-        );
-        assert!(matches!(
-            depends(b"#!/bin/sh"),
-            Err(ModuleError::Elf { .. })
-        ));
+        let needs = |module: &[u8]| ModuleFacts::of("x.ko", module).map(|facts| facts.needs);
+        assert_eq!(needs(&m).unwrap(), ["failover", "net_failover"]);
+        let alone = needs(&tiny_module(b"depends=\0name=x\0"));
+        assert!(alone.unwrap().is_empty());
+        assert!(matches!(needs(b"#!/bin/sh"), Err(ModuleError::Elf { .. })));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::bzimage::vmlinux_of;
 use super::config::{KernelConfig, release_in};
 use super::depmod::{self, KernelLists, ModuleFacts};
 use super::kernel::{KERNEL_FORMAT, KernelError, KernelManifest, hex};
-use super::modinfo::{LARGEST_MODULE, depends, plain_module};
-use super::modules::{FIRST, HELPFUL, ModuleIndex, SECOND, name_of};
+use super::modinfo::{LARGEST_MODULE, plain_module};
+use super::modules::{FIRST, HELPFUL, ModuleIndex, ModulesError, SECOND, name_of};
 use super::needs::{self, Evidence};
 use super::source::{KernelSource, bytes_of};
 use super::survey::{Survey, bad, image_rank, in_tree, visited};
@@ -31,7 +31,6 @@ pub struct KernelParts {
     pub(super) config: Option<String>,
     /// The modules that start a guest, by file name, plain.
     pub(super) modules: BTreeMap<String, Vec<u8>>,
-    pub(super) modules_dep: String,
     pub(super) modules_builtin: String,
 }
 
@@ -76,14 +75,14 @@ impl KernelParts {
         let (path, image) = survey.image(new.package)?;
         let vmlinux =
             vmlinux_of(image, cancelled).map_err(|source| KernelError::Image { path, source })?;
-        let (release, listed) = survey.modules_of(release_in(&vmlinux), new.package)?;
+        let (release, mut listed) = survey.modules_of(release_in(&vmlinux), new.package)?;
         let config = survey.config_of(&release);
         let config = config.or_else(|| KernelConfig::text_in(&vmlinux));
         let known = config.as_deref().and_then(KernelConfig::parse);
         let check = needs::check(&Evidence {
             config: known.as_ref(),
             builtin: listed.builtin.as_deref(),
-            modules: listed.modules.iter().map(ModuleFacts::name).collect(),
+            modules: listed.modules().map(ModuleFacts::name).collect(),
             symbols: needs::symbols(&vmlinux),
         });
         let lacks = check.lacks();
@@ -91,9 +90,9 @@ impl KernelParts {
             return Err(KernelError::Lacks { lacks });
         }
 
-        let builtin = listed.builtin.unwrap_or_default();
+        let builtin = listed.builtin.take().unwrap_or_default();
         let mut index = ModuleIndex::with_builtin(&builtin);
-        for module in &listed.modules {
+        for module in listed.modules() {
             index.insert(&module.path, module.needs.clone());
         }
         // What is neither a module nor known to be missing is built in.
@@ -115,17 +114,24 @@ impl KernelParts {
         };
         let second = order(&[helpful, SECOND].concat(), &first)?;
         let wanted: Vec<&String> = first.iter().chain(&second).collect();
-        let modules = pick_modules(source, &listed.dir, &wanted, tree, cancelled)?;
-        if !listed.modules.is_empty() {
+        let modules = pick_modules(source, &listed.release, &wanted, tree, cancelled)?;
+        if modules.len() != wanted.len() {
+            return Err(KernelError::Incomplete {
+                package: new.package.to_owned(),
+                what: "module of those it needs to start where its list says it is",
+            });
+        }
+        let any_modules = listed.modules().next().is_some();
+        if any_modules {
             let lists = KernelLists {
                 order: &listed.order,
                 builtin: &builtin,
                 builtin_modinfo: &listed.builtin_modinfo,
             };
-            write_lists(&listed.modules, lists, tree)?;
+            let modules: Vec<_> = listed.modules().collect();
+            write_lists(&modules, lists, tree, cancelled)?;
         }
 
-        let kept = kept_index(&builtin, &modules)?;
         let files = |paths: &[String]| paths.iter().map(|p| file_of(p)).collect();
         let version = match new.version {
             "" => &release,
@@ -141,7 +147,7 @@ impl KernelParts {
                 vmlinux_sha256: digest(&vmlinux, cancelled)?,
                 first: files(&first),
                 second: files(&second),
-                modules_disk: !listed.modules.is_empty(),
+                modules_disk: any_modules,
                 modules_sha256: digest_of_all(&modules, cancelled)?,
                 source: new.source.map(str::to_owned),
                 created: new.created,
@@ -151,36 +157,21 @@ impl KernelParts {
             vmlinux,
             config,
             modules,
-            modules_dep: kept.to_modules_dep(),
             modules_builtin: builtin,
         })
     }
-
-    /// What the kernel will say about itself.
-    pub fn manifest(&self) -> &KernelManifest {
-        &self.manifest
-    }
-}
-
-fn kept_index(
-    builtin: &str,
-    modules: &BTreeMap<String, Vec<u8>>,
-) -> Result<ModuleIndex, KernelError> {
-    let mut kept = ModuleIndex::with_builtin(builtin);
-    for (file, bytes) in modules {
-        let needs = depends(bytes).map_err(|source| bad(file, source))?;
-        kept.insert(&format!("modules/{file}"), needs);
-    }
-    Ok(kept)
 }
 
 fn write_lists(
-    modules: &[ModuleFacts],
+    modules: &[&ModuleFacts],
     lists: KernelLists<'_>,
     tree: &mut TreeSink<'_>,
+    cancelled: &Cancelled<'_>,
 ) -> Result<(), KernelError> {
-    let written =
-        depmod::files(modules, lists).map_err(|source| KernelError::Modules { source })?;
+    let written = depmod::files(modules, lists, cancelled).map_err(|error| match error {
+        ModulesError::Cancelled => KernelError::Cancelled,
+        source => KernelError::Modules { source },
+    })?;
     for (file, bytes) in &written {
         tree(file, bytes).map_err(|source| KernelError::Tree { source })?;
     }
@@ -226,7 +217,7 @@ fn file_of(path: &str) -> String {
 /// The wanted modules, plain; every file of the tree goes to `tree` on the way.
 fn pick_modules(
     source: &KernelSource,
-    dir: &str,
+    release: &str,
     wanted: &[&String],
     tree: &mut TreeSink<'_>,
     cancelled: &Cancelled<'_>,
@@ -234,7 +225,7 @@ fn pick_modules(
     let mut modules = BTreeMap::new();
     let mut left = LARGEST_START;
     visited(source, cancelled, &mut |path, body| {
-        let Some(place) = in_tree(path).filter(|place| place.dir == dir) else {
+        let Some(place) = in_tree(path).filter(|place| place.release == release) else {
             return Ok(());
         };
         // Some distributions keep the kernel beside the modules.

@@ -146,7 +146,6 @@ mod tests {
     use banger_host::{DiskRecipe, Effect, Error, FileSeen};
     use banger_model::ByteSize;
     use std::cell::Cell;
-    use std::sync::Arc;
 
     type Done<T> = Result<T, Error>;
 
@@ -329,7 +328,7 @@ mod tests {
     #[test]
     fn a_kernel_that_is_read_is_not_replaced_until_it_is_free() {
         let host = machine(true);
-        let names = Arc::new(KernelNames::default());
+        let names = KernelNames::default();
         let pinned = names.pin("k");
         let asked = Cell::new(0);
         // The reader leaves after the third look.

@@ -96,8 +96,8 @@ pub fn disk_usage(kernel: &Path) -> u64 {
         .sum()
 }
 
-/// Takes a kernel off the shelf: with this rename it is gone. What is left of it is to be [`clear`]ed; who does not come
-/// to that leaves it to the next start of the daemon.
+/// Takes a kernel off the shelf: with this rename it is gone, and the lock is given back before the disk is waited for.
+/// What is left of it is to be [`clear`]ed; who does not come to that leaves it to the next start of the daemon.
 ///
 /// # Errors
 /// An effect fails.
@@ -105,7 +105,7 @@ pub fn take_away<F: Files>(
     files: &F,
     kernels: &Path,
     name: &str,
-    _names: &HeldNames<'_>,
+    names: HeldNames<'_>,
 ) -> Result<PathBuf, KernelError> {
     check_name(name)?;
     let failed = |source| KernelError::Files { source };
@@ -118,6 +118,7 @@ pub fn take_away<F: Files>(
             Err(error) if error.kind == ErrorKind::Exists && tries < 1000 => tries += 1,
             other => {
                 other.map_err(failed)?;
+                drop(names);
                 files.sync_dir(kernels).map_err(failed)?;
                 return Ok(aside);
             }
@@ -253,7 +254,10 @@ fn fill_stage<F: Files>(
     if (shelf.cancelled)() {
         return Err(KernelError::Cancelled);
     }
-    tree::remove(files, &unpacked).map_err(failed)?;
+    // It may be of many files: whoever waits for the kernel does not wait for their removal.
+    let aside = shelf.private("tree");
+    files.rename(&unpacked, &aside).map_err(failed)?;
+    (shelf.discard)(&aside);
     write_parts(files, stage, &parts).map_err(failed)?;
     Ok(parts.manifest)
 }
@@ -294,7 +298,6 @@ fn write_parts<F: Files>(
     if let Some(config) = &parts.config {
         put(stage.join("config"), config.as_bytes())?;
     }
-    put(stage.join("modules.dep"), parts.modules_dep.as_bytes())?;
     put(
         stage.join("modules.builtin"),
         parts.modules_builtin.as_bytes(),

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::deb::{self, DebError, Walk};
 use super::elf;
+use super::survey::{image_rank, in_tree};
 use super::unpack::{Cancellable, Cancelled, Packing, reader};
 
 /// The largest kernel image, packed or not, and the largest package; Debian's largest have 60 and 110 MB.
@@ -21,6 +22,11 @@ pub const LARGEST_TREE: u64 = 4 << 30;
 /// The longest name, and the longest header that carries one.
 const LONGEST_NAME: u64 = 4096;
 const LONGEST_HEADER: u64 = 64 << 10;
+/// The longest path, and the deepest, of a file: with the directory of ours before it, it can still be named and removed.
+const LONGEST_PATH: usize = 1024;
+const DEEPEST_PATH: usize = 32;
+/// Links with a kernel's name that are remembered, to tell the first of them.
+const TOLD_LINKS: usize = 8;
 /// Where the boot protocol has its mark.
 const HDRS_AT: usize = 0x202;
 
@@ -120,7 +126,8 @@ impl KernelSource {
         }
     }
 
-    /// Calls `visit` with path and content of each regular file.
+    /// Calls `visit` with path and content of each regular file. What comes back are paths that name a kernel and are
+    /// links, the first ones.
     ///
     /// # Errors
     /// Damage, what `visit` returns, or it was cancelled.
@@ -128,22 +135,22 @@ impl KernelSource {
         &self,
         cancelled: &Cancelled<'_>,
         visit: &mut Visit<'_>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<Vec<String>, SourceError> {
         match self {
             KernelSource::Packages(debs) => {
-                let mut done = false;
+                let (mut done, mut links) = (false, Vec::new());
                 for deb in debs {
                     let mut seen = |path: &str, body: &mut dyn Read| {
                         let walk = visit(path, body)?;
                         done |= walk == Walk::Done;
                         Ok(walk)
                     };
-                    deb::for_each_file(deb, cancelled, &mut seen)?;
+                    links.extend(deb::for_each_file(deb, cancelled, &mut seen)?);
                     if done {
                         break;
                     }
                 }
-                Ok(())
+                Ok(links)
             }
             KernelSource::Image(image) => {
                 let name = if elf::is_elf(image) {
@@ -152,7 +159,7 @@ impl KernelSource {
                     "vmlinuz"
                 };
                 let seen = visit(name, &mut image.as_slice());
-                seen.map(drop)
+                seen.map(|_| Vec::new())
                     .map_err(|source| SourceError::Archive { source })
             }
             KernelSource::Archive(path) => {
@@ -203,12 +210,28 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Calls `visit` with path and content of each regular file of a plain tar.
+/// What is to be done about something in an archive that is no regular file. A second name of a module is content that
+/// would be missed; a name of a kernel is told if there is no other one.
+fn no_file(path: &str, kind: EntryType, links: &mut Vec<String>) -> io::Result<()> {
+    let path = path.trim_start_matches("./");
+    let is_image = image_rank(path).is_some();
+    if is_image && (kind.is_symlink() || kind.is_hard_link()) && links.len() < TOLD_LINKS {
+        links.push(path.to_owned());
+    }
+    if kind.is_hard_link() && !is_image && in_tree(path).is_some() {
+        return Err(io::Error::other(format!(
+            "{path} is a hard link; pack it with --hard-dereference"
+        )));
+    }
+    Ok(())
+}
+
+/// Calls `visit` with path and content of each regular file of a plain tar; see [`KernelSource::for_each_file`].
 pub(super) fn walk_tar(
     tar: Box<dyn Read + '_>,
     cancelled: &Cancelled<'_>,
     visit: &mut Visit<'_>,
-) -> io::Result<()> {
+) -> io::Result<Vec<String>> {
     let counted = Counted {
         inner: Cancellable {
             inner: tar,
@@ -219,6 +242,7 @@ pub(super) fn walk_tar(
     };
     let mut archive = tar::Archive::new(counted);
     let mut named: Option<String> = None;
+    let mut links = Vec::new();
     // Raw: a header that says it is a name of a gigabyte is not read into memory.
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
@@ -259,6 +283,7 @@ pub(super) fn walk_tar(
             )));
         }
         if !kind.is_file() {
+            no_file(&path, kind, &mut links)?;
             continue;
         }
         let path = path.trim_start_matches("./");
@@ -268,13 +293,13 @@ pub(super) fn walk_tar(
             inner: &mut entry,
         };
         if visit(path, &mut body)? == Walk::Done {
-            return Ok(());
+            return Ok(links);
         }
     }
     if archive.into_inner().zeros < 512 {
         return Err(cut());
     }
-    Ok(())
+    Ok(links)
 }
 
 /// A body that ends early is an error, never a shorter file.
@@ -319,10 +344,15 @@ fn check_name(path: &str) -> io::Result<()> {
         || path.starts_with('/')
         || path.contains('\0')
         || path.split('/').any(|part| part == "..");
-    match bad {
-        true => Err(io::Error::other(format!(
-            "the name {path:?} leads out of it"
-        ))),
+    let told = |why| {
+        let start: String = path.chars().take(100).collect();
+        Err(io::Error::other(format!("the name {start:?} {why}")))
+    };
+    if bad {
+        return told("leads out of it");
+    }
+    match path.len() > LONGEST_PATH || path.split('/').count() > DEEPEST_PATH {
+        true => told("and what follows is longer or deeper than any kernel's"),
         false => Ok(()),
     }
 }
@@ -414,11 +444,28 @@ pub(crate) mod tests {
 
     #[test]
     fn long_names_are_whole() {
-        let long = format!("lib/modules/6/{}x.ko", "deep/".repeat(40));
+        let long = format!("lib/modules/6/{}x.ko", "deeply/".repeat(20));
         assert_eq!(
             seen(&tar_of(&[(&long, b"m")])).unwrap(),
             [(long, b"m".to_vec())]
         );
+    }
+
+    /// What is unpacked below a directory of ours must be there to be removed.
+    #[test]
+    fn names_that_no_directory_of_ours_has_room_for_are_refused() {
+        let named = |path: &str| seen(&tar_of(&[(path, b"m")]));
+        let deep = |depth: usize| format!("{}x.ko", "d/".repeat(depth - 1));
+        let long = |bytes: usize| {
+            let part = format!("{}/", "n".repeat(255));
+            format!("{}{}", part.repeat(3), "x".repeat(bytes - 3 * part.len()))
+        };
+        assert_eq!(named(&deep(DEEPEST_PATH)).unwrap().len(), 1);
+        assert_eq!(named(&long(LONGEST_PATH)).unwrap().len(), 1);
+        for name in [deep(DEEPEST_PATH + 1), long(LONGEST_PATH + 1)] {
+            let told = named(&name).unwrap_err();
+            assert!(told.contains("longer or deeper"), "{told}");
+        }
     }
 
     #[test]
@@ -457,6 +504,28 @@ pub(crate) mod tests {
         header.set_cksum();
         let endless = [header.as_bytes().as_slice(), &vec![b'a'; 1 << 20]].concat();
         assert!(seen(&endless).unwrap_err().contains("too long"));
+    }
+
+    #[test]
+    fn second_names_of_files_are_no_empty_files() {
+        let linked = |path: &str, kind: EntryType| {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_entry_type(kind);
+            tar.append_link(&mut header, path, "elsewhere").unwrap();
+            seen(&tar.into_inner().unwrap())
+        };
+        let told = linked("lib/modules/6/b.ko", EntryType::Link).unwrap_err();
+        assert!(told.contains("--hard-dereference"), "{told}");
+        for (path, kind) in [
+            ("lib/modules/6/build", EntryType::Symlink),
+            ("lib/modules/6/build/b.h", EntryType::Link),
+            ("boot/vmlinuz-6", EntryType::Link),
+            ("etc/b", EntryType::Link),
+        ] {
+            assert_eq!(linked(path, kind).unwrap(), [], "{path}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ use super::unpack::Cancelled;
 const LARGEST_LIST: u64 = 4 << 20;
 /// Modules of one kernel; distributions' largest have 7 000.
 const MOST_MODULES: usize = 20_000;
+/// Files of all its trees of modules, which are written to the disk.
+const MOST_FILES: usize = 100_000;
 /// Bytes that are held besides the image: lists, configurations, and what modules say; Debian's largest kernel has 6 MB.
 const MOST_SAID: usize = 64 << 20;
 /// What anything that is held takes besides its text.
@@ -25,12 +27,20 @@ const OF_EACH: usize = 64;
 /// A tree of modules as one pass over a source finds it.
 #[derive(Default)]
 pub(super) struct Listed {
-    /// Its directory in the source.
-    pub(super) dir: String,
+    /// The release that its directory names; empty where it names none.
+    pub(super) release: String,
     pub(super) order: String,
     pub(super) builtin: Option<String>,
     pub(super) builtin_modinfo: Vec<u8>,
-    pub(super) modules: Vec<ModuleFacts>,
+    /// What each says, by its path: of two of one path the later one is unpacked.
+    modules: BTreeMap<String, ModuleFacts>,
+}
+
+impl Listed {
+    /// What each of its modules says.
+    pub(super) fn modules(&self) -> impl Iterator<Item = &ModuleFacts> + Clone {
+        self.modules.values()
+    }
 }
 
 /// What one pass over a source finds.
@@ -39,11 +49,14 @@ pub(super) struct Survey {
     rank: usize,
     images: BTreeSet<String>,
     image: Vec<u8>,
+    /// What would be an image and is a link.
+    links: Vec<String>,
     /// Configurations by the release that their name or directory tells; empty where neither does.
     configs: BTreeMap<String, String>,
     /// Trees of modules by the release that their directory names; empty where it names none.
     trees: BTreeMap<String, Listed>,
     modules: usize,
+    files: usize,
     /// What may still be held, and what modules may still unfold to.
     left: usize,
     unfolded_left: u64,
@@ -72,12 +85,12 @@ impl From<KernelError> for Refused {
 /// What is called for each file of a pass.
 type VisitFile<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<(), Refused> + 'a;
 
-/// Calls `visit` for each file of a source, until it refuses one.
+/// Calls `visit` for each file of a source, until it refuses one; kernels' names that are links come back.
 pub(super) fn visited(
     source: &KernelSource,
     cancelled: &Cancelled<'_>,
     visit: &mut VisitFile<'_>,
-) -> Result<(), KernelError> {
+) -> Result<Vec<String>, KernelError> {
     let mut failed = None;
     let walked = source.for_each_file(cancelled, &mut |path, body| match visit(path, body) {
         Ok(()) => Ok(Walk::On),
@@ -87,8 +100,8 @@ pub(super) fn visited(
             Ok(Walk::Done)
         }
     });
-    walked.map_err(|source| KernelError::Source { source })?;
-    failed.map_or(Ok(()), Err)
+    let links = walked.map_err(|source| KernelError::Source { source })?;
+    failed.map_or(Ok(links), Err)
 }
 
 impl Survey {
@@ -101,13 +114,18 @@ impl Survey {
             rank: usize::MAX,
             images: BTreeSet::new(),
             image: Vec::new(),
+            links: Vec::new(),
             configs: BTreeMap::new(),
             trees: BTreeMap::new(),
             modules: 0,
+            files: 0,
             left: MOST_SAID,
             unfolded_left: LARGEST_TREE,
         };
-        visited(source, cancelled, &mut |path, body| {
+        let links = visited(source, cancelled, &mut |path, body| {
+            if in_tree(path).is_some() {
+                survey.count(path)?;
+            }
             if let Some(rank) = image_rank(path) {
                 survey.take_image(path, rank, body)
             } else if let Some(release) = config_release(path) {
@@ -118,6 +136,7 @@ impl Survey {
                 Ok(())
             }
         })?;
+        survey.links = links;
         Ok(survey)
     }
 
@@ -128,6 +147,16 @@ impl Survey {
             what: format!("{} MiB of lists and of what modules say", MOST_SAID >> 20),
         })?;
         Ok(())
+    }
+
+    /// Counts a file that will be on the disk, whatever is in it.
+    fn count(&mut self, path: &str) -> Result<(), KernelError> {
+        self.files += 1;
+        if self.files > MOST_FILES {
+            let what = format!("{MOST_FILES} files beside its modules");
+            return Err(KernelError::TooMuch { what });
+        }
+        self.hold(path.len())
     }
 
     fn take_image(&mut self, path: &str, rank: usize, body: &mut dyn Read) -> Result<(), Refused> {
@@ -173,15 +202,15 @@ impl Survey {
         body: &mut dyn Read,
     ) -> Result<(), Refused> {
         if !self.trees.contains_key(place.release) {
-            self.hold(place.release.len() + place.dir.len() + size_of::<Listed>())?;
+            self.hold(2 * place.release.len() + size_of::<Listed>())?;
         }
         let facts = match is_module(place.file) {
             true => Some(self.facts(place.file, path, body)?),
             false => None,
         };
         let listed = self.trees.entry(place.release.to_owned()).or_default();
-        if listed.dir.is_empty() {
-            listed.dir = place.dir.to_owned();
+        if listed.release.is_empty() {
+            listed.release = place.release.to_owned();
         }
         let held = match place.file {
             _ if facts.is_some() => 0,
@@ -199,7 +228,9 @@ impl Survey {
             }
             _ => return Ok(()),
         };
-        listed.modules.extend(facts);
+        listed
+            .modules
+            .extend(facts.map(|facts| (facts.path.clone(), facts)));
         Ok(self.hold(held)?)
     }
 
@@ -230,9 +261,12 @@ impl Survey {
         let mut paths = std::mem::take(&mut self.images).into_iter();
         match (paths.next(), paths.next()) {
             (Some(path), None) => Ok((path, std::mem::take(&mut self.image))),
-            (None, _) => Err(KernelError::Incomplete {
-                package: package.to_owned(),
-                what: "kernel: a vmlinux, bzImage or vmlinuz-*",
+            (None, _) => Err(match self.links.first() {
+                Some(link) => KernelError::Linked { path: link.clone() },
+                None => KernelError::Incomplete {
+                    package: package.to_owned(),
+                    what: "kernel: a vmlinux, bzImage or vmlinuz-*",
+                },
             }),
             (Some(one), Some(two)) => Err(KernelError::Several {
                 paths: [one, two].into_iter().chain(paths).collect(),
@@ -289,10 +323,9 @@ pub(super) fn bad(path: &str, source: ModuleError) -> KernelError {
 /// Where a file of a modules' tree is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place<'a> {
-    /// The tree's directory in the source.
-    pub(super) dir: &'a str,
-    /// The release it names, or nothing.
-    release: &'a str,
+    /// The release that the tree's directory names, or nothing. It tells one tree from another: `lib/modules/6.1` and
+    /// `usr/lib/modules/6.1` are the same.
+    pub(super) release: &'a str,
     /// Path below it.
     pub(super) file: &'a str,
 }
@@ -300,34 +333,27 @@ pub(super) struct Place<'a> {
 /// `lib/modules/6.1.0/kernel/…`, `modules/…` and what is beside that in a kernel directory of ours. What other modules
 /// are built with (`build/`, `source/`) is no part of a tree.
 pub(super) fn in_tree(path: &str) -> Option<Place<'_>> {
-    let place = |file: &'_ str, release| {
-        let dir = path.get(..path.len() - file.len()).unwrap_or_default();
-        Place {
-            dir,
-            release,
-            file: &path[path.len() - file.len()..],
-        }
-    };
     let below = path.strip_prefix("usr/").unwrap_or(path);
     let below = below.strip_prefix("lib/").unwrap_or(below);
     if let Some(rest) = below.strip_prefix("modules/") {
         if let Some((release, file)) = rest.split_once('/')
             && is_release(release)
         {
-            let release = &path[path.len() - rest.len()..][..release.len()];
             let sources = file.starts_with("build/") || file.starts_with("source/");
-            return (!sources).then(|| place(file, release));
+            return (!sources).then_some(Place { release, file });
         }
-        return Some(place(rest, ""));
+        return Some(Place {
+            release: "",
+            file: rest,
+        });
     }
     let beside = [
         "modules.builtin",
         "modules.order",
         "modules.builtin.modinfo",
     ];
-    // Of one tree with `modules/`, whose directory it is counted to.
+    // Of one tree with `modules/`.
     beside.contains(&path).then_some(Place {
-        dir: "modules/",
         release: "",
         file: path,
     })
@@ -366,7 +392,8 @@ fn config_release(path: &str) -> Option<&str> {
     let (name, release) = of_kernel(path)?;
     match name.strip_prefix("config-") {
         Some(named) if is_release(named) => Some(named),
-        Some(_) => Some(release),
+        // Whoever names it so means a configuration of old, or of something else.
+        Some(_) => None,
         None => (name == "config" || name == ".config").then_some(release),
     }
 }
@@ -419,8 +446,10 @@ mod tests {
             let found = survey.config_of("6.1.0-9");
             assert_eq!(found.as_deref().map(str::as_bytes), Some(own), "{layout:?}");
         }
-        let mut other = survey_of(&tar_of(&[("boot/config-5.10.0-1", old)])).unwrap();
-        assert_eq!(other.config_of("6.1.0-9"), None);
+        for other in ["boot/config-5.10.0-1", "config-old", "boot/config-"] {
+            let mut survey = survey_of(&tar_of(&[(other, old)])).unwrap();
+            assert_eq!(survey.config_of("6.1.0-9"), None, "{other}");
+        }
     }
 
     #[test]
@@ -439,6 +468,15 @@ mod tests {
             both.image("x").unwrap(),
             ("boot/vmlinuz-6.1".to_owned(), elf)
         );
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::Symlink);
+        tar.append_link(&mut header, "./vmlinuz", "boot/vmlinuz-6.1")
+            .unwrap();
+        let linked = survey_of(&tar.into_inner().unwrap()).unwrap().image("x");
+        let told = linked.unwrap_err().to_string();
+        assert!(told.starts_with("vmlinuz is a link"), "{told}");
         let mut two = survey_of(&tar_of(&[("vmlinuz", b"1"), ("boot/vmlinuz", b"2")])).unwrap();
         assert!(matches!(two.image("x"), Err(KernelError::Several { .. })));
     }
@@ -462,6 +500,35 @@ mod tests {
         assert_eq!(of(MOST_MODULES), "20000 modules");
         let refused = "no kernel has more than 20000 modules";
         assert_eq!(of(MOST_MODULES + 1), refused);
+    }
+
+    #[test]
+    fn more_files_than_any_kernel_has_are_refused() {
+        let of = |count: usize, more: &str| {
+            let file = |i| (format!("lib/modules/6/{more}{i}"), Vec::new());
+            told(&(0..count).map(file).collect::<Vec<_>>())
+        };
+        assert_eq!(of(MOST_FILES, "f"), "0 modules");
+        let refused = "no kernel has more than 100000 files beside its modules";
+        for more in ["f", "config-"] {
+            assert_eq!(of(MOST_FILES + 1, more), refused);
+        }
+    }
+
+    /// A machine whose `/lib` is no link to `/usr/lib`, or an archive of both.
+    #[test]
+    fn one_release_is_one_tree_wherever_its_parts_are() {
+        let module = tiny_module(b"depends=\0");
+        let mut survey = survey_of(&tar_of(&[
+            ("lib/modules/6.1/a.ko", &module),
+            ("usr/lib/modules/6.1/a.ko", &module),
+            ("usr/lib/modules/6.1/b.ko", &module),
+            ("modules/6.1/c.ko", &module),
+        ]))
+        .unwrap();
+        let (_, listed) = survey.modules_of(Some("6.1".to_owned()), "x").unwrap();
+        let paths: Vec<_> = listed.modules().map(|m| m.path.as_str()).collect();
+        assert_eq!(paths, ["a.ko", "b.ko", "c.ko"]);
     }
 
     /// Each module is small as it comes, and says two megabytes of aliases.

@@ -105,11 +105,15 @@ pub struct ImageSet {
 }
 
 /// A kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelView {
     /// Name under which VMs and images refer to it.
     pub name: String,
+    /// Why it cannot be used and can only be deleted: `damaged`, or `of another version of banger`. Nothing but its name, its
+    /// users and its size on the disk is known then, and only `kernel.list` tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
     /// Release as `uname -r` in the guest says it.
     pub release: String,
     /// Whether new VMs get it where neither request nor image names one.
@@ -159,7 +163,7 @@ pub struct KernelOption {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelOffer {
-    /// Where it is: `package`, `host` or `catalog`.
+    /// Where it is: `package` or `host`.
     pub kind: String,
     /// What it is called there.
     pub name: String,

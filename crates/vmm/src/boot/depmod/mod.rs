@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::elf;
 use super::modinfo::{MOST_SAID, ModuleError, info};
 use super::modules::{ModuleIndex, ModulesError, name_of};
+use super::unpack::Cancelled;
 
 /// What a text that is held takes besides itself.
 const OF_EACH: usize = 48;
@@ -114,19 +115,21 @@ pub struct KernelLists<'a> {
 /// The files, by name.
 ///
 /// # Errors
-/// A module needs one that is not there, or itself.
+/// A module needs one that is not there, or itself; a file would be larger than any kernel's; or it was cancelled.
 pub fn files(
-    modules: &[ModuleFacts],
+    modules: &[&ModuleFacts],
     kernel: KernelLists<'_>,
+    cancelled: &Cancelled<'_>,
 ) -> Result<BTreeMap<&'static str, Vec<u8>>, ModulesError> {
     let mut index = ModuleIndex::with_builtin(kernel.builtin);
     for module in modules {
         index.insert(&module.path, module.needs.clone());
     }
     let modules = in_order(modules, kernel.order);
-    let (aliases, symbols) = (aliases(&modules), symbols(&modules));
-    let (dep, dep_bin) = dependencies(&modules, &index)?;
-    let (builtin, builtin_alias) = builtin(kernel);
+    let (dep, dep_bin) = dependencies(&modules, &index, cancelled)?;
+    let aliases = aliases(&modules, cancelled)?;
+    let symbols = symbols(&modules, cancelled)?;
+    let (builtin, builtin_alias) = builtin(kernel, cancelled)?;
     Ok(BTreeMap::from([
         ("modules.dep", dep.into_bytes()),
         ("modules.dep.bin", dep_bin),
@@ -144,14 +147,14 @@ pub fn files(
 /// A module with its place in the order, which is the priority of its entries.
 type Placed<'a> = (u32, &'a ModuleFacts);
 
-fn in_order<'a>(modules: &'a [ModuleFacts], order: &str) -> Vec<Placed<'a>> {
+fn in_order<'a>(modules: &[&'a ModuleFacts], order: &str) -> Vec<Placed<'a>> {
     let places: BTreeMap<String, usize> = order
         .lines()
         .enumerate()
         .map(|(i, path)| (name_of(path.trim()), i))
         .collect();
     let place = |module: &ModuleFacts| places.get(&module.name()).copied().unwrap_or(usize::MAX);
-    let mut sorted: Vec<&ModuleFacts> = modules.iter().collect();
+    let mut sorted = modules.to_vec();
     sorted.sort_by(|a, b| (place(a), &a.path).cmp(&(place(b), &b.path)));
     (0..).zip(sorted).collect()
 }
@@ -160,9 +163,14 @@ fn in_order<'a>(modules: &'a [ModuleFacts], order: &str) -> Vec<Placed<'a>> {
 fn dependencies(
     modules: &[Placed<'_>],
     index: &ModuleIndex,
+    cancelled: &Cancelled<'_>,
 ) -> Result<(String, Vec<u8>), ModulesError> {
     let (mut text, mut entries) = (String::new(), trie::Entries::new());
     for (priority, module) in modules {
+        // A walk may take milliseconds, and there are as many as modules.
+        if cancelled() {
+            return Err(ModulesError::Cancelled);
+        }
         let name = module.name();
         let mut chain = index.closure(&[&name])?;
         chain.pop(); // the module itself
@@ -178,10 +186,13 @@ fn dependencies(
         }
         entries.add(&name, *priority, &line);
     }
-    Ok((text, entries.into_bytes()))
+    Ok((text, entries.into_bytes("modules.dep.bin", cancelled)?))
 }
 
-fn aliases(modules: &[Placed<'_>]) -> (String, Vec<u8>) {
+fn aliases(
+    modules: &[Placed<'_>],
+    cancelled: &Cancelled<'_>,
+) -> Result<(String, Vec<u8>), ModulesError> {
     let mut text = "# Aliases extracted from modules themselves.\n".to_owned();
     let mut entries = trie::Entries::new();
     for (priority, module) in modules {
@@ -191,10 +202,13 @@ fn aliases(modules: &[Placed<'_>]) -> (String, Vec<u8>) {
             entries.add(&normalized(alias), *priority, &name);
         }
     }
-    (text, entries.into_bytes())
+    Ok((text, entries.into_bytes("modules.alias.bin", cancelled)?))
 }
 
-fn symbols(modules: &[Placed<'_>]) -> (String, Vec<u8>) {
+fn symbols(
+    modules: &[Placed<'_>],
+    cancelled: &Cancelled<'_>,
+) -> Result<(String, Vec<u8>), ModulesError> {
     let mut text = "# Aliases for symbols, used by symbol_request().\n".to_owned();
     let mut entries = trie::Entries::new();
     for (priority, module) in modules {
@@ -205,7 +219,7 @@ fn symbols(modules: &[Placed<'_>]) -> (String, Vec<u8>) {
             entries.add(&key, *priority, &name);
         }
     }
-    (text, entries.into_bytes())
+    Ok((text, entries.into_bytes("modules.symbols.bin", cancelled)?))
 }
 
 fn softdeps(modules: &[Placed<'_>]) -> String {
@@ -245,7 +259,10 @@ fn device_names(modules: &[Placed<'_>]) -> String {
 }
 
 /// `modules.builtin.bin` and `modules.builtin.alias.bin`.
-fn builtin(kernel: KernelLists<'_>) -> (Vec<u8>, Vec<u8>) {
+fn builtin(
+    kernel: KernelLists<'_>,
+    cancelled: &Cancelled<'_>,
+) -> Result<(Vec<u8>, Vec<u8>), ModulesError> {
     let (mut names, mut aliases) = (trie::Entries::new(), trie::Entries::new());
     let paths = kernel.builtin.lines().map(str::trim);
     for path in paths.filter(|path| !path.is_empty()) {
@@ -259,7 +276,10 @@ fn builtin(kernel: KernelLists<'_>) -> (Vec<u8>, Vec<u8>) {
             aliases.add(&normalized(alias), 0, module);
         }
     }
-    (names.into_bytes(), aliases.into_bytes())
+    Ok((
+        names.into_bytes("modules.builtin.bin", cancelled)?,
+        aliases.into_bytes("modules.builtin.alias.bin", cancelled)?,
+    ))
 }
 
 /// An alias as it is looked up: `_` for `-`, but for what stands in brackets.
@@ -283,6 +303,14 @@ mod tests {
 
     fn text(files: &BTreeMap<&'static str, Vec<u8>>, name: &str) -> String {
         String::from_utf8(files[name].clone()).unwrap()
+    }
+
+    fn files(
+        modules: &[ModuleFacts],
+        kernel: KernelLists<'_>,
+    ) -> Result<BTreeMap<&'static str, Vec<u8>>, ModulesError> {
+        let modules: Vec<_> = modules.iter().collect();
+        super::files(&modules, kernel, &|| false)
     }
 
     const NONE: KernelLists<'static> = KernelLists {
@@ -324,6 +352,44 @@ mod tests {
         let modules = [module("kernel/a.ko", "depends=gone\0")];
         let told = files(&modules, NONE).unwrap_err().to_string();
         assert!(told.contains("\"gone\" (needed by \"a\")"), "{told}");
+    }
+
+    /// Wherever it is cancelled, it ends there: the walks of 20 000 modules take a while.
+    #[test]
+    fn it_ends_where_it_is_cancelled() {
+        let modules: Vec<_> = (0..20)
+            .map(|i| module(&format!("m{i}.ko"), "depends=\0alias=a\0"))
+            .collect();
+        let modules: Vec<_> = modules.iter().collect();
+        let asked = std::cell::Cell::new(0);
+        let made = |limit: u32| {
+            asked.set(0);
+            super::files(&modules, NONE, &|| asked.replace(asked.get() + 1) >= limit)
+        };
+        assert!(made(u32::MAX).is_ok());
+        let all = asked.get();
+        assert!(all > 20, "asked {all} times");
+        for limit in 0..all {
+            assert_eq!(made(limit).unwrap_err(), ModulesError::Cancelled);
+            assert_eq!(asked.get(), limit + 1, "it goes on");
+        }
+    }
+
+    /// The same need ten thousand times, in each of many modules: a walk looks at it once.
+    #[test]
+    fn a_need_that_is_said_often_is_one() {
+        let often = format!("depends={}\0", "b,".repeat(10_000));
+        let modules: Vec<_> = (0..50)
+            .map(|i| module(&format!("m{i}.ko"), &often))
+            .chain([module("b.ko", "depends=\0")])
+            .collect();
+        let mut index = ModuleIndex::default();
+        for module in &modules {
+            index.insert(&module.path, module.needs.clone());
+        }
+        assert_eq!(index.needs("m7"), Some(&["b".to_owned()][..]));
+        let files = files(&modules, NONE).unwrap();
+        assert!(text(&files, "modules.dep").contains("m7.ko: b.ko\n"));
     }
 
     #[test]

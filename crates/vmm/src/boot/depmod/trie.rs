@@ -5,6 +5,9 @@
 //! byte, then a place for each byte between, 0 for none), values (count; each a priority and bytes, NUL). Children are
 //! written before their parent. A child's key goes on after the byte that leads to it.
 
+use super::super::modules::ModulesError;
+use super::super::unpack::Cancelled;
+
 const MAGIC: u32 = 0xb007_f457;
 /// 2.1
 const VERSION: u32 = 0x0002_0001;
@@ -14,6 +17,11 @@ const HAS_CHILDREN: u32 = 0x2000_0000;
 
 /// The longest key that is written; aliases of real devices have 200 bytes or so. The writer is as deep as keys are long.
 const LONGEST_KEY: usize = 512;
+/// The largest file. The format has 28 bits for a place; the largest of Debian's cloud kernel has 300 kB. Where two keys part
+/// in distant bytes, half a kilobyte is written.
+const LARGEST: usize = 64 << 20;
+/// Entries between two questions whether it is cancelled.
+const ASKED_AT: usize = 4096;
 
 /// Keys with their values, to be written.
 #[derive(Debug, Default)]
@@ -37,68 +45,106 @@ impl Entries {
         }
     }
 
-    /// The file.
-    pub fn into_bytes(mut self) -> Vec<u8> {
+    /// The file, of this name.
+    ///
+    /// # Errors
+    /// It would be larger than any kernel's, or it was cancelled.
+    pub fn into_bytes(
+        mut self,
+        file: &'static str,
+        cancelled: &Cancelled<'_>,
+    ) -> Result<Vec<u8>, ModulesError> {
         self.0.sort();
         self.0.dedup();
         let mut out = Vec::new();
         out.extend(MAGIC.to_be_bytes());
         out.extend(VERSION.to_be_bytes());
         out.extend([0; 4]);
-        let root = node(&self.0, 0, &mut out);
+        let mut writer = Writer {
+            out,
+            file,
+            cancelled,
+            nodes: 0,
+        };
+        let root = writer.node(&self.0, 0)?;
+        let mut out = writer.out;
         out[8..12].copy_from_slice(&root.to_be_bytes());
-        out
+        Ok(out)
     }
 }
 
-/// Writes the node of these sorted entries, whose keys are the same up to `depth`, and gives its place.
-fn node(entries: &[(Vec<u8>, u32, Vec<u8>)], depth: usize, out: &mut Vec<u8>) -> u32 {
-    let (first, last) = match entries {
-        [first, .., last] => (&first.0, &last.0),
-        [only] => (&only.0, &only.0),
-        [] => return place(out),
-    };
-    let same = first[depth..].iter().zip(&last[depth..]);
-    let prefix = same.take_while(|(a, b)| a == b).count();
-    let end = depth + prefix;
-    // Sorted: the values of this very key stand before all longer keys.
-    let (here, below) = entries.split_at(entries.partition_point(|e| e.0.len() == end));
-    let children: Vec<(u8, u32)> = below
-        .chunk_by(|a, b| a.0[end] == b.0[end])
-        .map(|child| (child[0].0[end], node(child, end + 1, out)))
-        .collect();
-
-    let mut place = place(out);
-    if prefix > 0 {
-        place |= HAS_PREFIX;
-        out.extend(&first[depth..end]);
-        out.push(0);
-    }
-    if let [(low, _), ..] = children[..]
-        && let [.., (high, _)] = children[..]
-    {
-        place |= HAS_CHILDREN;
-        out.extend([low, high]);
-        for byte in low..=high {
-            let child = children.iter().find(|(b, _)| *b == byte);
-            out.extend(child.map_or(0, |(_, place)| *place).to_be_bytes());
-        }
-    }
-    if !here.is_empty() {
-        place |= HAS_VALUES;
-        out.extend(u32::try_from(here.len()).unwrap_or(u32::MAX).to_be_bytes());
-        for (_, priority, value) in here {
-            out.extend(priority.to_be_bytes());
-            out.extend(value);
-            out.push(0);
-        }
-    }
-    place
+/// Writes nodes, children before their parents.
+struct Writer<'a> {
+    out: Vec<u8>,
+    file: &'static str,
+    cancelled: &'a Cancelled<'a>,
+    nodes: usize,
 }
 
-/// Where the next byte goes. The format has 28 bits for it; the largest of Debian's files has 300 kB.
-fn place(out: &[u8]) -> u32 {
-    u32::try_from(out.len()).unwrap_or(u32::MAX) & 0x0fff_ffff
+impl Writer<'_> {
+    /// Writes the node of these sorted entries, whose keys are the same up to `depth`, and gives its place.
+    fn node(
+        &mut self,
+        entries: &[(Vec<u8>, u32, Vec<u8>)],
+        depth: usize,
+    ) -> Result<u32, ModulesError> {
+        if self.nodes.is_multiple_of(ASKED_AT) && (self.cancelled)() {
+            return Err(ModulesError::Cancelled);
+        }
+        self.nodes += 1;
+        let (first, last) = match entries {
+            [first, .., last] => (&first.0, &last.0),
+            [only] => (&only.0, &only.0),
+            [] => return self.place(),
+        };
+        let same = first[depth..].iter().zip(&last[depth..]);
+        let prefix = same.take_while(|(a, b)| a == b).count();
+        let end = depth + prefix;
+        // Sorted: the values of this very key stand before all longer keys.
+        let (here, below) = entries.split_at(entries.partition_point(|e| e.0.len() == end));
+        let children = below
+            .chunk_by(|a, b| a.0[end] == b.0[end])
+            .map(|child| Ok((child[0].0[end], self.node(child, end + 1)?)))
+            .collect::<Result<Vec<(u8, u32)>, ModulesError>>()?;
+
+        let mut place = self.place()?;
+        if prefix > 0 {
+            place |= HAS_PREFIX;
+            self.out.extend(&first[depth..end]);
+            self.out.push(0);
+        }
+        if let [(low, _), ..] = children[..]
+            && let [.., (high, _)] = children[..]
+        {
+            place |= HAS_CHILDREN;
+            self.out.extend([low, high]);
+            for byte in low..=high {
+                let child = children.iter().find(|(b, _)| *b == byte);
+                let place = child.map_or(0, |(_, place)| *place);
+                self.out.extend(place.to_be_bytes());
+            }
+        }
+        if !here.is_empty() {
+            place |= HAS_VALUES;
+            let count = u32::try_from(here.len()).unwrap_or(u32::MAX);
+            self.out.extend(count.to_be_bytes());
+            for (_, priority, value) in here {
+                self.out.extend(priority.to_be_bytes());
+                self.out.extend(value);
+                self.out.push(0);
+            }
+        }
+        Ok(place)
+    }
+
+    /// Where the next byte goes.
+    fn place(&self) -> Result<u32, ModulesError> {
+        let at = self.out.len();
+        match u32::try_from(at) {
+            Ok(place) if at <= LARGEST => Ok(place),
+            _ => Err(ModulesError::TooLarge { file: self.file }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +204,8 @@ mod tests {
             entries.add(key, 0, "");
         }
         let hex: String = entries
-            .into_bytes()
+            .into_bytes("x", &|| false)
+            .unwrap()
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
@@ -182,9 +229,29 @@ mod tests {
         for end in (1..=long.len()).step_by(2) {
             entries.add(&long[..end], 0, "m");
         }
-        let file = entries.into_bytes();
+        let file = entries.into_bytes("x", &|| false).unwrap();
         assert_eq!(look_up(&file, b"aaa"), [(0, "m".to_owned())]);
         assert_eq!(look_up(&file, &long.as_bytes()[..LONGEST_KEY + 1]), []);
+    }
+
+    /// Keys that part in two distant bytes again and again: small to say, and each parting takes half a kilobyte.
+    #[test]
+    fn keys_that_unfold_to_a_huge_file_are_refused() {
+        let unfolded = |keys: u32| {
+            let mut entries = Entries::new();
+            for i in 0..keys {
+                let bits = (0..20).map(|bit| match i >> bit & 1 {
+                    0 => '\x01',
+                    _ => '\x7f',
+                });
+                entries.add(&bits.collect::<String>(), 0, "");
+            }
+            entries.into_bytes("modules.alias.bin", &|| false)
+        };
+        let small = unfolded(1000).unwrap().len();
+        assert!(small > 500 * 1000, "{small}");
+        let told = unfolded(200_000).unwrap_err().to_string();
+        assert!(told.contains("modules.alias.bin larger"), "{told}");
     }
 
     proptest! {
@@ -199,7 +266,7 @@ mod tests {
                 entries.add(&key, priority, &value);
                 expected.entry(key).or_default().insert((priority, value));
             }
-            let file = entries.into_bytes();
+            let file = entries.into_bytes("x", &|| false).unwrap();
             for (key, values) in &expected {
                 let values: Vec<_> = values.iter().cloned().collect();
                 prop_assert_eq!(look_up(&file, key.as_bytes()), values);
