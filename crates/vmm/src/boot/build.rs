@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_host::{Files, ToolCall, Tools};
+use banger_model::hex;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -17,7 +18,7 @@ use super::apt::{self, Fetched};
 use super::cache;
 use super::config::KernelConfig;
 use super::deb::{self, Walk};
-use super::kernel::{Kernel, KernelError, hex};
+use super::kernel::{Kernel, KernelError};
 use super::needs::{self, Evidence};
 use super::package::NewKernel;
 use super::shelf::{self, Shelf};
@@ -218,7 +219,7 @@ pub fn build<H: Files + Tools>(
     let key = |name: &str, version: &str| {
         let fragment = recipe.fragment();
         let of = format!("{BUILD_FORMAT}\n{name}\n{version}\n{compiler}\n{fragment}");
-        hex(&Sha256::digest(of))
+        hex::encode(&Sha256::digest(of))
     };
     let kept = |name: &str, version: &str| recipe.cache.join(kept_name(&key(name, version)));
     let (name, version, vmlinux) = match obtain(host, shelf, &kept, true, progress)? {

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use banger_host::Files;
+use banger_model::hex;
 use banger_wire::guest::boot::{BootFacts, ModuleList};
 use banger_wire::guest::{BOOT_FACTS_PATH, MODULES_PATH};
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use thiserror::Error;
 
 use super::cache;
 use super::cpio::{self, CpioEntry, CpioKind};
-use super::kernel::{Kernel, hex};
+use super::kernel::Kernel;
 
 /// Bumped when the content of a base changes for the same kernel and agent; part of the file's name.
 const BASE_FORMAT: u32 = 1;
@@ -65,7 +66,7 @@ impl Agent {
     pub fn at(path: &Path) -> Result<Agent, InitramfsError> {
         Ok(Agent {
             path: path.to_owned(),
-            digest: hex(&Sha256::digest(read(path)?)),
+            digest: hex::encode(&Sha256::digest(read(path)?)),
         })
     }
 
@@ -150,7 +151,7 @@ fn kernel_digest(kernel: &Kernel) -> String {
         manifest.version,
         manifest.modules_sha256
     );
-    hex(&Sha256::digest(lists))
+    hex::encode(&Sha256::digest(lists))
 }
 
 fn base_entries(

@@ -324,11 +324,6 @@ pub fn fetch_package<H: Files + Tools>(
     shelf::make(host, shelf, &KernelSource::Packages(package.debs), &new)
 }
 
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use banger_model::hex;
 use sha2::{Digest, Sha256};
 
 use super::bzimage::vmlinux_of;
 use super::config::{KernelConfig, release_in};
 use super::depmod::{self, KernelLists, ModuleFacts};
-use super::kernel::{KERNEL_FORMAT, KernelError, KernelManifest, hex};
+use super::kernel::{KERNEL_FORMAT, KernelError, KernelManifest};
 use super::modinfo::{LARGEST_MODULE, plain_module};
 use super::modules::{FIRST, HELPFUL, ModuleIndex, ModulesError, SECOND, name_of};
 use super::needs::{self, Evidence};
@@ -187,7 +188,7 @@ fn digest(bytes: &[u8], cancelled: &Cancelled<'_>) -> Result<String, KernelError
         }
         all.update(piece);
     }
-    Ok(hex(&all.finalize()))
+    Ok(hex::encode(&all.finalize()))
 }
 
 /// Digest of the modules that start a guest; empty if there are none.
@@ -206,7 +207,7 @@ fn digest_of_all(
         all.update(file);
         all.update(Sha256::digest(bytes));
     }
-    Ok(hex(&all.finalize()))
+    Ok(hex::encode(&all.finalize()))
 }
 
 /// The file name under `modules/`: the module's own name, plain.
