@@ -1,6 +1,6 @@
-//! Images of a catalog (R-IMG-1): a file or a URL, proven, gone on with where it broke off; no VM is made.
+//! Images and kernels of a catalog (R-IMG-1, R-IMG-7): a file or a URL, proven, gone on with where it broke off; no VM is made.
 
-use banger_testkit::Home;
+use banger_testkit::{Home, kernel::vmlinux};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -58,6 +58,56 @@ fn configure(home: &Home, source: &str) {
 fn images(home: &Home) -> usize {
     let listed = home.banger(&["image", "list", "--json"]).exits(0).json();
     listed.as_array().expect("a list").len()
+}
+
+/// R-IMG-7: the name is looked for there before it is a package's.
+#[test]
+fn a_kernel_of_a_catalog_is_offered_pulled_by_its_name_and_proven() {
+    let home = Home::bare();
+    let dir = home.scratch().join("catalog");
+    fs::create_dir_all(&dir).expect("a directory");
+    let bytes = vmlinux("6.1.7-test", true);
+    fs::write(dir.join("vmlinux"), &bytes).expect("a kernel");
+    let entry = |name: &str, bytes: &[u8], arch: &str| {
+        json!({"name": name, "kind": "kernel", "arch": arch, "path": "vmlinux", "sha256": sha256(bytes),
+            "size": bytes.len()})
+    };
+    let here = std::env::consts::ARCH;
+    let entries = [
+        entry("fine", &bytes, here),
+        entry("liar", b"other", here),
+        entry("foreign", &bytes, "s390x"),
+    ];
+    let place = dir.join("catalog.json");
+    fs::write(&place, catalog(&entries)).expect("a catalog");
+    configure(&home, &place.display().to_string());
+    let offered = home.banger(&["kernel", "list", "--available", "--json"]);
+    let offered = offered.exits(0).json();
+    let of_catalog = offered.as_array().expect("a list").iter();
+    let of_catalog: Vec<_> = of_catalog.filter(|o| o["kind"] == "catalog").collect();
+    let names: Vec<_> = of_catalog.iter().map(|offer| &offer["name"]).collect();
+    assert_eq!(names, ["fine", "liar"]);
+    assert_eq!(of_catalog[0]["command"], "banger kernel pull fine");
+
+    let liar = home.banger(&["kernel", "pull", "liar"]).exits(125).err();
+    assert!(liar.contains("its catalog says"), "{liar}");
+    home.banger(&["kernel", "pull", "fine", "--name", "own", "--force"])
+        .exits(0);
+    let listed = home.banger(&["kernel", "list", "--json"]).exits(0).json();
+    let [kernel] = &listed.as_array().expect("a list")[..] else {
+        panic!("{listed}");
+    };
+    assert_eq!(
+        (&kernel["name"], &kernel["release"]),
+        (&json!("own"), &json!("6.1.7-test"))
+    );
+    assert_eq!(kernel["digest"], format!("sha256:{}", sha256(&bytes)));
+    let source = kernel["source"].as_str().expect("a source");
+    assert!(source.starts_with("fine of "), "{source}");
+    // What the catalog has for another machine is not there; it may be a package's name.
+    let foreign = home.banger(&["kernel", "pull", "foreign"]).exits(125);
+    assert!(!foreign.err().contains("catalog says"), "{}", foreign.err());
+    home.finish();
 }
 
 #[test]

@@ -112,6 +112,40 @@ impl Catalogue {
         done.map_err(|error| op.cancel.why().map_or(error, Why::error))
     }
 
+    /// The kernels that the catalog has for this machine; none without a catalog.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn offered_kernels(&self) -> Result<Vec<CatalogEntry>> {
+        let Some(source) = self.source() else {
+            return Ok(Vec::new());
+        };
+        let entries = read(source, &Nobody)?.entries.into_iter();
+        let ours = entries.filter(|entry| entry.kind == CatalogKind::Kernel && entry.is_ours());
+        Ok(ours.collect())
+    }
+
+    /// The kernel that the catalog has by this name for this machine, fetched and proven, and where it is from; `None` if it
+    /// has none, or there is no catalog.
+    ///
+    /// # Errors
+    /// It cannot be fetched, or is something else; or cancelled.
+    pub fn offered_kernel(
+        &self,
+        name: &str,
+        op: &Operation,
+    ) -> Result<Option<(Offered, u64, String)>> {
+        let Some(source) = self.source().filter(|_| is_catalog_name(name)) else {
+            return Ok(None);
+        };
+        let catalog = read(source, &Heard(op, None))?;
+        let Some(entry) = catalog.find(CatalogKind::Kernel, name) else {
+            return Ok(None);
+        };
+        let offered = self.fetched(source, entry, op)?;
+        Ok(Some((offered, entry.size, format!("{name} of {source}"))))
+    }
+
     fn pull_from_catalog(
         &self,
         request: &api::ImagePull,

@@ -8,6 +8,7 @@ use crate::ops::{self, Operation, Why};
 use crate::trash;
 use banger_converge::Ledger;
 use banger_host::{ErrorKind, Files};
+use banger_model::ByteSize;
 use banger_vmm::boot::{
     apt, build,
     cache::{self, Unused},
@@ -154,12 +155,24 @@ impl Kernels {
         })
     }
 
-    /// `kernel.pull`: fetches a package.
+    /// `kernel.pull`: fetches what the catalog has by this name, or a package.
     ///
     /// # Errors
     /// It cannot be had, or is no kernel for banger.
     pub fn pull(&self, request: &api::KernelPull, op: &Operation) -> Result<KernelView> {
         self.check_new(&request.name, request.replace)?;
+        let offered = self.catalogue.offered_kernel(&request.package, op);
+        let offered = offered.map_err(|error| op.cancel.why().map_or(error, Why::error))?;
+        if let Some((mut offered, size, from)) = offered {
+            let import = api::KernelImport {
+                name: request.name.clone(),
+                source: Some(from),
+                size: Some(size),
+                replace: request.replace,
+                force: request.force,
+            };
+            return self.import(&import, &mut offered.file, op);
+        }
         let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
         let package = request.package.as_str();
         if !package.starts_with(|c: char| c.is_ascii_alphanumeric()) || !package.bytes().all(legal)
@@ -279,11 +292,19 @@ impl Kernels {
         Ok(views)
     }
 
-    /// `kernel.available`: what the package sources have.
+    /// `kernel.available`: what the catalog and the package sources have.
     ///
     /// # Errors
-    /// There is no apt, or it fails.
+    /// The catalog cannot be read; there is no apt, or it fails.
     pub fn available(&self) -> Result<Vec<KernelOffer>> {
+        let of_catalog = self.catalogue.offered_kernels()?.into_iter();
+        let of_catalog = of_catalog.map(|entry| KernelOffer {
+            kind: "catalog".to_owned(),
+            command: format!("banger kernel pull {}", entry.name),
+            description: format!("of the catalog, {}", ByteSize(entry.size)),
+            name: entry.name,
+            version: None,
+        });
         let found = apt::kernel_packages(&*self.core.host, &self.core.site.state_dir);
         let found = found.map_err(|error| {
             ApiError::of(Code::Precondition, &error)
@@ -296,7 +317,7 @@ impl Kernels {
             version: None,
             description,
         };
-        Ok(found.into_iter().map(offer).collect())
+        Ok(of_catalog.chain(found.into_iter().map(offer)).collect())
     }
 
     /// `kernel.show`.

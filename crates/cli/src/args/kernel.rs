@@ -109,7 +109,7 @@ pub struct KernelImportArgs {
 /// `kernel pull`
 #[derive(Debug, Args)]
 pub struct KernelPullArgs {
-    /// The package, or a meta package that stands for it
+    /// A kernel of the catalog (catalog.source), or the package, or a meta package that stands for it
     pub package: String,
     /// Name: a-z, 0-9, '.', '_' and '-', up to 63 characters [default: the package's]
     #[arg(long)]

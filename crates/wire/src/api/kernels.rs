@@ -31,7 +31,7 @@ pub struct KernelImport {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KernelPull {
-    /// The package, or a meta package that stands for it.
+    /// A kernel of the catalog, or the package, or a meta package that stands for it.
     pub package: String,
     /// Name of the new kernel.
     pub name: String,
@@ -163,7 +163,7 @@ pub struct KernelOption {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelOffer {
-    /// Where it is: `package` or `host`.
+    /// Where it is: `catalog`, `package` or `host`.
     pub kind: String,
     /// What it is called there.
     pub name: String,
