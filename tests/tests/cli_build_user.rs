@@ -185,9 +185,8 @@ fn debugfs(rootfs: &Path, request: &str) -> String {
     Running::start(command, b"").finish().exits(0).out()
 }
 
-/// Three builds: that is for `./soak`.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "three builds take minutes; ./soak runs it"]
 fn whoever_builds_it_the_same_packages_are_the_same_image() {
     let Some(user) = User::new(true) else { return };
     let id = |built: serde_json::Value| built["id"].as_str().expect("an id").to_owned();

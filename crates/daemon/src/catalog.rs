@@ -8,7 +8,7 @@ use banger_image::{Import, Moves};
 use banger_model::{
     CATALOG_MAX, Catalog, CatalogEntry, CatalogKind, CatalogPlace, hex, is_catalog_name,
 };
-use banger_registry::{Blob, Held, Watch, Web};
+use banger_registry::{Blob, Held, Nobody, Watch, Web};
 use banger_wire::api::{self, ApiError, CatalogView, Code, ImageView};
 use sha2::{Digest, Sha256};
 use std::{
@@ -292,16 +292,5 @@ impl Watch for Heard<'_> {
     fn arrived(&self, _: &Blob, _: usize) {}
     fn cancelled(&self) -> bool {
         self.0.cancel.why().is_some()
-    }
-}
-
-/// Nobody who could leave.
-struct Nobody;
-
-impl Watch for Nobody {
-    fn moved(&self, _: &[u64]) {}
-    fn arrived(&self, _: &Blob, _: usize) {}
-    fn cancelled(&self) -> bool {
-        false
     }
 }

@@ -22,7 +22,7 @@ mod web;
 pub use cache::{BLOBS_DIR, BlobCache};
 pub use error::{Error, Result};
 pub use prune::{Cached, Held, Prune};
-pub use session::{Session, Watch};
+pub use session::{Nobody, Session, Watch};
 pub use turns::{Turn, Turns};
 pub use web::Web;
 

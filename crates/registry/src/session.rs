@@ -30,6 +30,17 @@ pub trait Watch {
     fn cancelled(&self) -> bool;
 }
 
+/// Nobody who is told, or could leave.
+pub struct Nobody;
+
+impl Watch for Nobody {
+    fn moved(&self, _: &[u64]) {}
+    fn arrived(&self, _: &Blob, _: usize) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
 /// A talk with a registry about one image.
 pub struct Session<'a> {
     runtime: Runtime,

@@ -134,17 +134,8 @@ impl Source for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Nobody;
     use std::{io::Write, net::TcpListener, thread};
-
-    struct Nobody;
-
-    impl Watch for Nobody {
-        fn moved(&self, _: &[u64]) {}
-        fn arrived(&self, _: &Blob, _: usize) {}
-        fn cancelled(&self) -> bool {
-            false
-        }
-    }
 
     /// Never silent, and never done.
     #[test]

@@ -89,9 +89,7 @@ impl VmService {
             None => Ok(None),
         }
     }
-}
 
-impl VmService {
     /// Its disks as its guest sees them.
     ///
     /// # Errors
