@@ -543,3 +543,19 @@ fn wanted(request: &api::ImageImport) -> Import {
         ..Import::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the configuration documents as its defaults is what the store takes where nobody says.
+    #[test]
+    fn the_limits_of_who_says_nothing_are_the_stores() {
+        assert_eq!(limits(&ImageLimits::default()), Limits::default());
+        let more = limits(&ImageLimits {
+            max_entries: Some(2 * builtin::IMAGE_ENTRIES),
+            ..ImageLimits::default()
+        });
+        assert!(more.kept > Limits::default().kept);
+    }
+}
