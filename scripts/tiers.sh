@@ -154,11 +154,12 @@ tier_unit() {
 
 # Each target for a few seconds; hours of it are ./soak's.
 tier_fuzz() {
-    local target
+    local target targets=()
     for target in fuzz/seeds/*; do
         target=${target##*/}
-        case "$target" in *"$FILTER"*) check fuzz "$ROOT/scripts/fuzz" --seconds 3 "$target" ;; esac
+        case "$target" in *"$FILTER"*) targets+=("$target") ;; esac
     done
+    [ ${#targets[@]} -eq 0 ] || counted fuzz "$ROOT/scripts/fuzz" --seconds 3 "${targets[@]}"
 }
 
 # counted_if_any TIER CMD…: like counted, where no test at all is no failure.

@@ -15,11 +15,11 @@ fn stopped(home: &Home, vm: &str) -> Result<(), String> {
 #[test]
 fn a_vm_that_nobody_uses_is_stopped_with_its_data() {
     let home = Home::new();
-    fs::write(home.config(), "auto_stop_stale_after = \"8s\"\n").expect("config");
+    fs::write(home.config(), "auto_stop_stale_after = \"4s\"\n").expect("config");
     home.banger(&["vm", "create", "--name", "idle"]).exits(0);
     home.guest_sh("idle", "echo kept >/root/note").exits(0);
     home.banger(&["vm", "create", "--name", "busy"]).exits(0);
-    let busy = home.start(&["vm", "exec", "busy", "--", "sleep", "40"], b"");
+    let busy = home.start(&["vm", "exec", "busy", "--", "sleep", "20"], b"");
     wait_until("the idle VM to be stopped", Duration::from_secs(60), || {
         // Looking is no use of it.
         home.banger(&["vm", "health", "idle"]);
@@ -28,7 +28,7 @@ fn a_vm_that_nobody_uses_is_stopped_with_its_data() {
     let shown = home.show("idle");
     assert_eq!(shown["reason"]["kind"], "idle", "{shown}");
     let text = shown["reason"]["text"].as_str().expect("a text");
-    assert!(text.contains("nobody used it for 8s"), "{text}");
+    assert!(text.contains("nobody used it for 4s"), "{text}");
     assert_eq!(home.show("busy")["state"], "running");
 
     home.banger(&["vm", "start", "idle"]).exits(0);

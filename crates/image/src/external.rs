@@ -118,7 +118,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         let external = External::of(path, &file).map_err(unreadable)?;
         import::check_superblock(path, external.size)?;
         progress.stage("checking the image");
-        let (digest, size) = self.proven(path, progress)?;
+        let (digest, size) = self.proven(path, None, progress)?;
         external.check()?;
         self.staged(|staging| {
             let link = staging.image().join(ROOTFS_FILE);

@@ -27,6 +27,7 @@ mod staging;
 mod store;
 mod tarball;
 pub mod template;
+mod watermark;
 
 pub use debian::{DebianBuild, Taken};
 pub use error::{Error, Result, UNSHARED};

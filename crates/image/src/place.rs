@@ -2,8 +2,9 @@
 
 use crate::flatten::Winner;
 use crate::layer::{self, Blob, Content, Mark, Unpacked, Watch};
+use crate::watermark::Watermark;
 use crate::{Error, Result};
-use banger_ext4::{Layout, Placer};
+use banger_ext4::{Layout, Placer, WriteAt};
 use std::{
     fs::File,
     io::{self, Read},
@@ -23,27 +24,90 @@ pub(crate) fn place(
     (layout, out): (&Layout, &File),
     watch: &Watch<'_>,
 ) -> Result<()> {
-    let mut work: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .filter_map(|(n, blob)| {
-            let of_layer = |winner: &Winner| (winner.layer as usize).cmp(&n);
-            let start = winners.partition_point(|w| of_layer(w).is_lt());
-            let end = winners.partition_point(|w| of_layer(w).is_le());
-            winners
-                .get(start..end)
-                .filter(|w| !w.is_empty())
-                .map(|w| (blob, w))
-        })
-        .collect();
+    place_parts(&parts(layers, winners, layout), (layout, out), None, watch)
+}
+
+/// The same where everything else of the file system is written already. Meanwhile what is there is hashed and goes to the disk:
+/// the file's sha256 is told, unless it was not written from its beginning to its end.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn place_hashed(
+    layers: &[Blob],
+    winners: &[Winner],
+    (layout, out): (&Layout, &File),
+    watch: &Watch<'_>,
+) -> Result<Option<String>> {
+    let parts = parts(layers, winners, layout);
+    let starts: Vec<u64> = parts.iter().map(|part| part.start).collect();
+    let Some(mark) = Watermark::new(&starts, layout.size()) else {
+        return place_parts(&parts, (layout, out), None, watch).map(|()| None);
+    };
+    std::thread::scope(|scope| {
+        let digest = scope.spawn(|| mark.digest(out, &|| watch.go_on(None).is_err()));
+        let sent = scope.spawn(|| mark.send(out));
+        // Ends the two even where the work panics, for the scope waits for them.
+        let ended = mark.ends_here();
+        let placed = place_parts(&parts, (layout, out), Some(&mark), watch);
+        ended.with(placed.is_ok());
+        let (digest, sent) = (joined(digest), joined(sent));
+        placed?;
+        sent.map_err(Error::unwritten)?;
+        digest.map_err(Error::unwritten)
+    })
+}
+
+fn place_parts(
+    parts: &[Part<'_>],
+    (layout, out): (&Layout, &File),
+    mark: Option<&Watermark>,
+    watch: &Watch<'_>,
+) -> Result<()> {
+    let mut work: Vec<_> = parts.iter().enumerate().collect();
     // The longest first: nobody waits for it alone at the end.
-    work.sort_by_key(|(blob, _)| std::cmp::Reverse(blob.len));
-    let each = |(blob, winners): &(&Blob, &[Winner])| {
-        let mut placer = Placer::new(layout, out);
-        place_layer(blob, winners, &mut placer, watch)?;
-        placer.finish().map_err(Error::unwritten)
+    work.sort_by_key(|(_, part)| std::cmp::Reverse(part.blob.len));
+    let each = |(n, part): &(usize, &Part<'_>)| {
+        let marked = mark.map(|mark| mark.part(*n, out));
+        let to: &dyn WriteAt = marked.as_ref().map_or(out, |marked| marked);
+        let mut placer = Placer::new(layout, to);
+        place_layer(part.blob, part.winners, &mut placer, watch)?;
+        placer.finish().map_err(Error::unwritten)?;
+        if let Some(marked) = marked {
+            marked.finish();
+        }
+        Ok(())
     };
     watch.each(&work, &each).map(drop)
+}
+
+fn joined<R>(thread: std::thread::ScopedJoinHandle<'_, R>) -> R {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The winners of a layer, and where their bytes begin in the file.
+struct Part<'a> {
+    blob: &'a Blob,
+    winners: &'a [Winner],
+    start: u64,
+}
+
+fn parts<'a>(layers: &'a [Blob], winners: &'a [Winner], layout: &Layout) -> Vec<Part<'a>> {
+    let parts = layers.iter().enumerate().filter_map(|(n, blob)| {
+        let of_layer = |winner: &Winner| (winner.layer as usize).cmp(&n);
+        let start = winners.partition_point(|w| of_layer(w).is_lt());
+        let end = winners.partition_point(|w| of_layer(w).is_le());
+        let winners = winners.get(start..end)?;
+        let first = winners.first()?;
+        let start = layout.position(first.inode, first.offset);
+        Some(Part {
+            blob,
+            winners,
+            start: start.map_or(0, |(start, _)| start),
+        })
+    });
+    parts.collect()
 }
 
 fn place_layer(

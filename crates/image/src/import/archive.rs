@@ -4,10 +4,12 @@
 use super::bundle::Seen;
 use super::{Import, ROOM_MIB, Said, check_superblock, spool};
 use crate::flatten::{Flatten, Flattened};
-use crate::layer::{self, Blob, Content, Digests, End, Entry, Form, Hashed, Unpacked, Watch};
+use crate::layer::{
+    self, Blob, Content, Digests, End, Entry, Form, Hashed, Sum, Summed, Unpacked, Watch,
+};
 use crate::manifest::{HOME_FILE, ROOTFS_FILE};
 use crate::oci;
-use crate::place::place;
+use crate::place::place_hashed;
 use crate::staging::Staging;
 use crate::{Error, ImageStore, Progress, Result, digest, home};
 use banger_ext4::{Layout, Options, Tree};
@@ -30,7 +32,7 @@ const UNPACKED: &str = "archive";
 pub(super) struct Assembled {
     content: Flattened,
     layers: Vec<Blob>,
-    /// What it is made of: the same is the same image.
+    /// What it is made of: the same is the same image, and what is not the same has another UUID.
     made_of: String,
     pub(super) said: Said,
 }
@@ -48,8 +50,8 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         let watch = || Watch::new(&self.limits, &room, progress);
         let spooled = staging.dir().join(SPOOL);
         let is_plain = archive.is_plain();
-        let mut digests = Digests::default();
-        let archive = archive.through(|inner| Hashed::new(inner, &mut digests));
+        let mut sum = Sum::default();
+        let archive = archive.through(|inner| Summed::new(inner, &mut sum));
         let mut root = Flatten::new(&self.limits, Form::Flat);
         let mut seen = Seen::default();
         let mut take = |entry| {
@@ -68,7 +70,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             check_superblock(&rootfs, len)?;
             return Ok(said);
         }
-        let assembled = if oci::is_archive(&root) {
+        let mut assembled = if oci::is_archive(&root) {
             progress.stage("reading the image's layers");
             let file = match is_plain {
                 true => open(&spooled)?,
@@ -90,21 +92,23 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             Assembled {
                 content: root.finish(),
                 layers: vec![open(&spooled)?],
-                made_of: format!("a flat archive {}", digests.sha256()),
+                made_of: format!("a flat archive of {} bytes, {:08x}", sum.len, sum.crc32c),
                 said: Said::default(),
             }
         };
-        self.write_image(staging, &assembled, &watch().again(), progress)?;
+        assembled.said.digest =
+            self.write_image(staging, &assembled, &watch().again(), progress)?;
         Ok(assembled.said)
     }
 
+    /// Writes the file system and what is kept beside it; tells the file system's digest where that was made meanwhile.
     pub(super) fn write_image(
         &self,
         staging: &Staging,
         assembled: &Assembled,
         watch: &Watch<'_>,
         progress: &dyn Progress,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let Flattened { tree, winners } = &assembled.content;
         let layout = lay_out(tree, &assembled.made_of)?;
         let mib = layout.size() >> 20;
@@ -114,16 +118,25 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         let image = staging.image();
         let rootfs = spool::create(&image.join(ROOTFS_FILE)).map_err(Error::unwritten)?;
         rootfs.set_len(layout.size()).map_err(Error::unwritten)?;
-        place(&assembled.layers, winners, (&layout, &rootfs), watch)?;
         let written = layout.write_metadata(tree, &rootfs);
         written.map_err(Error::unwritten)?;
-        keep_home(&image.join(HOME_FILE), tree, (&layout, &rootfs), watch)
+        let digest = place_hashed(&assembled.layers, winners, (&layout, &rootfs), watch)?;
+        keep_home(&image.join(HOME_FILE), tree, (&layout, &rootfs), watch)?;
+        Ok(digest)
     }
 }
 
 /// Free space of an image, holes in its file. Who writes to a snapshot of it has no other, and the kernel keeps up to
 /// 16 MiB of it back (`ext4_set_resv_clusters`): where there is no more, what was written is lost at the flush.
 const SPARE: u64 = 32 << 20;
+
+/// Removes what the image was made of while it is checked: who waits for the image does not wait for that.
+pub(super) fn forget_sources(staging: &Staging) {
+    for name in [SPOOL, UNPACKED] {
+        // What is left goes with the staging directory.
+        let _ = std::fs::remove_file(staging.dir().join(name));
+    }
+}
 
 /// Decides where everything lies. A base is mounted `ro,noload` as it is; a clone of it grows, so it has inodes for more.
 fn lay_out(tree: &Tree, made_of: &str) -> Result<Layout> {

@@ -117,15 +117,16 @@ impl Bundle {
             file.write_all_at(bytes, offset).map_err(Error::unwritten)
         })?;
         hash_holes(&mut sha256, at, self.rootfs.size)?;
-        let found = format!("sha256:{}", hex::encode(&sha256.finalize()));
-        if found != told.digest {
+        let found = hex::encode(&sha256.finalize());
+        if told.digest != format!("sha256:{found}") {
             let why = format!(
-                "{ROOTFS_NAME} has the digest {found}, and should have {}",
+                "{ROOTFS_NAME} has the digest sha256:{found}, and should have {}",
                 layer::shown(told.digest.as_bytes())
             );
             return Err(Error::BadBundle(why));
         }
         Ok(Said {
+            digest: Some(found),
             config: told.config,
             origin: told.origin,
             distro: told.distro,

@@ -37,8 +37,9 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
             });
             let opened = opened.collect::<Result<_>>()?;
             let fetched = oci::fetched(config, opened)?;
-            let assembled = archive::assemble(fetched, &watch)?;
-            self.write_image(staging, &assembled, &watch.again(), progress)?;
+            let mut assembled = archive::assemble(fetched, &watch)?;
+            assembled.said.digest =
+                self.write_image(staging, &assembled, &watch.again(), progress)?;
             self.import_staged(staging, assembled.said, import, progress)
         })
         .map_err(Error::of_registry)

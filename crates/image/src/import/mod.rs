@@ -53,9 +53,11 @@ pub enum Moves {
     All,
 }
 
-/// What an archive says of the image in it, beside its files.
+/// What is known of an image beside its files when they have been written.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
+    /// sha256 of the file system, where it was made while that was written.
+    pub digest: Option<String>,
     /// How it is run.
     pub config: Option<ImageConfig>,
     /// How it was built.
@@ -111,7 +113,10 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     ) -> Result<Manifest> {
         let rootfs = staging.image().join(ROOTFS_FILE);
         progress.stage("checking the image");
-        let (digest, size) = self.proven(&rootfs, progress)?;
+        let (digest, size) = std::thread::scope(|scope| {
+            scope.spawn(|| archive::forget_sources(staging));
+            self.proven(&rootfs, said.digest, progress)
+        })?;
         let manifest = Manifest {
             format: Manifest::FORMAT,
             id: digest[..Manifest::ID_DIGITS].to_owned(),
@@ -139,12 +144,20 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
     }
 
     /// Digest and length of a file system in which e2fsck finds no fault. It is read by e2fsck, which first has it written
-    /// out, and for the digest at the same time.
-    pub(crate) fn proven(&self, rootfs: &Path, progress: &dyn Progress) -> Result<(String, u64)> {
+    /// out, and for the digest, where that is not known yet, at the same time.
+    pub(crate) fn proven(
+        &self,
+        rootfs: &Path,
+        known: Option<String>,
+        progress: &dyn Progress,
+    ) -> Result<(String, u64)> {
         let failed = AtomicBool::new(false);
         let cancelled = || progress.cancelled() || failed.load(Ordering::Relaxed);
         let (checked, digest) = std::thread::scope(|scope| {
-            let digest = scope.spawn(|| digest::sha256_file(rootfs, &cancelled));
+            let digest = scope.spawn(|| match known {
+                Some(digest) => length(rootfs).map(|len| (digest, len)),
+                None => digest::sha256_file(rootfs, &cancelled),
+            });
             let checked = ext4::check(&*self.host, rootfs, &|| progress.cancelled());
             failed.store(checked.is_err(), Ordering::Relaxed);
             (checked, digest.join())
@@ -194,6 +207,14 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         }
         Ok(said)
     }
+}
+
+fn length(path: &Path) -> Result<u64> {
+    let unreadable = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    path.metadata().map(|meta| meta.len()).map_err(unreadable)
 }
 
 /// A file system on its way into a file: cancelled, within limits, and told of.

@@ -1,4 +1,4 @@
-//! The archives that are made into images: files of this machine.
+//! The archives that are made into images: a Debian root.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::others::sh;
 use crate::run;
 
-/// Bytes of files in the archive.
-const CONTENT: u64 = 300 << 20;
+/// What makes a root of Debian's important packages one of about 300 MiB.
+const MORE: &str = "git,python3";
 /// Bytes of a block.
 const BLOCK: u64 = 4096;
 /// Layers of the image.
@@ -23,7 +23,7 @@ pub enum Packing {
 /// What the archives have in them.
 #[derive(Default)]
 pub struct Content {
-    /// Paths below `/usr`, for each layer.
+    /// Paths below the root, for each layer.
     pub lists: Vec<Vec<String>>,
     /// Bytes of the files.
     pub bytes: u64,
@@ -62,43 +62,39 @@ impl Work {
         Ok(dir)
     }
 
-    /// Files of `/usr`, with directories and links: of so many directories, in the order of their names, one with all that
-    /// is in it, and so again from the next, until it is enough. For each layer a part.
+    /// A Debian root as a user can have it: unpacked, without devices.
     ///
     /// # Errors
-    /// They cannot be listed.
+    /// It cannot be fetched or unpacked.
+    pub fn root(&self) -> Result<(), String> {
+        eprintln!("==> a Debian root (one to two minutes)");
+        let script = "suite=$(. /etc/os-release; [ \"$ID\" = debian ] && echo \"$VERSION_CODENAME\" || echo bookworm); \
+                      mmdebstrap -q --variant=important --include=\"$1\" \"$suite\" \"$2/root.tar\"; mkdir \"$2/root\"; \
+                      tar -C \"$2/root\" --exclude='./dev/*' -xf \"$2/root.tar\"; rm \"$2/root.tar\"";
+        sh(script, Path::new(MORE), &self.dir)
+    }
+
+    /// All of it, directory by directory in the order of their names; for each layer a part.
+    ///
+    /// # Errors
+    /// It cannot be listed.
     pub fn content(&self) -> Result<Content, String> {
-        let script = "find /usr -xdev -mindepth 1 -path /usr/local -prune -o \\( -type f -readable -size -16M \
-                      -printf '%s\\t%h/\\t%P\\n' -o \\( -type d -o -type l \\) -printf '0\\t%h/\\t%P\\n' \\) | LC_ALL=C sort -t \"$(printf '\\t')\" -k 2";
+        let script = "find root -xdev -mindepth 1 \\( -type f -printf '%s\\t%h/\\t%P\\n' -o \\( -type d -o -type l \\) \
+                      -printf '0\\t%h/\\t%P\\n' \\) | LC_ALL=C sort -t \"$(printf '\\t')\" -k 2";
         let told = run::output(&self.dir, "sh", &["-ec", script])?;
-        let mut directories: Vec<(&str, Vec<(u64, &str)>)> = Vec::new();
+        let mut entries = Vec::new();
         for line in told.lines() {
-            let mut words = line.splitn(3, '\t');
-            let mut word = || words.next().ok_or_else(|| format!("find said {line:?}"));
-            let (size, directory, path) = (word()?, word()?, word()?);
-            let size = size
-                .parse()
-                .map_err(|e| format!("find said {line:?}: {e}"))?;
-            match directories
-                .last_mut()
-                .filter(|(last, _)| *last == directory)
-            {
-                Some((_, files)) => files.push((size, path)),
-                None => directories.push((directory, vec![(size, path)])),
-            }
+            let bad = || format!("find said {line:?}");
+            let (size, rest) = line.split_once('\t').ok_or_else(bad)?;
+            let (_, path) = rest.split_once('\t').ok_or_else(bad)?;
+            entries.push((size.parse::<u64>().map_err(|_| bad())?, path));
         }
-        let all = directories.iter().flat_map(|(_, files)| files);
-        let all: u64 = all.map(|(size, _)| size).sum();
-        let step = usize::try_from(all / CONTENT).unwrap_or(1).max(1);
-        let turns = (0..step).flat_map(|from| directories.iter().skip(from).step_by(step));
+        let all: u64 = entries.iter().map(|(size, _)| size).sum();
         let mut content = Content::default();
         content.lists.resize(LAYERS, Vec::new());
-        for (size, path) in turns.flat_map(|(_, files)| files) {
-            if content.bytes >= CONTENT {
-                break;
-            }
-            let layer = usize::try_from(content.bytes * LAYERS as u64 / CONTENT).unwrap_or(0);
-            content.take(layer.min(LAYERS - 1), *size, path);
+        for (size, path) in entries {
+            let layer = usize::try_from(content.bytes * LAYERS as u64 / all.max(1)).unwrap_or(0);
+            content.take(layer.min(LAYERS - 1), size, path);
         }
         Ok(content)
     }
@@ -112,7 +108,8 @@ impl Work {
         std::fs::write(&list, files.join("\n"))
             .map_err(|e| format!("cannot write {}: {e}", list.display()))?;
         let archive = self.dir.join(format!("{name}.tar"));
-        let script = "tar -C /usr --no-recursion --verbatim-files-from -T \"$1\" -cf \"$2\"";
+        let script =
+            "tar -C \"${1%/*}/root\" --no-recursion --verbatim-files-from -T \"$1\" -cf \"$2\"";
         sh(script, &list, &archive)?;
         Ok(archive)
     }
