@@ -2,9 +2,10 @@
 
 use banger_ext4::{FileSystem, Inode, InodeId, Kind, Node, Tree};
 use banger_image::{Limits, RemoteDocument, dry, layers_of, read_remote};
-use banger_model::ImageReference;
+use banger_model::{ImageReference, hex};
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::{fs::File, io::Write, sync::Arc};
+use sha2::{Digest, Sha256};
+use std::{fs::File, io::Write, os::unix::fs::FileExt, sync::Arc};
 
 const BLOCK: usize = 512;
 
@@ -123,7 +124,10 @@ pub fn layers(data: &[u8]) {
     let into = memory(b"");
     match dry::image(&files, flat, &limits(), &into) {
         Err(refused) => in_words(&refused),
-        Ok(tree) => same(&tree, into, true),
+        Ok(made) => {
+            digest_is_of(&made, &into, flat);
+            same(&made.tree, into, true);
+        }
     }
 }
 
@@ -148,8 +152,24 @@ pub fn layer_tar(data: &[u8]) {
     let file = Arc::new(memory(&bytes));
     match dry::image(&[file], how & 2 != 0, &limits(), &into) {
         Err(refused) => in_words(&refused),
-        Ok(tree) => same(&tree, into, false),
+        Ok(made) => {
+            digest_is_of(&made, &into, false);
+            same(&made.tree, into, false);
+        }
     }
+}
+
+/// The digest that was made while the file was written is the file's. Of a flat archive there always is one: its bytes come in
+/// the order of their places.
+fn digest_is_of(made: &dry::Dry, file: &File, always: bool) {
+    let Some(told) = &made.digest else {
+        assert!(!always, "it was not written forwards");
+        return;
+    };
+    let len = file.metadata().expect("a file in memory").len();
+    let mut bytes = vec![0; usize::try_from(len).expect("a small file")];
+    file.read_exact_at(&mut bytes, 0).expect("its bytes");
+    assert_eq!(*told, hex::encode(&Sha256::digest(&bytes)));
 }
 
 fn in_words(refused: &banger_image::Error) {

@@ -41,8 +41,11 @@ fn kill_while(home: &Home, run: &Running, times: usize) -> usize {
     let mut killed = 0;
     while killed < times && alive() {
         std::thread::sleep(Duration::from_millis(300));
-        home.kill_daemon();
-        killed += 1;
+        // Whose command was cut off starts the next one, and on a busy machine that takes its time.
+        if home.daemon_pid().is_some() {
+            home.kill_daemon();
+            killed += 1;
+        }
     }
     killed
 }
@@ -215,9 +218,11 @@ fn detached_commands_and_files_of_variables() {
     home.finish();
 }
 
-/// A thousand commands: the daemon keeps no descriptor, no memory and no child, the guest no process.
+/// Hundreds of commands (a hundred and `BANGER_COMMANDS` more): the daemon keeps no descriptor, no memory and no child, the guest no process.
 #[test]
-fn a_thousand_commands_leave_nothing() {
+fn many_commands_leave_nothing() {
+    let count =
+        std::env::var("BANGER_COMMANDS").map_or(300, |n| n.parse().expect("BANGER_COMMANDS"));
     let home = Home::new();
     home.banger(&["vm", "create", "--name", "dev"]).exits(0);
     let some = |count: usize| {
@@ -256,7 +261,7 @@ fn a_thousand_commands_leave_nothing() {
         numbers
     };
     let (fds, kib, inside) = (descriptors(), memory(), guest());
-    some(900);
+    some(count);
     wait_until("descriptors to be closed", Duration::from_secs(20), || {
         let now = descriptors();
         if now <= fds {

@@ -285,15 +285,23 @@ async fn a_thousand_commands_leave_nothing() {
     };
     some(100).await;
     until("all children to be reaped", || agent.children().is_empty()).await;
-    let (descriptors, memory) = (agent.descriptors(), agent.memory_kib());
-    some(900).await;
-    until("all children to be reaped", || agent.children().is_empty()).await;
-    until("descriptors to be closed", || {
-        agent.descriptors() <= descriptors
-    })
-    .await;
-    let grown = agent.memory_kib().saturating_sub(memory);
-    assert!(grown < 512, "{grown} KiB more after 900 commands");
+    let descriptors = agent.descriptors();
+    let mut grown = Vec::new();
+    // What is lost with each command is lost in every round; what the allocator keeps for its threads, in one of them.
+    while grown.last().is_none_or(|kib| *kib >= 512) && grown.len() < 3 {
+        let memory = agent.memory_kib();
+        some(900).await;
+        until("all children to be reaped", || agent.children().is_empty()).await;
+        until("descriptors to be closed", || {
+            agent.descriptors() <= descriptors
+        })
+        .await;
+        grown.push(agent.memory_kib().saturating_sub(memory));
+    }
+    assert!(
+        grown.last().is_some_and(|kib| *kib < 512),
+        "{grown:?} KiB more after 900 commands each"
+    );
 }
 
 #[tokio::test]

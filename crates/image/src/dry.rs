@@ -2,16 +2,25 @@
 
 use crate::flatten::Flatten;
 use crate::layer::{self, Blob, Content, End, Form, Watch};
-use crate::place::place;
+use crate::place::place_hashed;
 use crate::{Error, Limits, Result, Silent};
 use banger_ext4::{Layout, Options, Tree};
 use std::{fs::File, sync::Arc};
 
-/// Makes a file system of these layers, oldest first, in `into`, just as an import would; what is in it.
+/// A file system that was made.
+#[derive(Debug)]
+pub struct Dry {
+    /// What is in it.
+    pub tree: Tree,
+    /// sha256 of its file, where it was made while that was written.
+    pub digest: Option<String>,
+}
+
+/// Makes a file system of these layers, oldest first, in `into`, just as an import would.
 ///
 /// # Errors
 /// A layer is none, or is refused.
-pub fn image(layers: &[Arc<File>], flat: bool, limits: &Limits, into: &File) -> Result<Tree> {
+pub fn image(layers: &[Arc<File>], flat: bool, limits: &Limits, into: &File) -> Result<Dry> {
     let room = || Ok(());
     let watch = Watch::new(limits, &room, &Silent);
     let (form, end) = match flat {
@@ -45,9 +54,10 @@ pub fn image(layers: &[Arc<File>], flat: bool, limits: &Limits, into: &File) -> 
     let layout = Layout::new(&made.tree, &options)?;
     into.set_len(0).map_err(Error::unwritten)?;
     into.set_len(layout.size()).map_err(Error::unwritten)?;
-    place(&blobs, &made.winners, (&layout, into), &watch)?;
     layout
         .write_metadata(&made.tree, into)
         .map_err(Error::unwritten)?;
-    Ok(made.tree)
+    let digest = place_hashed(&blobs, &made.winners, (&layout, into), &watch)?;
+    let tree = made.tree;
+    Ok(Dry { tree, digest })
 }

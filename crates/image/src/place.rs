@@ -2,16 +2,23 @@
 
 use crate::flatten::Winner;
 use crate::layer::{self, Blob, Content, Mark, Unpacked, Watch};
-use crate::watermark::Watermark;
+use crate::watermark::{SENT, Watermark};
 use crate::{Error, Result};
 use banger_ext4::{Layout, Placer, WriteAt};
 use std::{
     fs::File,
     io::{self, Read},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 /// Bytes that are read and put at once.
 const CHUNK: usize = 1 << 20;
+/// Who waits for the disk or the digest looks so often whether to go on.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Fetches the winners, in the order that flattening gave them, and puts each byte once into the file of a file system
 /// laid out so.
@@ -28,7 +35,7 @@ pub(crate) fn place(
 }
 
 /// The same where everything else of the file system is written already. Meanwhile what is there is hashed and goes to the disk:
-/// the file's sha256 is told, unless it was not written from its beginning to its end.
+/// the file's sha256 is told, unless it was not written from its beginning to its end, or could not be read.
 ///
 /// # Errors
 /// As [`place`].
@@ -43,18 +50,56 @@ pub(crate) fn place_hashed(
     let Some(mark) = Watermark::new(&starts, layout.size()) else {
         return place_parts(&parts, (layout, out), None, watch).map(|()| None);
     };
-    std::thread::scope(|scope| {
-        let digest = scope.spawn(|| mark.digest(out, &|| watch.go_on(None).is_err()));
-        let sent = scope.spawn(|| mark.send(out));
-        // Ends the two even where the work panics, for the scope waits for them.
-        let ended = mark.ends_here();
-        let placed = place_parts(&parts, (layout, out), Some(&mark), watch);
-        ended.with(placed.is_ok());
-        let (digest, sent) = (joined(digest), joined(sent));
-        placed?;
-        sent.map_err(Error::unwritten)?;
-        digest.map_err(Error::unwritten)
-    })
+    let mark = Arc::new(mark);
+    // Dropped, it ends the threads below: nobody waits for a slow disk when the work has failed or was cancelled.
+    let end = mark.ends_here();
+    let hashed = beside(&mark, out, Watermark::digest)?;
+    let sent = beside(&mark, out, |mark, file| mark.send(file, SENT))?;
+    let placed = place_parts(&parts, (layout, out), Some(&mark), watch);
+    if let Err(stopped) = placed {
+        // It may be why writing stopped, and says more.
+        return Err(match sent.recv_timeout(LOOK) {
+            Ok(Err(disk)) => Error::unwritten(disk),
+            _ => stopped,
+        });
+    }
+    end.written();
+    awaited(&sent, watch)?.map_err(Error::unwritten)?;
+    // Who hashes the file when it is whole tells what is wrong with it.
+    Ok(awaited(&hashed, watch)?.unwrap_or_default())
+}
+
+/// Does some work on a file that is being written in a thread of its own, which ends with the writing.
+fn beside<R: Send + 'static>(
+    mark: &Arc<Watermark>,
+    file: &File,
+    work: impl FnOnce(&Watermark, &File) -> R + Send + 'static,
+) -> Result<Receiver<R>> {
+    let (mark, file) = (
+        Arc::clone(mark),
+        file.try_clone().map_err(Error::unwritten)?,
+    );
+    let (done, result) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().spawn(move || {
+        // Nobody listens any more where the work was given up.
+        let _ = done.send(work(&mark, &file));
+    });
+    thread.map_err(Error::unwritten)?;
+    Ok(result)
+}
+
+/// What such work comes to, unless it is cancelled or there is no room meanwhile.
+fn awaited<R>(result: &Receiver<R>, watch: &Watch<'_>) -> Result<R> {
+    loop {
+        match result.recv_timeout(LOOK) {
+            Ok(done) => return Ok(done),
+            Err(RecvTimeoutError::Timeout) => watch.go_on(None)?,
+            Err(RecvTimeoutError::Disconnected) => {
+                let why = "the thread that reads the image while it is written has panicked";
+                return Err(Error::unwritten(io::Error::other(why)));
+            }
+        }
+    }
 }
 
 fn place_parts(
@@ -64,8 +109,10 @@ fn place_parts(
     watch: &Watch<'_>,
 ) -> Result<()> {
     let mut work: Vec<_> = parts.iter().enumerate().collect();
-    // The longest first: nobody waits for it alone at the end.
-    work.sort_by_key(|(_, part)| std::cmp::Reverse(part.blob.len));
+    // The longest first: nobody waits for it alone at the end. One alone goes forwards, and so does the mark.
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+        work.sort_by_key(|(_, part)| std::cmp::Reverse(part.blob.len));
+    }
     let each = |(n, part): &(usize, &Part<'_>)| {
         let marked = mark.map(|mark| mark.part(*n, out));
         let to: &dyn WriteAt = marked.as_ref().map_or(out, |marked| marked);
@@ -78,12 +125,6 @@ fn place_parts(
         Ok(())
     };
     watch.each(&work, &each).map(drop)
-}
-
-fn joined<R>(thread: std::thread::ScopedJoinHandle<'_, R>) -> R {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The winners of a layer, and where their bytes begin in the file.

@@ -14,9 +14,9 @@ use std::{
 
 /// Bytes that are read and hashed at once.
 const CHUNK: u64 = 1 << 20;
-/// Bytes that are sent to the disk at once: each time costs the journal of the file system below a transaction.
-const SENT: u64 = 64 << 20;
-/// Who waits looks so often whether the work was given up.
+/// Bytes between two times that what is written is sent to the disk: each costs the file system below a transaction.
+pub(crate) const SENT: u64 = 64 << 20;
+/// Longest wait at a time. Whoever moves the mark or ends the writing says so; it is no wait for ever if nobody did.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How far a file is as it will stay. Parts of it are written side by side, each from its beginning to its end.
@@ -47,6 +47,8 @@ enum Phase {
     Written,
     /// A write went back, or left its part: what was hashed may not be what is there.
     Spoiled,
+    /// The disk did not take what had been written; nothing more is.
+    Failed,
     /// Nobody writes the rest.
     GivenUp,
 }
@@ -80,7 +82,7 @@ impl Watermark {
         }
     }
 
-    /// The end of the writing, at the latest where this is dropped.
+    /// The end of the writing: all is given up where this is dropped.
     pub(crate) fn ends_here(&self) -> End<'_> {
         End { mark: self }
     }
@@ -94,49 +96,42 @@ impl Watermark {
     }
 
     /// Lower-case hex sha256 of the file, when all of it is written; `None` if that was given up, or went another way than
-    /// from the beginning to the end. `cancelled` is polled for each MiB.
+    /// from the beginning to the end. Giving up is looked at for each MiB.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn digest(
-        &self,
-        file: &File,
-        cancelled: &dyn Fn() -> bool,
-    ) -> io::Result<Option<String>> {
+    pub(crate) fn digest(&self, file: &File) -> io::Result<Option<String>> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; usize::try_from(CHUNK).unwrap_or(1 << 20)];
         let mut at = 0;
         while at < self.len {
-            let Some(mark) = self.beyond(at + CHUNK) else {
+            let Some(mark) = self.beyond((at + CHUNK).min(self.len)) else {
                 return Ok(None);
             };
-            while at < mark {
-                if cancelled() {
-                    return Ok(None);
-                }
-                let n = usize::try_from(mark - at).map_or(buffer.len(), |n| n.min(buffer.len()));
-                file.read_exact_at(&mut buffer[..n], at)?;
-                hash.update(&buffer[..n]);
-                at += n as u64;
-            }
+            let end = mark.min(at + CHUNK);
+            let n = usize::try_from(end - at).map_or(buffer.len(), |n| n.min(buffer.len()));
+            file.read_exact_at(&mut buffer[..n], at)?;
+            hash.update(&buffer[..n]);
+            at += n as u64;
         }
         // A write that went back may have come after its place was hashed.
         let whole = self.beyond(self.len).is_some();
         Ok(whole.then(|| hex::encode(&hash.finalize())))
     }
 
-    /// Has what is written sent to the disk while the rest comes: who flushes the file then waits for little.
+    /// Has what is written sent to the disk after so many bytes each time, while the rest comes: who flushes the file then waits
+    /// for little. Where the disk does not take it, nothing more is written.
     ///
     /// # Errors
     /// The disk does not take it.
-    pub(crate) fn send(&self, file: &File) -> io::Result<()> {
-        let mut at = SENT;
+    pub(crate) fn send(&self, file: &File, bytes: u64) -> io::Result<()> {
+        let mut at = bytes;
         while at < self.len {
             let Some(mark) = self.beyond(at).filter(|mark| *mark < self.len) else {
                 return Ok(());
             };
-            file.sync_data()?;
-            at = mark + SENT;
+            file.sync_data().inspect_err(|_| self.end(Phase::Failed))?;
+            at = mark + bytes;
         }
         Ok(())
     }
@@ -147,7 +142,7 @@ impl Watermark {
         let mut state = self.state();
         loop {
             match state.phase {
-                Phase::Spoiled | Phase::GivenUp => return None,
+                Phase::Spoiled | Phase::Failed | Phase::GivenUp => return None,
                 Phase::Written => return Some(self.len),
                 Phase::Writing => {}
             }
@@ -175,23 +170,26 @@ impl Watermark {
     }
 }
 
-/// Ends the writing of a file; dropped, what is left of it is given up.
+/// Ends the writing of a file; dropped, what is left of it and of its digest is given up.
 pub(crate) struct End<'a> {
     mark: &'a Watermark,
 }
 
 impl End<'_> {
-    /// Ends it: all was written, or it failed.
-    pub(crate) fn with(self, written: bool) {
-        if written {
-            self.mark.end(Phase::Written);
-        }
+    /// All is written.
+    pub(crate) fn written(&self) {
+        self.mark.end(Phase::Written);
     }
 }
 
 impl Drop for End<'_> {
+    /// Nobody waits for a digest any more, whether all was written or not.
     fn drop(&mut self) {
-        self.mark.end(Phase::GivenUp);
+        let mut state = self.mark.state();
+        if let Phase::Writing | Phase::Written = state.phase {
+            state.phase = Phase::GivenUp;
+        }
+        self.mark.moved.notify_all();
     }
 }
 
@@ -215,6 +213,9 @@ impl PartFile<'_> {
 
 impl WriteAt for PartFile<'_> {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.mark.state().phase == Phase::Failed {
+            return Err(io::Error::other("the disk did not take what came before"));
+        }
         FileExt::write_all_at(self.file, bytes, offset)?;
         self.mark
             .wrote(self.number, offset, offset + bytes.len() as u64);
@@ -265,11 +266,11 @@ mod tests {
         /// What is told of it while `write` writes.
         fn digest_of(&self, write: impl FnOnce()) -> Option<String> {
             std::thread::scope(|scope| {
-                let digest = scope.spawn(|| self.mark.digest(&self.file, &|| false));
-                let sent = scope.spawn(|| self.mark.send(&self.file));
+                let digest = scope.spawn(|| self.mark.digest(&self.file));
+                let sent = scope.spawn(|| self.mark.send(&self.file, MIB));
                 let end = self.mark.ends_here();
                 write();
-                end.with(true);
+                end.written();
                 sent.join().unwrap().unwrap();
                 digest.join().unwrap().unwrap()
             })
@@ -321,14 +322,16 @@ mod tests {
         );
         let w = written();
         let told = std::thread::scope(|scope| {
-            let digest = scope.spawn(|| w.mark.digest(&w.file, &|| false));
+            let digest = scope.spawn(|| w.mark.digest(&w.file));
             drop(w.mark.ends_here());
             digest.join().unwrap().unwrap()
         });
         assert_eq!(told, None, "given up");
         let w = written();
-        w.mark.ends_here().with(true);
-        assert_eq!(w.mark.digest(&w.file, &|| true).unwrap(), None, "cancelled");
+        let end = w.mark.ends_here();
+        end.written();
+        drop(end);
+        assert_eq!(w.mark.digest(&w.file).unwrap(), None, "cancelled");
         assert!(Watermark::new(&[2, 1], 3).is_none() && Watermark::new(&[4], 3).is_none());
     }
 
@@ -341,5 +344,22 @@ mod tests {
         assert_eq!(w.mark.beyond(2 * MIB), Some(2 * MIB));
         w.mark.part(0, &w.file).finish();
         assert_eq!(w.mark.beyond(2 * MIB + 1), Some(3 * MIB));
+    }
+
+    /// A pipe cannot be flushed: what a disk says that takes nothing.
+    #[test]
+    fn nothing_more_is_written_to_a_disk_that_takes_nothing() {
+        let w = written();
+        let (_reader, pipe) = std::io::pipe().unwrap();
+        let no_disk = File::from(std::os::fd::OwnedFd::from(pipe));
+        let failed = std::thread::scope(|scope| {
+            let sent = scope.spawn(|| w.mark.send(&no_disk, MIB / 2));
+            w.put(0, MIB, 2 * MIB);
+            sent.join().unwrap()
+        });
+        assert!(failed.is_err());
+        let more = w.mark.part(0, &w.file).write_all_at(&[1], 2 * MIB);
+        assert!(more.is_err());
+        assert_eq!(w.mark.digest(&w.file).unwrap(), None);
     }
 }

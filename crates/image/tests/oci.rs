@@ -27,9 +27,11 @@ fn import_within(
         names: vec![name.to_owned()],
         ..Import::default()
     };
-    store(dir)
-        .within(limits)
-        .import(&mut bytes, &import, &Silent)
+    let store = store(dir).within(limits);
+    let made = store.import(&mut bytes, &import, &Silent)?;
+    let file = std::fs::read(store.rootfs(&made)).unwrap();
+    assert_eq!(made.digest, format!("sha256:{}", digest(&file)));
+    Ok(made)
 }
 
 fn owned(kind: T, name: &str, size: u64, (uid, gid, mode): (u64, u64, u32)) -> tar::Header {

@@ -53,7 +53,7 @@ macro_rules! hex_id {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                f.write_str(crate::hex::encode_into(&self.0, &mut [0; 2 * $bytes]))
             }
         }
         impl fmt::Debug for $name {

@@ -17,7 +17,7 @@ use crate::format::{
 use crate::tree::{Inode, Kind, Tree};
 use std::io;
 
-/// Writes it, the superblock last: a file that was not finished is no file system.
+/// Writes it, the superblock last: where the bytes of files are there already, a file that was not finished is no file system.
 pub fn write(layout: &Layout, tree: &Tree, out: &dyn WriteAt) -> io::Result<()> {
     if tree.inodes.len() != layout.nodes.len() {
         return Err(another_tree());

@@ -32,7 +32,7 @@ const UNPACKED: &str = "archive";
 pub(super) struct Assembled {
     content: Flattened,
     layers: Vec<Blob>,
-    /// What it is made of: the same is the same image, and what is not the same has another UUID.
+    /// What it is made of: the same is the same image. Its UUID is made of this; what the image is, its own digest says.
     made_of: String,
     pub(super) said: Said,
 }
