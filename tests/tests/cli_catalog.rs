@@ -63,7 +63,7 @@ fn images(home: &Home) -> usize {
 /// R-IMG-7: the name is looked for there before it is a package's.
 #[test]
 fn a_kernel_of_a_catalog_is_offered_pulled_by_its_name_and_proven() {
-    let home = Home::bare();
+    let mut home = Home::bare();
     let dir = home.scratch().join("catalog");
     fs::create_dir_all(&dir).expect("a directory");
     let bytes = vmlinux("6.1.7-test", true);
@@ -107,6 +107,24 @@ fn a_kernel_of_a_catalog_is_offered_pulled_by_its_name_and_proven() {
     // What the catalog has for another machine is not there; it may be a package's name.
     let foreign = home.banger(&["kernel", "pull", "foreign"]).exits(125);
     assert!(!foreign.err().contains("catalog says"), "{}", foreign.err());
+
+    // On a machine without apt there are those of the catalog still, and without a catalog the reason why there are none.
+    home.banger(&["daemon", "stop"]).exits(0);
+    let empty = home.scratch().join("bin");
+    fs::create_dir(&empty).expect("a PATH");
+    home.set_env("PATH", Some(&empty.display().to_string()));
+    let offered = home.banger(&["kernel", "list", "--available", "--json"]);
+    let offered = offered.exits(0).json();
+    assert_eq!(offered.as_array().map(Vec::len), Some(2), "{offered}");
+    home.banger(&["daemon", "stop"]).exits(0);
+    fs::write(home.config(), "").expect("no catalog");
+    let none = home.banger(&["kernel", "list", "--available"]).exits(125);
+    assert!(
+        none.err().contains("'apt-get' is not installed"),
+        "{}",
+        none.err()
+    );
+    home.set_env("PATH", None);
     home.finish();
 }
 

@@ -295,21 +295,28 @@ impl Kernels {
     /// `kernel.available`: what the catalog and the package sources have.
     ///
     /// # Errors
-    /// The catalog cannot be read; there is no apt, or it fails.
+    /// The catalog cannot be read; apt fails, or there is neither it nor a kernel of a catalog.
     pub fn available(&self) -> Result<Vec<KernelOffer>> {
         let of_catalog = self.catalogue.offered_kernels()?.into_iter();
-        let of_catalog = of_catalog.map(|entry| KernelOffer {
-            kind: "catalog".to_owned(),
-            command: format!("banger kernel pull {}", entry.name),
-            description: format!("of the catalog, {}", ByteSize(entry.size)),
-            name: entry.name,
-            version: None,
-        });
-        let found = apt::kernel_packages(&*self.core.host, &self.core.site.state_dir);
-        let found = found.map_err(|error| {
-            ApiError::of(Code::Precondition, &error)
-                .hint("banger kernel import takes a package's file or a directory from anywhere")
-        })?;
+        let of_catalog: Vec<_> = of_catalog
+            .map(|entry| KernelOffer {
+                kind: "catalog".to_owned(),
+                command: format!("banger kernel pull {}", entry.name),
+                description: format!("of the catalog, {}", ByteSize(entry.size)),
+                name: entry.name,
+                version: None,
+            })
+            .collect();
+        let found = match apt::kernel_packages(&*self.core.host, &self.core.site.state_dir) {
+            Ok(found) => found,
+            // Of another family: what there is, is in the catalog.
+            Err(apt::AptError::Missing { .. }) if !of_catalog.is_empty() => Vec::new(),
+            Err(error) => {
+                return Err(ApiError::of(Code::Precondition, &error).hint(
+                    "banger kernel import takes a package's file or a directory from anywhere",
+                ));
+            }
+        };
         let offer = |(name, description): (String, String)| KernelOffer {
             kind: "package".to_owned(),
             command: format!("banger kernel pull {name}"),
@@ -317,7 +324,8 @@ impl Kernels {
             version: None,
             description,
         };
-        Ok(of_catalog.chain(found.into_iter().map(offer)).collect())
+        let packages = found.into_iter().map(offer);
+        Ok(of_catalog.into_iter().chain(packages).collect())
     }
 
     /// `kernel.show`.
