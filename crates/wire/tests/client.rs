@@ -55,6 +55,22 @@ fn a_connection_that_was_never_accepted_was_not_read() {
     assert!(error.no_daemon());
 }
 
+/// A connect that does not block has two steps: the queue, and then the socket's error. A listener that goes between them is what
+/// the second tells of.
+#[test]
+fn a_daemon_that_goes_while_one_connects_is_none() {
+    let name = format!("banger-client-going-{}", std::process::id());
+    let socket = std::env::temp_dir().join(name);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let stream = UnixStream::connect(&socket).expect("a place in the queue");
+    drop(listener);
+    std::fs::remove_file(&socket).expect("the socket goes");
+    let source = stream.take_error().expect("a socket").expect("an error");
+    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionReset);
+    let error = ClientError::Connect { socket, source };
+    assert!(error.no_daemon(), "{error:?}");
+}
+
 #[test]
 fn a_request_that_was_read_in_part_was_not_read() {
     for bytes in [0, 1, 40] {

@@ -65,9 +65,12 @@ impl ClientError {
     /// True if there was nobody to be asked: the daemon is to be started, and may be asked the same.
     pub fn no_daemon(&self) -> bool {
         match self {
+            // Reset: it ended with us in its queue (Linux `unix_release_sock`), where nothing of ours has been read.
             ClientError::Connect { source, .. } => matches!(
                 source.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
             ),
             ClientError::Unread(_) => true,
             _ => false,

@@ -98,11 +98,14 @@ async fn dial(path: &Path, end: Instant, waited: Duration) -> Result<UnixStream,
     }
 }
 
-/// Not there yet, not listening yet, or the backlog of one is taken.
+/// Not there yet, not listening yet, the backlog of one is taken, or its listener went while we were in it.
 fn passes(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::WouldBlock
     )
 }
 
