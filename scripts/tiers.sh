@@ -159,7 +159,7 @@ tier_fuzz() {
         target=${target##*/}
         case "$target" in *"$FILTER"*) targets+=("$target") ;; esac
     done
-    [ ${#targets[@]} -eq 0 ] || counted fuzz "$ROOT/scripts/fuzz" --seconds 3 "${targets[@]}"
+    [ ${#targets[@]} -eq 0 ] || counted fuzz "$ROOT/scripts/fuzz" --seconds 2 "${targets[@]}"
 }
 
 # counted_if_any TIER CMD…: like counted, where no test at all is no failure.

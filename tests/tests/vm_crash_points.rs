@@ -2,7 +2,7 @@
 //! effect, for every operation, and the next command must find a consistent world. Needs the programs
 //! built with `--features crash-points`, in `crash/` beside the others (`./test` puts them there).
 //!
-//! `BANGER_CRASH_STRIDE` (default 5) takes every so many-th point, from an offset drawn with
+//! `BANGER_CRASH_STRIDE` (default 7) takes every so many-th point, from an offset drawn with
 //! `BANGER_SEED`; `./soak` takes them all.
 
 use banger_testkit::{Home, wait_until};
@@ -106,7 +106,7 @@ fn enumerate(operation: &Operation) {
         operation.name
     );
 
-    let stride = setting("BANGER_CRASH_STRIDE", 5).max(1);
+    let stride = setting("BANGER_CRASH_STRIDE", 7).max(1);
     let offset = setting("BANGER_SEED", u64::from(std::process::id())) % stride;
     let (mut cases, mut died) = (0, 0);
     for n in (1 + offset..=effects).step_by(usize::try_from(stride).unwrap_or(1)) {
