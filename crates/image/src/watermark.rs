@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Bytes that are read and hashed at once.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: usize = 1 << 20;
 /// Bytes between two times that what is written is sent to the disk: each costs the file system below a transaction.
 pub(crate) const SENT: u64 = 64 << 20;
 /// Longest wait at a time. Whoever moves the mark or ends the writing says so; it is no wait for ever if nobody did.
@@ -102,14 +102,14 @@ impl Watermark {
     /// It cannot be read.
     pub(crate) fn digest(&self, file: &File) -> io::Result<Option<String>> {
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; usize::try_from(CHUNK).unwrap_or(1 << 20)];
+        let mut buffer = vec![0; CHUNK];
         let mut at = 0;
         while at < self.len {
-            let Some(mark) = self.beyond((at + CHUNK).min(self.len)) else {
+            let left = self.len - at;
+            let n = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+            if self.beyond(at + n as u64).is_none() {
                 return Ok(None);
-            };
-            let end = mark.min(at + CHUNK);
-            let n = usize::try_from(end - at).map_or(buffer.len(), |n| n.min(buffer.len()));
+            }
             file.read_exact_at(&mut buffer[..n], at)?;
             hash.update(&buffer[..n]);
             at += n as u64;

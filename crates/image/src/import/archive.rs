@@ -4,9 +4,7 @@
 use super::bundle::Seen;
 use super::{Import, ROOM_MIB, Said, check_superblock, spool};
 use crate::flatten::{Flatten, Flattened};
-use crate::layer::{
-    self, Blob, Content, Digests, End, Entry, Form, Hashed, Sum, Summed, Unpacked, Watch,
-};
+use crate::layer::{self, Blob, Content, Digests, End, Entry, Form, Sum, Tapped, Unpacked, Watch};
 use crate::manifest::{HOME_FILE, ROOTFS_FILE};
 use crate::oci;
 use crate::place::place_hashed;
@@ -51,7 +49,7 @@ impl<H: Files + Tools + Clock + Send + Sync> ImageStore<H> {
         let spooled = staging.dir().join(SPOOL);
         let is_plain = archive.is_plain();
         let mut sum = Sum::default();
-        let archive = archive.through(|inner| Summed::new(inner, &mut sum));
+        let archive = archive.through(|inner| Tapped::new(inner, &mut sum));
         let mut root = Flatten::new(&self.limits, Form::Flat);
         let mut seen = Seen::default();
         let mut take = |entry| {
@@ -215,7 +213,7 @@ pub(super) fn assemble(archive: oci::Archive, watch: &Watch<'_>) -> Result<Assem
 fn read_layer(layer: &oci::Layer, watch: &Watch<'_>) -> Result<(ImageLayer, Vec<Entry>)> {
     let (mut packed, mut unpacked) = (Digests::default(), Digests::default());
     let mut entries = Vec::new();
-    let mut reader = Hashed::new(layer.blob.reader(), &mut packed);
+    let mut reader = Tapped::new(layer.blob.reader(), &mut packed);
     let Content::Tar(stream) = layer::open(&mut reader)? else {
         let why = "a layer is no tar".to_owned();
         return Err(Error::BadArchive(why));
@@ -223,7 +221,7 @@ fn read_layer(layer: &oci::Layer, watch: &Watch<'_>) -> Result<(ImageLayer, Vec<
     let is_plain = stream.is_plain();
     let stream = match is_plain {
         true => stream,
-        false => stream.through(|inner| Hashed::new(inner, &mut unpacked)),
+        false => stream.through(|inner| Tapped::new(inner, &mut unpacked)),
     };
     let mut take = |entry| {
         entries.push(entry);

@@ -77,6 +77,12 @@ impl Read for BlobReader {
     }
 }
 
+/// What is made of bytes that pass.
+pub(crate) trait OfBytes {
+    /// Goes on with these.
+    fn take(&mut self, bytes: &[u8]);
+}
+
 /// sha256 and length of what has passed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Digests {
@@ -92,29 +98,15 @@ impl Digests {
     }
 }
 
-/// Makes the digest of what passes.
-pub(crate) struct Hashed<'a, R> {
-    inner: R,
-    digests: &'a mut Digests,
-}
-
-impl<'a, R> Hashed<'a, R> {
-    /// Adds what passes to this digest.
-    pub(crate) fn new(inner: R, digests: &'a mut Digests) -> Self {
-        Hashed { inner, digests }
+impl OfBytes for Digests {
+    fn take(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
     }
 }
 
-impl<R: Read> Read for Hashed<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.digests.hash.update(&buffer[..n]);
-        self.digests.len += n as u64;
-        Ok(n)
-    }
-}
-
-/// CRC-32C and length of what passes: enough to tell streams apart where nothing is to be proven, at a tenth of a digest's cost.
+/// CRC-32C and length of what has passed: enough to tell streams apart where nothing is to be proven, at a tenth of a digest's
+/// cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
     /// The checksum.
@@ -123,24 +115,30 @@ pub(crate) struct Sum {
     pub len: u64,
 }
 
-/// Sums up what passes.
-pub(crate) struct Summed<'a, R> {
-    inner: R,
-    sum: &'a mut Sum,
-}
-
-impl<'a, R> Summed<'a, R> {
-    /// Adds what passes to this sum.
-    pub(crate) fn new(inner: R, sum: &'a mut Sum) -> Self {
-        Summed { inner, sum }
+impl OfBytes for Sum {
+    fn take(&mut self, bytes: &[u8]) {
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+        self.len += bytes.len() as u64;
     }
 }
 
-impl<R: Read> Read for Summed<'_, R> {
+/// Makes something of what is read through it.
+pub(crate) struct Tapped<'a, R, T> {
+    inner: R,
+    to: &'a mut T,
+}
+
+impl<'a, R, T> Tapped<'a, R, T> {
+    /// Adds what passes to this.
+    pub(crate) fn new(inner: R, to: &'a mut T) -> Self {
+        Tapped { inner, to }
+    }
+}
+
+impl<R: Read, T: OfBytes> Read for Tapped<'_, R, T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.sum.crc32c = crc32c::crc32c_append(self.sum.crc32c, &buffer[..n]);
-        self.sum.len += n as u64;
+        self.to.take(&buffer[..n]);
         Ok(n)
     }
 }
@@ -152,7 +150,7 @@ mod tests {
     #[test]
     fn a_sum_is_the_streams_however_it_is_read() {
         let mut sum = Sum::default();
-        let mut reader = Summed::new(&b"123456789"[..], &mut sum);
+        let mut reader = Tapped::new(&b"123456789"[..], &mut sum);
         let mut read = Vec::new();
         for n in [4, 0, 9, 9] {
             let mut buffer = vec![0; n];

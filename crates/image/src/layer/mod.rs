@@ -9,7 +9,7 @@ mod packing;
 mod pax;
 mod tar;
 
-pub(crate) use blob::{Blob, Digests, Hashed, Sum, Summed};
+pub(crate) use blob::{Blob, Digests, Sum, Tapped};
 pub(crate) use index::index;
 pub use limits::Limits;
 pub(crate) use limits::{Mark, TELL, Watch};
