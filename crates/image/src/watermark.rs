@@ -353,7 +353,7 @@ mod tests {
         let (_reader, pipe) = std::io::pipe().unwrap();
         let no_disk = File::from(std::os::fd::OwnedFd::from(pipe));
         let failed = std::thread::scope(|scope| {
-            let sent = scope.spawn(|| w.mark.send(&no_disk, MIB / 2));
+            let sent = scope.spawn(|| w.mark.send(&no_disk, 2 * MIB));
             w.put(0, MIB, 2 * MIB);
             sent.join().unwrap()
         });
